@@ -1,0 +1,89 @@
+//! The traits of the writing side. A [`Sink`] is made from a table's options. Its [`SinkWriter`]s run in sink
+//! subtasks; what they make durable for an epoch is published by the [`Committer`], which runs beside the
+//! coordinator, after the epoch is complete (I1, I2).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
+use mainstem_core::protocol::Committable;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConnectorError;
+
+/// What a sink promises about each row of a replayable input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// It may be lost or doubled after a failure.
+    BestEffort,
+    /// It may be doubled after a failure.
+    AtLeastOnce,
+    /// It becomes visible once.
+    ExactlyOnce,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Delivery::BestEffort => "best-effort",
+            Delivery::AtLeastOnce => "at-least-once",
+            Delivery::ExactlyOnce => "exactly-once",
+        })
+    }
+}
+
+/// A table that can be written.
+pub trait Sink: Send + Sync {
+    /// The strongest promise that this sink can keep, and in one sentence how, for `EXPLAIN`.
+    fn strongest_delivery(&self) -> (Delivery, String);
+
+    /// A writer for one subtask of one attempt.
+    fn writer(&self, ctx: WriterContext) -> Box<dyn SinkWriter>;
+
+    /// The committer; none for sinks whose writers make rows visible themselves.
+    fn committer(&self, job: &JobId, operator: OperatorId) -> Option<Box<dyn Committer>>;
+}
+
+/// Who writes. Names of everything durable derive from it.
+#[derive(Clone, Debug)]
+pub struct WriterContext {
+    /// The job.
+    pub job: JobId,
+    /// The sink operator.
+    pub operator: OperatorId,
+    /// Index of the subtask.
+    pub subtask: u32,
+    /// The attempt; two attempts never write under the same name.
+    pub generation: Generation,
+    /// Relative paths of the user start here.
+    pub working_dir: PathBuf,
+}
+
+/// Writes the rows of one subtask. Owned by one task.
+#[async_trait]
+pub trait SinkWriter: Send {
+    /// Takes rows of the current epoch. They stay invisible until their epoch is committed (where the sink can
+    /// do that). Must hold a bounded amount in memory.
+    async fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError>;
+
+    /// Ends the epoch: rows written from here on belong to the next one. The future that is returned makes the
+    /// rows of `epoch` durable and gives what the committer needs to publish them; it runs beside further
+    /// writes. Nothing to publish gives an empty list.
+    async fn seal(&mut self, epoch: Epoch) -> Result<BoxFuture<'static, Result<Vec<Committable>, ConnectorError>>, ConnectorError>;
+}
+
+/// Publishes what writers have made durable. Lives beside the coordinator; at most one a sink.
+#[async_trait]
+pub trait Committer: Send {
+    /// Makes the output of an epoch visible. Called only after the epoch is complete, in the order of epochs,
+    /// and again after any crash: publishing what is published already has no effect.
+    async fn commit(&mut self, epoch: Epoch, committables: &[Committable]) -> Result<(), ConnectorError>;
+
+    /// Removes what earlier attempts (generations below `generation`) left behind and no checkpoint names.
+    /// Called at the start of an attempt, after everything that was complete has been committed.
+    async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError>;
+}

@@ -1,0 +1,90 @@
+//! The traits of the reading side. A [`Source`] is made from a table's options. Its [`SplitEnumerator`] runs
+//! beside the coordinator and finds splits; its [`SourceReader`]s run in source subtasks and read the splits
+//! that they are given, each in order.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use mainstem_core::ids::SplitId;
+use mainstem_core::protocol::SourceSplit;
+
+use crate::error::ConnectorError;
+
+/// A table that can be read.
+pub trait Source: Send + Sync {
+    /// Finds splits.
+    fn enumerator(&self, ctx: EnumeratorContext) -> Box<dyn SplitEnumerator>;
+
+    /// Reads splits.
+    fn reader(&self, ctx: ReaderContext) -> Box<dyn SourceReader>;
+
+    /// Whether the same positions give the same rows again. Without it no sink can be exactly-once.
+    fn is_replayable(&self) -> bool;
+
+    /// How often the enumerator looks for new splits; none: the source is bounded, it looks once.
+    fn monitor_interval(&self) -> Option<Duration>;
+}
+
+/// What an enumerator may know about the job.
+#[derive(Clone, Debug)]
+pub struct EnumeratorContext {
+    /// Subtasks of the source operator when the job was first started.
+    pub parallelism: u32,
+}
+
+/// Finds the splits of a source.
+#[async_trait]
+pub trait SplitEnumerator: Send {
+    /// All splits that exist now, in the order in which they should be read. Called at the first start of a
+    /// job and then at each [`Source::monitor_interval`]; splits whose id is known already are ignored by the
+    /// caller. Must give the same ids for the same things each time.
+    async fn discover(&mut self) -> Result<Vec<SourceSplit>, ConnectorError>;
+}
+
+/// What a reader may know about its subtask.
+#[derive(Clone)]
+pub struct ReaderContext {
+    /// Which of the table's physical columns to deliver, by position, ascending. The batches hold exactly
+    /// these. May be empty: then only row counts matter.
+    pub columns: Vec<usize>,
+    /// About how many rows a batch should have.
+    pub batch_rows: usize,
+    /// Records that could not be decoded and were dropped as the user chose; the reader counts up.
+    pub dropped_records: Arc<AtomicU64>,
+    /// Bytes read from outside, before decompression; the reader counts up.
+    pub bytes_read: Arc<AtomicU64>,
+}
+
+/// What a reader delivers.
+#[derive(Debug)]
+pub enum ReaderEvent {
+    /// Rows of one split, in order.
+    Batch {
+        /// The split.
+        split: SplitId,
+        /// The rows, with the columns that were asked for.
+        rows: RecordBatch,
+        /// Where to go on after these rows (JSON, the connector's own).
+        position: String,
+    },
+    /// The split has been read to its end.
+    SplitFinished {
+        /// The split.
+        split: SplitId,
+    },
+}
+
+/// Reads splits. Owned by one task.
+#[async_trait]
+pub trait SourceReader: Send {
+    /// Adds a split to read, from its beginning or from a position that this connector gave earlier.
+    fn add_split(&mut self, split: SourceSplit, position: Option<String>) -> Result<(), ConnectorError>;
+
+    /// The next rows of any split that was added. `None` when every split that was added has been read to
+    /// its end; may be called again after more splits were added. The rows of one split come in order and
+    /// with nothing left out. Not cancel-safe: the caller lets each call run to its end.
+    async fn next(&mut self) -> Result<Option<ReaderEvent>, ConnectorError>;
+}

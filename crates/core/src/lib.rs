@@ -1,0 +1,9 @@
+//! The vocabulary of Mainstem and every decision of its protocols, as plain data and pure state machines:
+//! events in, commands out. No async, no clock, no random numbers, no I/O and no Arrow, so that the simulator
+//! drives exactly the code that runs in production.
+
+pub mod graph;
+pub mod ids;
+pub mod key_group;
+pub mod protocol;
+pub mod time;

@@ -1,0 +1,174 @@
+//! The words that coordinator and workers exchange. `engine` and `coordinator` never import each other: they
+//! meet here. In one process the messages travel over channels; between processes they are framed.
+//!
+//! Payloads that only a connector or an operator understands are text (JSON) and are carried unread.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, Generation, OperatorId, SplitId, SubtaskId};
+use crate::key_group::KeyGroupRange;
+use crate::time::Timestamp;
+
+/// The marker that travels in-band from the sources and cuts the stream into epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Barrier {
+    /// Everything before the barrier belongs to this epoch or an earlier one.
+    pub epoch: Epoch,
+    /// What the clock says for all of the *next* epoch: `NOW()`, `PROCTIME()`. Recorded with the checkpoint,
+    /// so that a replay reads the same time (I6).
+    pub next_epoch_now: Timestamp,
+}
+
+/// A part of a source. The payload is the connector's own (JSON).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSplit {
+    /// Its identity within the source.
+    pub id: SplitId,
+    /// What the reader needs to open it.
+    pub payload: String,
+}
+
+/// How far a split has been read, as of some checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SplitProgress {
+    /// Read up to the position (the connector's own, JSON), whose watermark is given. Lateness is judged
+    /// against that watermark, so it is part of the state (I6).
+    Reading {
+        /// Where to go on.
+        position: String,
+        /// The split's watermark at that position.
+        watermark: Timestamp,
+    },
+    /// Read to its end.
+    Finished,
+}
+
+/// A split with its progress; no progress means that nobody has begun it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitState {
+    /// The split.
+    pub split: SourceSplit,
+    /// How far it has been read.
+    pub progress: Option<SplitProgress>,
+}
+
+/// A durable object that a checkpoint refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHandle {
+    /// Where it lies, relative to the job's directory in the store.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// CRC-32C of the whole object.
+    pub crc32c: u32,
+    /// The key groups that it holds.
+    pub key_groups: KeyGroupRange,
+    /// The epoch in which it was written.
+    pub epoch: Epoch,
+}
+
+/// What a sink writer has made durable but not yet visible. The payload is the connector's own (JSON).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committable {
+    /// What the committer needs to publish it.
+    pub payload: String,
+}
+
+/// What one operator of a subtask contributes to a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorSnapshot {
+    /// Every state file that a restore of this operator's key groups needs, oldest first: files of earlier
+    /// epochs that are still valid, then those of this one.
+    pub state: Vec<StateHandle>,
+    /// Splits that this source subtask owns or has finished since it was started.
+    pub splits: Vec<SplitState>,
+    /// Sink output of this epoch that waits for its commit.
+    pub committables: Vec<Committable>,
+    /// Small state of the operator that is not keyed (JSON), such as its current watermark. Kept a subtask.
+    pub meta: Option<String>,
+}
+
+/// What a subtask contributes to a checkpoint: one entry for each operator of its chain that has something.
+pub type SubtaskSnapshot = BTreeMap<OperatorId, OperatorSnapshot>;
+
+/// From the coordinator to the subtasks of a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToSubtask {
+    /// To a source subtask: end the current epoch by a barrier. `last` asks it to stop reading after it.
+    InjectBarrier {
+        /// The barrier to send.
+        barrier: Barrier,
+        /// Whether the job stops after this checkpoint.
+        last: bool,
+    },
+    /// To a source subtask: splits to read, with the progress to resume from.
+    AssignSplits {
+        /// The new splits.
+        splits: Vec<SplitState>,
+    },
+    /// To a source subtask: a lower bound on the watermarks of all splits that nobody has begun.
+    /// `Timestamp::MAX` when there are none. The subtask's watermark must not pass it.
+    UnassignedWatermark {
+        /// The bound.
+        bound: Timestamp,
+    },
+    /// To a source subtask: no split will come any more; when all of its own are read, its stream ends.
+    NoMoreSplits,
+    /// To every subtask: stop at once, without a checkpoint.
+    Cancel,
+}
+
+/// From a subtask to the coordinator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromSubtask {
+    /// A source subtask has room for one more split.
+    RequestSplit {
+        /// Who asks.
+        subtask: SubtaskId,
+    },
+    /// A subtask's part of a checkpoint is durable.
+    SnapshotDone {
+        /// Whose part.
+        subtask: SubtaskId,
+        /// Of which attempt; anything but the newest is refused (I3).
+        generation: Generation,
+        /// Of which checkpoint.
+        epoch: Epoch,
+        /// The part.
+        snapshot: SubtaskSnapshot,
+    },
+    /// A source subtask has read all of its splits and was told that no more come. It goes on to answer
+    /// barriers until the job ends.
+    InputExhausted {
+        /// Who.
+        subtask: SubtaskId,
+    },
+    /// The subtask has taken its last snapshot and has ended.
+    Finished {
+        /// Who.
+        subtask: SubtaskId,
+    },
+    /// The subtask has failed, and with it the attempt.
+    Failed {
+        /// Who.
+        subtask: SubtaskId,
+        /// Of which attempt.
+        generation: Generation,
+        /// Root cause or consequence, and whether trying again can help.
+        failure: Failure,
+    },
+}
+
+/// Why a subtask failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What the user reads: what, where, what to do.
+    pub message: String,
+    /// False where another attempt would fail in the same way: bad data, bad option, missing permission.
+    pub retryable: bool,
+    /// True where the failure only reports that a neighbour is gone; never shown as the cause while a root
+    /// cause is known.
+    pub consequence: bool,
+}

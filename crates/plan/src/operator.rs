@@ -1,0 +1,178 @@
+//! What each operator of a job does, in the form in which it is stored with the job and shipped to workers.
+//! The planner makes these, the engine builds running operators from them. A restore reads them back and
+//! never plans again, so every change here must keep reading what older versions wrote.
+
+use arrow::datatypes::SchemaRef;
+use mainstem_connectors::TableSpec;
+use mainstem_core::graph::StreamGraph;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::AggregateCall;
+use crate::expr::Expr;
+
+/// The dataflow of a job with everything that a worker needs to run it.
+pub type JobGraph = StreamGraph<Operator>;
+
+/// An expression and the name of the column that it makes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedExpr {
+    /// Column name.
+    pub name: String,
+    /// Evaluated on the operator's input.
+    pub expr: Expr,
+}
+
+/// One operator: its output schema and what it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operator {
+    /// Columns of the main output. For a sink: of its input.
+    pub schema: SchemaRef,
+    /// What it does.
+    pub kind: OperatorKind,
+}
+
+/// What an operator does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum OperatorKind {
+    /// Reads a table.
+    Source(SourceOperator),
+    /// Keeps the rows for which `filter` is true, then computes `project`. Either may be absent.
+    Calc {
+        /// Keeps rows where true; absent: all.
+        filter: Option<Expr>,
+        /// Output columns; absent: the input's.
+        project: Option<Vec<NamedExpr>>,
+    },
+    /// Merges its inputs; all have the same column types. Output columns carry this operator's names.
+    Union,
+    /// Adds `window_start`, `window_end`, `window_time` to each row, once for each window that it falls in.
+    WindowAssign {
+        /// The windows; not session.
+        window: WindowKind,
+        /// Position of the event-time column in the input.
+        time: usize,
+    },
+    /// First step of a windowed aggregation, before the exchange: partial aggregates by key and slice.
+    /// Output: the keys, the slice columns ([`SLICE_COLUMNS`]), then the state columns of each aggregate.
+    /// Port 1 carries late rows ([`LATE_ROW_COLUMNS`]), where the job wants them.
+    WindowPartial(WindowAggregate),
+    /// Second step: merges partial aggregates and emits each window once when the watermark has passed its end.
+    WindowFinal(WindowAggregate),
+    /// Writes a table.
+    Sink(SinkOperator),
+}
+
+/// Reads splits of a table, computes its computed columns, and tracks the watermark of each split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceOperator {
+    /// The table, with its physical columns (those that the connector delivers).
+    pub table: TableSpec,
+    /// Which physical columns are read, by position in `table.schema`, ascending. The expressions below are
+    /// evaluated on these columns in this order.
+    pub read_columns: Vec<usize>,
+    /// Event time, if the table declares a watermark.
+    pub watermark: Option<WatermarkSpec>,
+    /// Output columns, over the read columns.
+    pub project: Vec<NamedExpr>,
+}
+
+/// `WATERMARK FOR time AS watermark`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatermarkSpec {
+    /// The event time of a row (a timestamp), over the read columns.
+    pub time: Expr,
+    /// The watermark that the row gives rise to (a timestamp), over the read columns.
+    pub watermark: Expr,
+    /// A split that shows nothing for so long is idle: it no longer holds back the others. Milliseconds;
+    /// absent: never.
+    pub idle_timeout_ms: Option<u64>,
+}
+
+/// Writes rows to a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SinkOperator {
+    /// The table; its columns are those of the operator's input.
+    pub table: TableSpec,
+}
+
+/// Which windows a row falls in. All lengths in milliseconds, all positive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WindowKind {
+    /// Fixed windows side by side, starting at `offset` modulo `size`.
+    Tumble {
+        /// Length.
+        size_ms: i64,
+        /// Shift of the starts.
+        offset_ms: i64,
+    },
+    /// Windows of `size` that start each `slide`; `size` is a multiple of `slide`.
+    Hop {
+        /// Distance of the starts.
+        slide_ms: i64,
+        /// Length.
+        size_ms: i64,
+        /// Shift of the starts.
+        offset_ms: i64,
+    },
+    /// Windows that share a start and grow by `step` up to `size`; `size` is a multiple of `step`.
+    Cumulate {
+        /// Growth.
+        step_ms: i64,
+        /// Greatest length.
+        size_ms: i64,
+        /// Shift of the starts.
+        offset_ms: i64,
+    },
+    /// Windows of one key that end when no row has come for `gap` of event time.
+    Session {
+        /// The gap.
+        gap_ms: i64,
+    },
+    /// The rows carry their window already (they come from another windowed operator).
+    Attached {
+        /// Position of the window's start column in the input.
+        start: usize,
+        /// Position of the window's end column in the input.
+        end: usize,
+    },
+}
+
+/// A windowed aggregation; both of its steps carry the whole of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowAggregate {
+    /// The windows.
+    pub window: WindowKind,
+    /// Position of the event-time column in the input of the first step. Unused for [`WindowKind::Attached`].
+    pub time: usize,
+    /// Group keys besides the window, over the input of the first step.
+    pub keys: Vec<NamedExpr>,
+    /// Aggregates, over the input of the first step.
+    pub aggregates: Vec<AggregateCall>,
+    /// Which properties of the window follow the keys and aggregates in the output of the second step, by
+    /// name. Output columns of the second step: keys, aggregates, then these.
+    pub properties: Vec<(String, WindowProperty)>,
+    /// Columns of the first step's input.
+    pub input_schema: SchemaRef,
+    /// Whether late rows leave by port 1.
+    pub late_output: bool,
+}
+
+/// A column that a windowed aggregation gives beside keys and aggregates. All `Timestamp(Millisecond)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WindowProperty {
+    /// Inclusive start.
+    Start,
+    /// Exclusive end.
+    End,
+    /// End minus one millisecond: the event time of the row that the window gives.
+    Time,
+}
+
+/// Columns that stand between keys and aggregate states in the output of [`OperatorKind::WindowPartial`]:
+/// start and end of the slice (Int64, ms) and whether the partial counts for exactly the window
+/// `[start, end)` only (Boolean) instead of for every window that covers the slice.
+pub const SLICE_COLUMNS: [&str; 3] = ["__slice_start", "__slice_end", "__one_window"];
+
+/// Columns of the late-rows output: operator name (Utf8), event time and the watermark that the row missed
+/// (both `Timestamp(Millisecond)`), and the row as the window saw it (Utf8, JSON).
+pub const LATE_ROW_COLUMNS: [&str; 4] = ["operator", "event_time", "watermark", "row"];
