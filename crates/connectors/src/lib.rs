@@ -2,7 +2,14 @@
 //! [`Sink`], [`SinkWriter`], [`Committer`]) are what the engine and the coordinator drive; each system has a
 //! module of its own behind them, found by [`source`] and [`sink`] from a table's options.
 
+mod blackhole;
+mod datagen;
 mod error;
+mod filesystem;
+mod format;
+mod generator;
+mod nexmark;
+mod print;
 mod registry;
 mod sink;
 mod source;
@@ -12,4 +19,4 @@ pub use error::{ConnectorError, ErrorKind};
 pub use registry::{sink, source};
 pub use sink::{Committer, Delivery, Sink, SinkWriter, WriterContext};
 pub use source::{EnumeratorContext, ReaderContext, ReaderEvent, Source, SourceReader, SplitEnumerator};
-pub use table::{Options, TableSpec};
+pub use table::{Options, TableSpec, parse_duration, parse_size};

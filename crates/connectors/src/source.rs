@@ -24,6 +24,12 @@ pub trait Source: Send + Sync {
     /// Whether the same positions give the same rows again. Without it no sink can be exactly-once.
     fn is_replayable(&self) -> bool;
 
+    /// How many splits one subtask reads side by side. An unbounded source must not limit it: a split that waits
+    /// for its turn would wait for ever.
+    fn splits_at_once(&self) -> usize {
+        1
+    }
+
     /// How often the enumerator looks for new splits; none: the source is bounded, it looks once.
     fn monitor_interval(&self) -> Option<Duration>;
 }
@@ -82,6 +88,19 @@ pub enum ReaderEvent {
 pub trait SourceReader: Send {
     /// Adds a split to read, from its beginning or from a position that this connector gave earlier.
     fn add_split(&mut self, split: SourceSplit, position: Option<String>) -> Result<(), ConnectorError>;
+
+    /// Adds a split of which only the rows before `until` are wanted, a position that this connector gave
+    /// earlier; there the split counts as finished. Used to replay an epoch exactly.
+    fn add_split_until(
+        &mut self,
+        split: SourceSplit,
+        position: Option<String>,
+        until: String,
+    ) -> Result<(), ConnectorError> {
+        let _ = (position, until);
+        let message = format!("split '{}' cannot be replayed up to a position by this connector", split.id);
+        Err(ConnectorError::new(crate::error::ErrorKind::External, message))
+    }
 
     /// The next rows of any split that was added. `None` when every split that was added has been read to
     /// its end; may be called again after more splits were added. The rows of one split come in order and

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectorError;
 
+/// Options that every table may carry: the planner and the engine read them, not the connector.
+const GENERIC_OPTIONS: [&str; 4] = ["connector", "scan.watermark.idle-timeout", "delivery", "late-rows.table"];
+
 /// A table: its physical columns and its `WITH` options. Stored with the job.
 ///
 /// Types: `STRING` is `Utf8`, `TIMESTAMP(p)` and `TIMESTAMP_LTZ(p)` are `Timestamp` in milliseconds for p <= 3,
@@ -82,7 +85,9 @@ impl<'a> Options<'a> {
     {
         let table = &self.table.name;
         let parse = |text: &str| {
-            text.trim().parse::<T>().map_err(|e| ConnectorError::option(format!("option '{key}' of table '{table}' has the value '{text}': {e}")))
+            text.trim().parse::<T>().map_err(|e| {
+                ConnectorError::option(format!("option '{key}' of table '{table}' has the value '{text}': {e}"))
+            })
         };
         self.get(key).map(parse).transpose()
     }
@@ -110,21 +115,38 @@ impl<'a> Options<'a> {
     }
 
     /// One of a few words, or the default.
-    pub fn one_of(&mut self, key: &str, default: &'static str, legal: &[&'static str]) -> Result<&'static str, ConnectorError> {
+    pub fn one_of(
+        &mut self,
+        key: &str,
+        default: &'static str,
+        legal: &[&'static str],
+    ) -> Result<&'static str, ConnectorError> {
         let table = &self.table.name;
         let Some(text) = self.get(key) else { return Ok(default) };
         legal.iter().find(|word| word.eq_ignore_ascii_case(text)).copied().ok_or_else(|| {
-            ConnectorError::option(format!("option '{key}' of table '{table}' has the value '{text}': expected one of {}", legal.join(", ")))
+            ConnectorError::option(format!(
+                "option '{key}' of table '{table}' has the value '{text}': expected one of {}",
+                legal.join(", ")
+            ))
         })
+    }
+
+    /// Takes note of names that are legal here though nobody reads them, such as the sink's options of a table
+    /// that is used as a source.
+    pub fn accept(&mut self, names: &[&str]) {
+        self.asked.extend(names.iter().map(|&name| name.to_owned()));
     }
 
     /// Refuses options that nobody asked for, naming those that exist.
     pub fn finish(mut self) -> Result<(), ConnectorError> {
-        // Read by the factory, not by the connector.
-        self.asked.insert("connector".to_owned());
+        self.asked.extend(GENERIC_OPTIONS.map(str::to_owned));
         let Some(unknown) = self.table.options.keys().find(|k| !self.asked.contains(*k)) else { return Ok(()) };
         let known: Vec<_> = self.asked.iter().map(String::as_str).collect();
-        Err(ConnectorError::option(format!("table '{}' has the unknown option '{unknown}'; known here: {}", self.table.name, known.join(", "))))
+        Err(ConnectorError::option(format!(
+            "table '{}' has the unknown option '{unknown}'; known here: {}",
+            self.table.name,
+            known.join(", ")
+        )))
     }
 }
 

@@ -1,1 +1,23 @@
-//! placeholder
+//! The coordinator of a job: its metadata log, its recovery, and the driver that feeds the pure machines of
+//! `mainstem_core` and carries out what they decide. A decision about the protocol that appears here belongs
+//! in `mainstem_core`.
+
+mod attempt;
+mod coordinator;
+mod discovery;
+mod error;
+mod job_store;
+mod lane;
+mod meta_log;
+mod recovery;
+mod services;
+mod spec;
+
+pub use coordinator::JobCoordinator;
+pub use error::CoordinatorError;
+pub use job_store::{JobStore, StoredJob};
+pub use meta_log::{EpochRecord, JobCreated, JobEnd, JobRecord, LocalMetaLog, MetaLog, MetaLogError, Record};
+pub use spec::{
+    Attempt, CheckpointOptions, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestorePlan, SourceSpec,
+    TaskSpec,
+};

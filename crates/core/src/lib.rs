@@ -2,8 +2,14 @@
 //! events in, commands out. No async, no clock, no random numbers, no I/O and no Arrow, so that the simulator
 //! drives exactly the code that runs in production.
 
+pub mod alignment;
+pub mod checkpoint;
 pub mod graph;
 pub mod ids;
+pub mod job;
 pub mod key_group;
 pub mod protocol;
+pub mod retry;
+pub mod splits;
 pub mod time;
+pub mod watermark;

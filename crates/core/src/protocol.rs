@@ -103,6 +103,17 @@ pub enum ToSubtask {
         /// Whether the job stops after this checkpoint.
         last: bool,
     },
+    /// To a source subtask of an attempt that replays epochs whose output is visible already (their checkpoint
+    /// file was unreadable): read each listed split, all assigned before, exactly up to the progress given and
+    /// no further; read no other split; then send the barrier. Until the first such message, and between two
+    /// of them, such an attempt reads nothing. After the barrier of the last replayed epoch, which the
+    /// deployment names, it reads freely.
+    ReplayTo {
+        /// The barrier of the replayed epoch, as it was recorded.
+        barrier: Barrier,
+        /// Splits of this subtask that the epoch had moved, with the progress at its end.
+        splits: Vec<SplitState>,
+    },
     /// To a source subtask: splits to read, with the progress to resume from.
     AssignSplits {
         /// The new splits.

@@ -1,1 +1,25 @@
-//! placeholder
+//! The worker side of Mainstem: subtasks that run chains of operators over Arrow batches, the exchange between
+//! them, and their part of each checkpoint. Decisions about epochs, splits and generations are not made here:
+//! subtasks obey the messages of `mainstem_core::protocol`.
+
+mod calc;
+mod chain;
+mod deploy;
+mod element;
+mod error;
+mod event_time;
+mod exchange;
+mod key_hash;
+mod keys;
+mod late;
+mod metrics;
+mod operator;
+mod source;
+mod source_task;
+mod task;
+mod uploader;
+mod window;
+
+pub use deploy::{Deployment, RunningAttempt, deploy};
+pub use error::EngineError;
+pub use metrics::{JobMetrics, OperatorMetrics};

@@ -1,1 +1,28 @@
-//! placeholder
+//! SQL in Flink's dialect to the plan of a job. [`plan`] reads a whole file: tables, views, settings, and all
+//! of its INSERTs and SELECTs as one job; [`explain`] shows the result. Called by the server and by tests.
+//! Opens nothing, runs nothing, knows no clock: the same text always gives the same plan.
+
+mod catalog;
+mod context;
+mod dialect;
+mod error;
+mod explain;
+mod guarantee;
+mod insert;
+mod job;
+mod lower;
+mod optimize;
+mod query;
+mod resolve;
+mod settings;
+mod statement;
+mod suggest;
+mod time_attribute;
+mod types;
+mod window;
+
+pub use error::{ErrorCode, SqlError};
+pub use explain::explain;
+pub use guarantee::{SinkInfo, SourceInfo};
+pub use job::{JobPlan, plan};
+pub use settings::{SETTINGS, Setting, SettingKind};

@@ -1,1 +1,15 @@
-//! placeholder
+//! Durable state: the files of checkpoints, the manifests that list them, and the lock that keeps a second
+//! process off a job. Every read is checked against size and checksums. Decides nothing about when a
+//! checkpoint is taken or dropped: that is `mainstem_core::checkpoint`.
+
+mod error;
+mod lock;
+mod manifest;
+mod state_file;
+mod store;
+
+pub use error::StateError;
+pub use lock::JobLock;
+pub use manifest::{Manifest, ManifestRef};
+pub use state_file::TableDelta;
+pub use store::{CheckpointStore, OrphanReport};

@@ -1,0 +1,1 @@
+"""Runs Flink beside Mainstem for the benchmarks; see `cluster.py`."""

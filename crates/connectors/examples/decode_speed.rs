@@ -1,0 +1,146 @@
+//! How fast the filesystem source decodes: writes files of flat records of some 200 bytes, reads them through
+//! the public API on one executor thread, and prints megabytes and records a second. One file is read at a
+//! time and one thread decodes, so the figures are those of one core. Build it with `--release`; the first
+//! argument is the number of records (default 1,000,000).
+
+// A benchmark measures the machine's own time.
+#![allow(clippy::disallowed_methods, clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use mainstem_connectors::{EnumeratorContext, ReaderContext, ReaderEvent, TableSpec, source};
+
+/// Each measurement is repeated, and the best is printed: the first one warms the page cache.
+const ROUNDS: usize = 5;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let records: u64 = std::env::args().nth(1).map_or(Ok(1_000_000), |text| text.parse())?;
+    let directory = tempfile::tempdir()?;
+    let json = directory.path().join("bids.json");
+    let csv = directory.path().join("bids.csv");
+    fs::write(&json, text(records, json_record))?;
+    fs::write(&csv, text(records, csv_record))?;
+    let all: Vec<usize> = (0..schema().fields().len()).collect();
+    for (name, path, format, columns) in [
+        ("json, all columns", &json, "json", all.clone()),
+        ("json, auction, price and time", &json, "json", vec![0, 2, 5]),
+        ("json, no column", &json, "json", vec![]),
+        ("csv, all columns", &csv, "csv", all),
+        ("csv, auction, price and time", &csv, "csv", vec![0, 2, 5]),
+    ] {
+        let bytes = fs::metadata(path)?.len();
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let mut best = f64::MAX;
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            let rows = runtime.block_on(read(path, format, &columns))?;
+            best = best.min(start.elapsed().as_secs_f64());
+            assert_eq!(rows as u64, records, "every record gives a row");
+        }
+        println!(
+            "{name:30} {:7.0} MB/s {:8.2} M records/s ({} bytes a record)",
+            bytes as f64 / best / 1e6,
+            records as f64 / best / 1e6,
+            bytes / records.max(1)
+        );
+    }
+    Ok(())
+}
+
+/// The columns of a Nexmark bid.
+fn schema() -> SchemaRef {
+    let timestamp = DataType::Timestamp(TimeUnit::Millisecond, None);
+    Arc::new(Schema::new(vec![
+        Field::new("auction", DataType::Int64, true),
+        Field::new("bidder", DataType::Int64, true),
+        Field::new("price", DataType::Int64, true),
+        Field::new("channel", DataType::Utf8, true),
+        Field::new("url", DataType::Utf8, true),
+        Field::new("dateTime", timestamp, true),
+        Field::new("extra", DataType::Utf8, true),
+    ]))
+}
+
+async fn read(path: &Path, format: &str, columns: &[usize]) -> Result<usize, Box<dyn Error>> {
+    let options =
+        [("connector", "filesystem"), ("path", path.to_str().ok_or("a path of valid UTF-8")?), ("format", format)];
+    let table = TableSpec {
+        name: "bid".to_owned(),
+        schema: schema(),
+        primary_key: vec![],
+        partition_keys: vec![],
+        options: options.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect::<BTreeMap<_, _>>(),
+    };
+    let source = source(&table)?;
+    let ctx = ReaderContext {
+        columns: columns.to_vec(),
+        batch_rows: 4096,
+        dropped_records: Arc::default(),
+        bytes_read: Arc::default(),
+    };
+    let mut reader = source.reader(ctx);
+    for split in source.enumerator(EnumeratorContext { parallelism: 1 }).discover().await? {
+        reader.add_split(split, None)?;
+    }
+    let mut rows = 0;
+    while let Some(event) = reader.next().await? {
+        if let ReaderEvent::Batch { rows: batch, .. } = event {
+            rows += batch.num_rows();
+        }
+    }
+    Ok(rows)
+}
+
+fn text(records: u64, record: impl Fn(&mut String, u64)) -> String {
+    let mut text = String::new();
+    (0..records).for_each(|number| record(&mut text, number));
+    text
+}
+
+fn json_record(out: &mut String, number: u64) {
+    let Bid { auction, bidder, price, channel, url, time, extra } = Bid::new(number);
+    writeln!(
+        out,
+        "{{\"auction\":{auction},\"bidder\":{bidder},\"price\":{price},\"channel\":\"{channel}\",\"url\":\"{url}\",\"dateTime\":\"{time}\",\"extra\":\"{extra}\"}}"
+    )
+    .expect("a string takes any text");
+}
+
+fn csv_record(out: &mut String, number: u64) {
+    let Bid { auction, bidder, price, channel, url, time, extra } = Bid::new(number);
+    writeln!(out, "{auction},{bidder},{price},{channel},{url},{time},{extra}").expect("a string takes any text");
+}
+
+struct Bid {
+    auction: u64,
+    bidder: u64,
+    price: u64,
+    channel: &'static str,
+    url: String,
+    time: String,
+    extra: String,
+}
+
+impl Bid {
+    fn new(number: u64) -> Bid {
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let ms = number / 10;
+        let (hour, minute, second) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
+        Bid {
+            auction: 1_000 + number / 50,
+            bidder: 1_000 + mixed % 100_000,
+            price: mixed % 10_000_000,
+            channel: ["Google", "Facebook", "Baidu", "Apple"][(mixed % 4) as usize],
+            url: format!("https://www.nexmark.com/item.htm?query=1&channel_id={}", mixed % 1_000_000_000),
+            time: format!("2026-01-01 {hour:02}:{minute:02}:{second:02}.{:03}", ms % 1_000),
+            extra: "abcdefghijklmnopqrstuvwxyz"[..(mixed % 26) as usize].to_owned(),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Files as something to write: `'connector' = 'filesystem'`. Rows go to hidden temporary files; at each
+//! barrier the files of the epoch are closed and made durable; after the epoch is complete the committer renames
+//! them into place. Called by the registry.
+//!
+//! Invariants:
+//! - A file under its final name is complete, durable and never touched again.
+//! - Final names derive from job, operator, attempt, subtask and epoch, so no two files ever want the same one.
+//! - A commit can be repeated: a rename that has happened is recognised by its result.
+//! - Clean-up removes only temporary files of the same job and operator and of earlier attempts.
+
+mod committer;
+mod error;
+mod file;
+mod name;
+mod partition;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use mainstem_core::ids::{JobId, OperatorId};
+
+use crate::error::ConnectorError;
+use crate::format::FormatOptions;
+use crate::format::encode::{ParquetPacking, check_columns};
+use crate::sink::{Committer, Delivery, Sink, SinkWriter, WriterContext};
+use crate::table::TableSpec;
+
+use super::options::{self, Compression};
+
+use committer::FileCommitter;
+use partition::Partitioner;
+use writer::FileWriter;
+
+/// Size at which a file is closed and another begun, as in Flink.
+const FILE_SIZE_DEFAULT: u64 = 128 << 20;
+/// Smallest file size that can be asked for, so that a typing error does not make millions of files.
+const FILE_SIZE_MIN: u64 = 64 << 10;
+
+/// The table as a directory of files to write.
+pub(crate) fn sink(table: &TableSpec) -> Result<Arc<dyn Sink>, ConnectorError> {
+    let current =
+        std::env::current_dir().map_err(|e| ConnectorError::io("find the working directory for", &table.name, &e))?;
+    Ok(Arc::new(FileSink { settings: Arc::new(Settings::read(table)?), current }))
+}
+
+/// What the writers of a table need to know.
+#[derive(Debug)]
+struct Settings {
+    /// As the user gave it; may be relative.
+    path: PathBuf,
+    encoding: Encoding,
+    /// Columns of the files: the table's without those of the partitions.
+    file_columns: Vec<usize>,
+    file_schema: SchemaRef,
+    partitioner: Partitioner,
+    file_size_max: u64,
+}
+
+/// What a file holds, and how it is packed.
+#[derive(Clone, Debug)]
+enum Encoding {
+    /// JSON or CSV.
+    Text(FormatOptions, Compression),
+    Parquet(ParquetPacking),
+}
+
+impl Encoding {
+    /// The end of a file's name.
+    fn extension(&self) -> &'static str {
+        match self {
+            Encoding::Parquet(_) => ".parquet",
+            Encoding::Text(FormatOptions::Csv(_), Compression::None) => ".csv",
+            Encoding::Text(FormatOptions::Csv(_), Compression::Gzip) => ".csv.gz",
+            Encoding::Text(FormatOptions::Csv(_), Compression::Zstd) => ".csv.zst",
+            Encoding::Text(_, Compression::None) => ".json",
+            Encoding::Text(_, Compression::Gzip) => ".json.gz",
+            Encoding::Text(_, Compression::Zstd) => ".json.zst",
+        }
+    }
+}
+
+impl Settings {
+    fn read(table: &TableSpec) -> Result<Settings, ConnectorError> {
+        let mut options = table.options();
+        let path = options::path(&mut options)?;
+        let format = FormatOptions::read(&mut options)?;
+        let compression = Compression::option(&mut options)?;
+        let flink = options.get("partition.default-name");
+        let default_name = options.get("sink.partition-name.default").or(flink).unwrap_or("__DEFAULT_PARTITION__");
+        let file_size_max = options.size("sink.rolling-policy.file-size")?.unwrap_or(FILE_SIZE_DEFAULT);
+        if file_size_max < FILE_SIZE_MIN {
+            return Err(ConnectorError::option(format!(
+                "option 'sink.rolling-policy.file-size' must be at least {FILE_SIZE_MIN} bytes, not {file_size_max}"
+            )));
+        }
+        if options.parse("auto-compaction", false)? {
+            return Err(ConnectorError::option(format!(
+                "table '{}' asks for 'auto-compaction', which is not supported; leave it out",
+                table.name
+            )));
+        }
+        // Files end with their epoch, so the checkpoint interval bounds their age more tightly than these.
+        options.accept(&[
+            "sink.rolling-policy.rollover-interval",
+            "sink.rolling-policy.check-interval",
+            "compaction.file-size",
+        ]);
+        options.accept(options::SOURCE_OPTIONS);
+        options.finish()?;
+
+        let partitioner = Partitioner::new(&table.schema, &table.partition_keys, default_name)?;
+        let is_file_column = |name: &String| !table.partition_keys.contains(name);
+        let file_columns: Vec<_> =
+            (0..table.schema.fields().len()).filter(|&i| is_file_column(table.schema.field(i).name())).collect();
+        if file_columns.is_empty() {
+            let name = &table.name;
+            return Err(ConnectorError::option(format!(
+                "table '{name}' has no columns besides those of PARTITIONED BY; a file needs at least one"
+            )));
+        }
+        let file_schema: Schema = table.schema.project(&file_columns).expect("the columns were counted in this schema");
+        let encoding = match format {
+            FormatOptions::Parquet => Encoding::Parquet(match compression {
+                Some(Compression::None) => ParquetPacking::None,
+                Some(Compression::Gzip) => ParquetPacking::Gzip,
+                Some(Compression::Zstd) | None => ParquetPacking::Zstd,
+            }),
+            text => Encoding::Text(text, compression.unwrap_or(Compression::None)),
+        };
+        match &encoding {
+            Encoding::Text(FormatOptions::Csv(_), _) => check_columns(&file_schema, "csv", false)?,
+            Encoding::Text(_, _) => check_columns(&file_schema, "json", true)?,
+            Encoding::Parquet(_) => check_columns(&file_schema, "parquet", true)?,
+        }
+        Ok(Settings { path, encoding, file_columns, file_schema: Arc::new(file_schema), partitioner, file_size_max })
+    }
+}
+
+struct FileSink {
+    settings: Arc<Settings>,
+    /// The working directory at the time when the sink was made; the committer resolves against it.
+    current: PathBuf,
+}
+
+impl Sink for FileSink {
+    fn strongest_delivery(&self) -> (Delivery, String) {
+        let how = "files stay hidden until their epoch is complete and are then renamed into place; a rename can be repeated without effect";
+        (Delivery::ExactlyOnce, how.to_owned())
+    }
+
+    fn writer(&self, ctx: WriterContext) -> Box<dyn SinkWriter> {
+        let root = ctx.working_dir.join(&self.settings.path);
+        Box::new(FileWriter::new(self.settings.clone(), root, ctx))
+    }
+
+    fn committer(&self, job: &JobId, operator: OperatorId) -> Option<Box<dyn Committer>> {
+        Some(Box::new(FileCommitter::new(self.current.join(&self.settings.path), job, operator)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

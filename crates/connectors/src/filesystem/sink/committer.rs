@@ -1,0 +1,171 @@
+//! Publishes files by giving them their final names. Called beside the coordinator, after an epoch is complete,
+//! and again after any crash: it therefore never assumes how far an earlier call came, but looks.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
+use mainstem_core::protocol::Committable;
+use tokio::task::spawn_blocking;
+
+use crate::error::{ConnectorError, ErrorKind};
+use crate::sink::Committer;
+
+use super::error::{io_error, task_error};
+use super::name::{self, PendingFile, TEMPORARY_DIRECTORY};
+
+/// Renames files.
+pub(super) struct FileCommitter {
+    /// The sink's directory, absolute.
+    root: PathBuf,
+    job: JobId,
+    operator: OperatorId,
+}
+
+impl FileCommitter {
+    pub(super) fn new(root: PathBuf, job: &JobId, operator: OperatorId) -> FileCommitter {
+        FileCommitter { root, job: job.clone(), operator }
+    }
+}
+
+#[async_trait]
+impl Committer for FileCommitter {
+    async fn commit(&mut self, epoch: Epoch, committables: &[Committable]) -> Result<(), ConnectorError> {
+        if committables.is_empty() {
+            return Ok(());
+        }
+        let files = committables.iter().map(PendingFile::of_committable).collect::<Result<Vec<_>, _>>()?;
+        let root = self.root.clone();
+        spawn_blocking(move || publish_all(&root, epoch, &files)).await.map_err(|e| task_error(&e))?
+    }
+
+    async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError> {
+        let (root, job, operator) = (self.root.clone(), self.job.clone(), self.operator);
+        let remove = move || remove_older(&root, &job, operator, generation);
+        spawn_blocking(remove).await.map_err(|e| task_error(&e))?
+    }
+}
+
+fn publish_all(root: &Path, epoch: Epoch, files: &[PendingFile]) -> Result<(), ConnectorError> {
+    let mut directories = BTreeSet::from([root.to_path_buf()]);
+    for file in files {
+        publish(root, epoch, file)?;
+        // A partition's directory may be new, and so may be the ones above it.
+        let parents = root.join(&file.path);
+        directories.extend(parents.ancestors().skip(1).take_while(|d| *d != root).map(Path::to_path_buf));
+    }
+    for directory in &directories {
+        sync_directory(directory)?;
+    }
+    let temporary = root.join(TEMPORARY_DIRECTORY);
+    if temporary.is_dir() {
+        sync_directory(&temporary)?;
+        remove_if_empty(&temporary)?;
+    }
+    Ok(())
+}
+
+fn publish(root: &Path, epoch: Epoch, file: &PendingFile) -> Result<(), ConnectorError> {
+    let (temporary, path) = (root.join(&file.temporary), root.join(&file.path));
+    match (size_of(&temporary)?, size_of(&path)?) {
+        (None, Some(size)) if size == file.size => Ok(()),
+        (Some(size), None) if size == file.size => {
+            let directory = path.parent().unwrap_or(root);
+            fs::create_dir_all(directory).map_err(|e| io_error("create the directory", directory.display(), &e))?;
+            fs::rename(&temporary, &path).map_err(|e| io_error("publish", path.display(), &e))
+        }
+        (Some(_), Some(_)) if has_content(&path, file)? => {
+            // Some file systems show both names after a crash in the middle of a rename.
+            fs::remove_file(&temporary).map_err(|e| io_error("remove", temporary.display(), &e))
+        }
+        (Some(_), Some(_)) => Err(ConnectorError::new(
+            ErrorKind::External,
+            format!(
+                "cannot publish '{}' of epoch {epoch}: another file has that name, from an earlier job of the same name; move it away, or choose another job name or 'path'",
+                path.display()
+            ),
+        )),
+        (None, None) => {
+            Err(lost(epoch, &path, &format!("neither it nor its temporary file '{}' is there", temporary.display())))
+        }
+        (Some(size), None) => Err(lost(epoch, &temporary, &format!("it has {size} bytes instead of {}", file.size))),
+        (None, Some(size)) => Err(lost(epoch, &path, &format!("it has {size} bytes instead of {}", file.size))),
+    }
+}
+
+fn lost(epoch: Epoch, path: &Path, what: &str) -> ConnectorError {
+    ConnectorError::new(
+        ErrorKind::Lost,
+        format!(
+            "the output file '{}' of epoch {epoch} is lost: {what}; it was removed or changed from outside, restore it or restart the job from an earlier savepoint",
+            path.display()
+        ),
+    )
+}
+
+/// Size in bytes; `None` where there is no such file.
+fn size_of(path: &Path) -> Result<Option<u64>, ConnectorError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io_error("look at", path.display(), &e)),
+    }
+}
+
+fn has_content(path: &Path, file: &PendingFile) -> Result<bool, ConnectorError> {
+    let failed = |e: &io::Error| io_error("read", path.display(), e);
+    let mut reader = File::open(path).map_err(|e| failed(&e))?;
+    let (mut size, mut crc32c) = (0, 0);
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = reader.read(&mut buffer).map_err(|e| failed(&e))?;
+        if read == 0 {
+            return Ok((size, crc32c) == (file.size, file.crc32c));
+        }
+        size += read as u64;
+        crc32c = crc32c::crc32c_append(crc32c, &buffer[..read]);
+    }
+}
+
+/// Removes temporary files of earlier attempts. All that complete epochs name has been published before, so
+/// nothing needs them.
+fn remove_older(root: &Path, job: &JobId, operator: OperatorId, generation: Generation) -> Result<(), ConnectorError> {
+    let temporary = root.join(TEMPORARY_DIRECTORY);
+    let failed = |e: &io::Error| io_error("clean up", temporary.display(), e);
+    let entries = match fs::read_dir(&temporary) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(e) => return Err(failed(&e)),
+    };
+    let mut removed = 0_u64;
+    for entry in entries {
+        let entry = entry.map_err(|e| failed(&e))?;
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name::generation_of(name, job, operator));
+        if owner.is_some_and(|g| g < generation) {
+            fs::remove_file(entry.path()).map_err(|e| io_error("remove", entry.path().display(), &e))?;
+            removed += 1;
+        }
+    }
+    if removed > 0 {
+        tracing::info!(job = %job, operator = %operator, files = removed, directory = %temporary.display(), "removed temporary files of earlier attempts");
+    }
+    remove_if_empty(&temporary)
+}
+
+fn remove_if_empty(directory: &Path) -> Result<(), ConnectorError> {
+    match fs::remove_dir(directory) {
+        Ok(()) => Ok(()),
+        // A writer has begun a file, or another job works here, or removed it first.
+        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
+        Err(e) => Err(io_error("remove", directory.display(), &e)),
+    }
+}
+
+fn sync_directory(directory: &Path) -> Result<(), ConnectorError> {
+    let synced = File::open(directory).and_then(|d| d.sync_all());
+    synced.map_err(|e| io_error("make durable", directory.display(), &e))
+}

@@ -1,0 +1,243 @@
+//! Writes the rows of one sink subtask to temporary files. Called by the engine's sink operator. Never gives a
+//! file its final name: that is the committer's right.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mainstem_core::ids::Epoch;
+use mainstem_core::protocol::Committable;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::error::ConnectorError;
+use crate::sink::{SinkWriter, WriterContext};
+
+use super::error::{io_error, task_error};
+use super::file::{ClosedFile, CreateError, OpenFile};
+use super::name::{self, PendingFile, TEMPORARY_DIRECTORY};
+use super::{Compression, Encoding, Settings};
+
+/// Files that are open at once. Beyond it the least recently written one is closed. The files of earlier epochs
+/// that are still being closed come on top, and the usual limit of a process is 1024.
+const OPEN_FILES_MAX: usize = 128;
+/// The same where a file costs some MB of memory.
+const OPEN_LARGE_FILES_MAX: usize = 64;
+/// Rows that all open Parquet files together hold in memory, in bytes.
+const BUFFERED_BYTES_MAX: usize = 128 << 20;
+/// Files that are being closed at once.
+const CLOSING_FILES_MAX: usize = 4;
+/// The temporary directory may be removed between its making and its first file; then it is made again.
+const CREATE_ATTEMPTS_MAX: u32 = 5;
+
+/// Writes the rows of one subtask.
+pub(super) struct FileWriter {
+    settings: Arc<Settings>,
+    /// The sink's directory, absolute.
+    root: PathBuf,
+    ctx: WriterContext,
+    /// Open files by their partition's directory.
+    open: HashMap<String, Slot>,
+    closing: VecDeque<JoinHandle<Result<ClosedFile, ConnectorError>>>,
+    /// Closed files of the current epoch.
+    closed: Vec<ClosedFile>,
+    /// Files begun in this epoch, and by this writer altogether.
+    epoch_files: u64,
+    all_files: u64,
+    /// Counts writes, to find the file that was written least recently.
+    writes: u64,
+    scratch: Vec<u8>,
+}
+
+struct Slot {
+    file: OpenFile,
+    last_write: u64,
+}
+
+impl FileWriter {
+    pub(super) fn new(settings: Arc<Settings>, root: PathBuf, ctx: WriterContext) -> FileWriter {
+        FileWriter {
+            settings,
+            root,
+            ctx,
+            open: HashMap::new(),
+            closing: VecDeque::new(),
+            closed: Vec::new(),
+            epoch_files: 0,
+            all_files: 0,
+            writes: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    async fn write_part(&mut self, directory: String, rows: &RecordBatch) -> Result<(), ConnectorError> {
+        if !self.open.contains_key(&directory) {
+            self.make_room().await?;
+            let file = self.create(directory.clone())?;
+            self.open.insert(directory.clone(), Slot { file, last_write: 0 });
+        }
+        self.writes += 1;
+        let slot = self.open.get_mut(&directory).expect("it was there or has been inserted");
+        slot.last_write = self.writes;
+        slot.file.write(rows, &mut self.scratch)?;
+        if slot.file.size() >= self.settings.file_size_max {
+            self.close(&directory).await?;
+        }
+        Ok(())
+    }
+
+    /// The columns of the file, under the names that the table declares.
+    fn file_rows(&self, rows: &RecordBatch) -> Result<RecordBatch, ConnectorError> {
+        let columns = self.settings.file_columns.iter().map(|&i| rows.column(i).clone()).collect();
+        RecordBatch::try_new(self.settings.file_schema.clone(), columns).map_err(|e| {
+            ConnectorError::data(format!(
+                "rows for the sink '{}' do not fit the declared columns: {e}; change the query or the declaration",
+                self.root.display()
+            ))
+        })
+    }
+
+    fn create(&mut self, directory: String) -> Result<OpenFile, ConnectorError> {
+        let temporary = name::temporary(&self.ctx, self.all_files);
+        for attempt in 1.. {
+            let parent = self.root.join(TEMPORARY_DIRECTORY);
+            std::fs::create_dir_all(&parent).map_err(|e| io_error("create the directory", parent.display(), &e))?;
+            let created = OpenFile::create(
+                &self.settings,
+                &self.root,
+                temporary.clone(),
+                directory.clone(),
+                self.epoch_files,
+                &mut self.scratch,
+            );
+            match created {
+                Ok(file) => {
+                    self.all_files += 1;
+                    self.epoch_files += 1;
+                    return Ok(file);
+                }
+                // The committer removes the directory when it is empty.
+                Err(CreateError::Create(_, e))
+                    if e.kind() == io::ErrorKind::NotFound && attempt < CREATE_ATTEMPTS_MAX => {}
+                Err(CreateError::Create(path, e)) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    let message = format!(
+                        "the temporary file '{}' exists already: another run of a job with the same name writes here; stop it, or choose another job name or 'path'",
+                        path.display()
+                    );
+                    return Err(ConnectorError::new(crate::error::ErrorKind::External, message));
+                }
+                Err(CreateError::Create(path, e)) => return Err(io_error("create", path.display(), &e)),
+                Err(CreateError::Begin(e)) => return Err(e),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Closes files until one more may be opened.
+    async fn make_room(&mut self) -> Result<(), ConnectorError> {
+        let most = match self.settings.encoding {
+            Encoding::Parquet(_) | Encoding::Text(_, Compression::Zstd) => OPEN_LARGE_FILES_MAX,
+            Encoding::Text(_, _) => OPEN_FILES_MAX,
+        };
+        while self.open.len() >= most {
+            let oldest =
+                self.open.iter().min_by_key(|(_, slot)| slot.last_write).map(|(directory, _)| directory.clone());
+            self.close(&oldest.expect("there are open files")).await?;
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self, directory: &str) -> Result<(), ConnectorError> {
+        let Some(slot) = self.open.remove(directory) else { return Ok(()) };
+        self.closing.push_back(spawn_blocking(move || slot.file.finish()));
+        while self.closing.len() > CLOSING_FILES_MAX {
+            let first = self.closing.pop_front().expect("there are more than the maximum");
+            self.closed.push(join(first).await?);
+        }
+        Ok(())
+    }
+
+    /// Keeps the memory of all Parquet files together within its bound.
+    fn limit_memory(&mut self) -> Result<(), ConnectorError> {
+        let mut total: usize = self.open.values().map(|s| s.file.buffered_bytes()).sum();
+        while total > BUFFERED_BYTES_MAX {
+            let Some(largest) = self.open.values_mut().max_by_key(|s| s.file.buffered_bytes()) else { return Ok(()) };
+            let before = largest.file.buffered_bytes();
+            largest.file.flush_rows()?;
+            let freed = before.saturating_sub(largest.file.buffered_bytes());
+            if freed == 0 {
+                return Ok(());
+            }
+            total -= freed;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SinkWriter for FileWriter {
+    async fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        for (directory, part) in self.settings.partitioner.split(rows)? {
+            let part = self.file_rows(&part)?;
+            self.write_part(directory, &part).await?;
+        }
+        self.limit_memory()
+    }
+
+    async fn seal(
+        &mut self,
+        epoch: Epoch,
+    ) -> Result<BoxFuture<'static, Result<Vec<Committable>, ConnectorError>>, ConnectorError> {
+        let open: Vec<OpenFile> = self.open.drain().map(|(_, slot)| slot.file).collect();
+        let closing = std::mem::take(&mut self.closing);
+        let mut closed = std::mem::take(&mut self.closed);
+        self.epoch_files = 0;
+        let (ctx, root, extension) = (self.ctx.clone(), self.root.clone(), self.settings.encoding.extension());
+        let durable = async move {
+            for file in closing {
+                closed.push(join(file).await?);
+            }
+            let finish = move || open.into_iter().map(OpenFile::finish).collect::<Result<Vec<_>, _>>();
+            closed.extend(join(spawn_blocking(finish)).await?);
+            if closed.is_empty() {
+                return Ok(Vec::new());
+            }
+            // The names of the files must survive a crash as well as their content.
+            join(spawn_blocking(move || sync_new_directory(&root))).await?;
+            closed.sort_unstable_by_key(|file| file.number);
+            Ok(closed.into_iter().map(|file| pending(&ctx, epoch, extension, file).to_committable()).collect())
+        };
+        Ok(durable.boxed())
+    }
+}
+
+async fn join<T>(task: JoinHandle<Result<T, ConnectorError>>) -> Result<T, ConnectorError> {
+    task.await.map_err(|e| task_error(&e))?
+}
+
+fn pending(ctx: &WriterContext, epoch: Epoch, extension: &str, file: ClosedFile) -> PendingFile {
+    let file_name = name::published(ctx, epoch, file.number, extension);
+    let path = if file.directory.is_empty() { file_name } else { format!("{}/{file_name}", file.directory) };
+    PendingFile { temporary: file.temporary, path, size: file.size, rows: file.rows, crc32c: file.crc32c }
+}
+
+/// Makes the entries of the temporary directory durable, and the directory's own in the sink's. Blocks.
+fn sync_new_directory(root: &Path) -> Result<(), ConnectorError> {
+    for directory in [&root.join(TEMPORARY_DIRECTORY), root] {
+        let synced = File::open(directory).and_then(|d| d.sync_all());
+        synced.map_err(|e| io_error("make durable", directory.display(), &e))?;
+    }
+    // The sink's directory may be new too. A parent that cannot be opened was not made by this sink.
+    if let Some(Ok(parent)) = root.parent().map(File::open) {
+        parent.sync_all().map_err(|e| io_error("make durable the parent of", root.display(), &e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Reads the files that a source subtask is given, one after the other, each in order. Owned by one task; the
+//! work on a file is in `text` and `parquet`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use mainstem_core::ids::SplitId;
+use mainstem_core::protocol::SourceSplit;
+use tokio::task::JoinHandle;
+
+use super::FileTable;
+use super::parquet::ParquetFile;
+use super::split::{FileSplit, RowPosition, TextPosition, parse_position};
+use super::text::TextFile;
+use crate::error::{ConnectorError, ErrorKind};
+use crate::format::FormatOptions;
+use crate::source::{ReaderContext, ReaderEvent, SourceReader};
+
+/// Reads files.
+pub(super) struct FileReader {
+    table: Arc<FileTable>,
+    ctx: ReaderContext,
+    /// Files that wait; as many as the coordinator has given.
+    waiting: VecDeque<Waiting>,
+    open: Option<(SplitId, OpenFile)>,
+}
+
+struct Waiting {
+    id: SplitId,
+    split: FileSplit,
+    from: From,
+}
+
+/// Where to begin in a file.
+enum From {
+    Text(TextPosition),
+    Row(RowPosition),
+}
+
+enum OpenFile {
+    Text(TextFile),
+    Parquet(ParquetFile),
+}
+
+/// Some rows of a file, and the position after them.
+pub(super) type FileRows = (RecordBatch, String);
+
+impl FileReader {
+    /// A reader of the table's files.
+    pub(super) fn new(table: Arc<FileTable>, ctx: ReaderContext) -> FileReader {
+        FileReader { table, ctx, waiting: VecDeque::new(), open: None }
+    }
+
+    fn begin(&self, waiting: Waiting) -> OpenFile {
+        let table = Arc::clone(&self.table);
+        match waiting.from {
+            From::Text(from) => OpenFile::Text(TextFile::begin(table, waiting.split, from, &self.ctx)),
+            From::Row(from) => OpenFile::Parquet(ParquetFile::begin(&table, waiting.split, from, &self.ctx)),
+        }
+    }
+}
+
+#[async_trait]
+impl SourceReader for FileReader {
+    fn add_split(&mut self, split: SourceSplit, position: Option<String>) -> Result<(), ConnectorError> {
+        let position = position.as_deref();
+        let from = match self.table.format {
+            FormatOptions::Parquet => {
+                From::Row(position.map(|text| parse_position(text, &split.id)).transpose()?.unwrap_or_default())
+            }
+            _ => From::Text(
+                position.map(|text| parse_position(text, &split.id)).transpose()?.unwrap_or(TextPosition::START),
+            ),
+        };
+        self.waiting.push_back(Waiting { split: FileSplit::parse(&split)?, id: split.id, from });
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<ReaderEvent>, ConnectorError> {
+        let (id, mut file) = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let Some(waiting) = self.waiting.pop_front() else { return Ok(None) };
+                (waiting.id.clone(), self.begin(waiting))
+            }
+        };
+        let rows = match &mut file {
+            OpenFile::Text(file) => file.next().await?,
+            OpenFile::Parquet(file) => file.next().await?,
+        };
+        let Some((rows, position)) = rows else { return Ok(Some(ReaderEvent::SplitFinished { split: id })) };
+        let event = ReaderEvent::Batch { split: id.clone(), rows, position };
+        self.open = Some((id, file));
+        Ok(Some(event))
+    }
+}
+
+/// Why a background task ended without having said so: passes its panic on, since that is a bug, or tells
+/// that the runtime stopped it.
+pub(super) async fn ended_early<T>(task: JoinHandle<T>, path: &str) -> ConnectorError {
+    match task.await {
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        _ => stopped(path),
+    }
+}
+
+/// The error for work that the runtime stopped.
+pub(super) fn stopped(path: &str) -> ConnectorError {
+    ConnectorError::new(ErrorKind::Transient, format!("reading of the file '{path}' was stopped"))
+}

@@ -1,0 +1,309 @@
+//! Reads one text file (JSON, CSV) in order. A blocking thread reads, unpacks and cuts it into blocks; each
+//! block is decoded as a task of its own, several at once; the results are taken in the order of the blocks,
+//! so that rows, line numbers and positions are those of the file. At most `in_flight_max` blocks are held at
+//! a time: the queue of their tasks is bounded.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::FileTable;
+use super::blocks::{Block, BlockError, BlockReader, Cutter};
+use super::open::{OpenText, check_unchanged, open_text, read_error};
+use super::reader::{FileRows, ended_early, stopped};
+use super::split::{FileSplit, TextPosition, to_json};
+use crate::error::ConnectorError;
+use crate::format::{BlockRows, CsvDialect, FormatOptions, RECORD_BYTES_MAX, RecordFault, TextDecoder};
+use crate::source::ReaderContext;
+
+/// Bytes that are read at once to find a header.
+const HEADER_BYTES: usize = 4 << 10;
+/// The mark with which some programs begin UTF-8 files.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A text file that is being read.
+pub(super) struct TextFile {
+    path: String,
+    messages: mpsc::Receiver<Message>,
+    /// The thread that reads the file; taken when it is found to be gone.
+    pump: Option<JoinHandle<()>>,
+    /// Number of the line in which the next block begins.
+    line: u64,
+    ready: VecDeque<(RecordBatch, TextPosition)>,
+    /// What went wrong after the rows in `ready`.
+    failure: Option<ConnectorError>,
+    dropped_records: Arc<AtomicU64>,
+}
+
+/// From the reading thread, in the order of the file.
+enum Message {
+    /// The header that stood before the first record.
+    Header { lines: u64 },
+    /// A block and the task that decodes it.
+    Block { start: u64, rows: JoinHandle<BlockRows> },
+    /// A record at this offset is too long to be one.
+    TooLong { offset: u64 },
+    /// The file cannot be read on.
+    Failed(ConnectorError),
+    /// All blocks have been sent.
+    End,
+}
+
+impl TextFile {
+    /// Begins to read a file. Must be called on a runtime.
+    pub(super) fn begin(table: Arc<FileTable>, split: FileSplit, from: TextPosition, ctx: &ReaderContext) -> TextFile {
+        // Besides those in the queue, one block is in the hands of the thread and one in those of `next`.
+        let (sender, messages) = mpsc::channel(table.in_flight_max.saturating_sub(2).max(1));
+        let path = split.path.clone();
+        let pump = Pump {
+            table,
+            split,
+            from,
+            ctx: ctx.clone(),
+            runtime: Handle::current(),
+            sender,
+            idle: Arc::default(),
+            header: None,
+        };
+        let pump = tokio::task::spawn_blocking(move || pump.run());
+        let dropped_records = Arc::clone(&ctx.dropped_records);
+        TextFile {
+            path,
+            messages,
+            pump: Some(pump),
+            line: from.line,
+            ready: VecDeque::new(),
+            failure: None,
+            dropped_records,
+        }
+    }
+
+    /// The next rows and the position after them; none at the end of the file.
+    pub(super) async fn next(&mut self) -> Result<Option<FileRows>, ConnectorError> {
+        loop {
+            if let Some((rows, position)) = self.ready.pop_front() {
+                return Ok(Some((rows, to_json(&position))));
+            }
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
+            match self.messages.recv().await {
+                Some(Message::Header { lines }) => self.line += lines,
+                Some(Message::Block { start, rows }) => match rows.await {
+                    Ok(rows) => self.take(start, rows),
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => return Err(stopped(&self.path)),
+                },
+                Some(Message::TooLong { offset }) => return Err(self.too_long(offset)),
+                Some(Message::Failed(error)) => return Err(error),
+                Some(Message::End) => return Ok(None),
+                None => {
+                    let Some(pump) = self.pump.take() else { return Err(stopped(&self.path)) };
+                    return Err(ended_early(pump, &self.path).await);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, start: u64, block: BlockRows) {
+        self.dropped_records.fetch_add(block.dropped, Ordering::Relaxed);
+        let line = self.line;
+        let batches = block.batches.into_iter().map(|batch| {
+            let position = TextPosition { offset: start + batch.end as u64, line: line + batch.lines };
+            (batch.rows, position)
+        });
+        self.ready.extend(batches);
+        self.failure = block.fault.map(|fault| self.broken_record(start, &fault));
+        self.line += block.lines;
+    }
+
+    fn broken_record(&self, start: u64, fault: &RecordFault) -> ConnectorError {
+        let RecordFault { reason, excerpt, option, .. } = fault;
+        let (line, offset) = (self.line + fault.lines, start + fault.at as u64);
+        ConnectorError::data(format!(
+            "cannot read the file '{}', line {line}, byte {offset}: {reason}; the record is: {excerpt} -- mend it, or set \
+             '{option}' = 'true' to drop and count such records",
+            self.path
+        ))
+    }
+
+    fn too_long(&self, offset: u64) -> ConnectorError {
+        ConnectorError::data(format!(
+            "cannot read the file '{}', line {}, byte {offset}: a record that begins here has no end within {} MiB; is it a file of \
+             this format, and is each quote closed?",
+            self.path,
+            self.line,
+            RECORD_BYTES_MAX >> 20
+        ))
+    }
+}
+
+/// The thread that reads a file.
+struct Pump {
+    table: Arc<FileTable>,
+    split: FileSplit,
+    from: TextPosition,
+    ctx: ReaderContext,
+    runtime: Handle,
+    sender: mpsc::Sender<Message>,
+    idle: Arc<Idle>,
+    /// The first record of the file, where it names the fields.
+    header: Option<Vec<u8>>,
+}
+
+/// Decoders and buffers that wait for another block. Never more than there are blocks in flight.
+#[derive(Default)]
+struct Idle {
+    decoders: Mutex<Vec<TextDecoder>>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Pump {
+    fn run(mut self) {
+        let message = match self.pump() {
+            Ok(()) => Message::End,
+            Err(error) => Message::Failed(error),
+        };
+        // A reader that is gone needs no answer.
+        self.send(message);
+    }
+
+    fn pump(&mut self) -> Result<(), ConnectorError> {
+        let mut start = self.from.offset;
+        if let FormatOptions::Csv(options) = &self.table.format
+            && options.header
+        {
+            let dialect = CsvDialect::new(options);
+            start = start.max(self.read_header(dialect)?);
+        }
+        // A file that needs another decoder than its header allows is refused even where it is empty.
+        let decoder = self.decoder()?;
+        give_back(&self.idle.decoders, decoder);
+        let OpenText { input, file } = self.open(start)?;
+        let mut blocks = BlockReader::new(input, self.cutter(), self.block_bytes(), start);
+        loop {
+            let buffer = take(&self.idle.buffers).unwrap_or_default();
+            match blocks.next(buffer) {
+                Ok(Some(block)) => {
+                    let message = self.decode(block)?;
+                    if !self.send(message) {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => break,
+                Err(BlockError::RecordTooLong) => {
+                    self.send(Message::TooLong { offset: blocks.offset() });
+                    return Ok(());
+                }
+                Err(BlockError::Io(error)) => return Err(read_error(&self.split, &error)),
+            }
+        }
+        // Rows of a file that was changed meanwhile cannot be read again, so they must not count.
+        check_unchanged(&file, &self.split)
+    }
+
+    /// Hands a message on; false where nobody waits for it any more.
+    fn send(&self, message: Message) -> bool {
+        self.sender.blocking_send(message).is_ok()
+    }
+
+    fn open(&self, offset: u64) -> Result<OpenText, ConnectorError> {
+        open_text(&self.split, self.table.compression, offset, Arc::clone(&self.ctx.bytes_read))
+    }
+
+    fn cutter(&self) -> Cutter {
+        match &self.table.format {
+            FormatOptions::Csv(options) => Cutter::Csv(CsvDialect::new(options)),
+            _ => Cutter::Lines,
+        }
+    }
+
+    /// Small files, of which there may be many, need no large buffers.
+    fn block_bytes(&self) -> usize {
+        let unpacked_max = self.split.size.saturating_mul(16).saturating_add(1);
+        self.table.block_bytes.min(usize::try_from(unpacked_max).unwrap_or(usize::MAX))
+    }
+
+    /// Reads the first record and gives the offset after it.
+    fn read_header(&mut self, dialect: CsvDialect) -> Result<u64, ConnectorError> {
+        let OpenText { input, .. } = self.open(0)?;
+        let mut blocks = BlockReader::new(input, Cutter::Csv(dialect), HEADER_BYTES, 0);
+        let block = match blocks.next(Vec::new()) {
+            Ok(Some(block)) => block,
+            Ok(None) => return Ok(0),
+            Err(BlockError::Io(error)) => return Err(read_error(&self.split, &error)),
+            Err(BlockError::RecordTooLong) => {
+                return Err(ConnectorError::data(format!(
+                    "the header of the file '{}' has no end: is it a CSV file?",
+                    self.split.path
+                )));
+            }
+        };
+        let text = block.text();
+        let end = dialect.next_record(text).unwrap_or(text.len());
+        let record = &text[..end];
+        let line = record.strip_suffix(b"\n").unwrap_or(record);
+        self.header = Some(line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).to_vec());
+        if self.from.offset == 0 {
+            let lines = 1 + memchr::memchr_iter(b'\n', line).count() as u64;
+            self.send(Message::Header { lines });
+        }
+        Ok(end as u64)
+    }
+
+    fn decoder(&self) -> Result<TextDecoder, ConnectorError> {
+        if let Some(decoder) = take(&self.idle.decoders) {
+            return Ok(decoder);
+        }
+        let (schema, columns) = (&self.table.schema, &self.ctx.columns);
+        let made = match &self.table.format {
+            FormatOptions::Csv(options) => TextDecoder::csv(schema, columns, options, self.header.as_deref()),
+            FormatOptions::Json(options) => match schema.project(columns) {
+                Ok(schema) => TextDecoder::json(Arc::new(schema), options),
+                Err(error) => Err(error.to_string()),
+            },
+            FormatOptions::Parquet => Err("Parquet is not text".to_owned()),
+        };
+        made.map_err(|reason| {
+            ConnectorError::data(format!(
+                "the file '{}' does not fit the table '{}': {reason}",
+                self.split.path, self.table.name
+            ))
+        })
+    }
+
+    /// Has a block decoded by a task.
+    fn decode(&self, block: Block) -> Result<Message, ConnectorError> {
+        let mut decoder = self.decoder()?;
+        let batch_rows = self.ctx.batch_rows;
+        let idle = Arc::clone(&self.idle);
+        let start = block.start;
+        let buffer_max = 2 * self.table.block_bytes;
+        let rows = self.runtime.spawn(async move {
+            let marked = block.start == 0 && block.text().starts_with(BYTE_ORDER_MARK);
+            let first = if marked { BYTE_ORDER_MARK.len() } else { 0 };
+            let rows = decoder.decode(block.text(), first, batch_rows);
+            give_back(&idle.decoders, decoder);
+            let buffer = block.into_buffer();
+            // A buffer that has grown for one long record is not kept.
+            if buffer.len() <= buffer_max {
+                give_back(&idle.buffers, buffer);
+            }
+            rows
+        });
+        Ok(Message::Block { start, rows })
+    }
+}
+
+fn take<T>(idle: &Mutex<Vec<T>>) -> Option<T> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+fn give_back<T>(idle: &Mutex<Vec<T>>, item: T) {
+    idle.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+}

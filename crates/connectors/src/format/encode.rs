@@ -1,0 +1,61 @@
+//! Row formats, writing: Arrow rows to bytes. Called by the filesystem and print sinks, which own the files.
+//! What is written here the decoders of this module read back, with the same options. All formats work a batch
+//! at a time, on the arrays themselves, with no value boxed.
+
+mod csv;
+mod json;
+mod parquet;
+mod text;
+mod view;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema};
+
+use crate::error::ConnectorError;
+
+pub(crate) use csv::{CsvEncoder, write_plain_value};
+pub(crate) use json::JsonEncoder;
+pub(crate) use parquet::{ParquetEncoder, ParquetPacking};
+pub(crate) use text::{Fraction, write_date, write_decimal, write_time_of_day, write_timestamp, write_whole};
+pub(crate) use view::{ColumnView, Value};
+
+/// Writes rows as lines of text.
+pub(crate) trait TextEncoder: Send {
+    /// What stands at the beginning of each file.
+    fn begin_file(&self, out: &mut Vec<u8>);
+
+    /// Appends the rows to `out`. The rows have the schema that the encoder was made for.
+    fn encode(&mut self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectorError>;
+}
+
+/// Refuses columns that text formats cannot hold: of types that no table has, and, unless `nested`, rows,
+/// arrays and maps. `format` is for the message.
+pub(crate) fn check_columns(schema: &Schema, format: &str, nested: bool) -> Result<(), ConnectorError> {
+    for field in schema.fields() {
+        if !can_hold(field.data_type(), nested) {
+            let kind = match field.data_type() {
+                DataType::Struct(_) => "ROW".to_owned(),
+                DataType::List(_) => "ARRAY".to_owned(),
+                DataType::Map(_, _) => "MAP".to_owned(),
+                other => other.to_string(),
+            };
+            return Err(ConnectorError::option(format!(
+                "column '{}' has the type {kind}, which the format '{format}' cannot hold; use another format or cast the column",
+                field.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn can_hold(data_type: &DataType, nested: bool) -> bool {
+    match data_type {
+        DataType::Struct(fields) => nested && fields.iter().all(|f| can_hold(f.data_type(), true)),
+        DataType::List(element) => nested && can_hold(element.data_type(), true),
+        DataType::Map(entries, _) => nested && can_hold(entries.data_type(), true),
+        other => view::is_plain(other),
+    }
+}
+
+#[cfg(test)]
+mod tests;

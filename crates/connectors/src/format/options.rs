@@ -1,0 +1,152 @@
+//! The options of the row formats, `json.*` and `csv.*`, under Flink's names. Read once from a table by the
+//! source and by the sink; plain data afterwards. A table's declaration may serve both sides, so both read the
+//! whole set.
+
+use crate::error::ConnectorError;
+use crate::table::Options;
+
+/// The format of a table, with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FormatOptions {
+    /// One JSON object a line.
+    Json(JsonOptions),
+    /// Separated values, one record a line unless a quoted field holds line ends.
+    Csv(CsvOptions),
+    /// Parquet files.
+    Parquet,
+}
+
+/// How times are written in text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TimestampFormat {
+    /// `yyyy-MM-dd HH:mm:ss[.f]`.
+    #[default]
+    Sql,
+    /// `yyyy-MM-ddTHH:mm[:ss[.f]]`.
+    Iso8601,
+}
+
+/// Settings of `'format' = 'json'`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JsonOptions {
+    /// Drop and count records that cannot be decoded, instead of failing.
+    pub(crate) ignore_parse_errors: bool,
+    /// Refuse records that lack a declared column, instead of reading NULL.
+    pub(crate) fail_on_missing_field: bool,
+    /// How times are written.
+    pub(crate) timestamps: TimestampFormat,
+    /// Sink: write decimals without exponent.
+    pub(crate) encode_decimal_as_plain_number: bool,
+    /// Sink: leave out columns that are NULL.
+    pub(crate) encode_ignore_null_fields: bool,
+}
+
+/// Settings of `'format' = 'csv'`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CsvOptions {
+    /// Between fields.
+    pub(crate) delimiter: u8,
+    /// Round fields that hold delimiters; none: quotes are text.
+    pub(crate) quote: Option<u8>,
+    /// Before a character that stands for itself.
+    pub(crate) escape: Option<u8>,
+    /// Whether lines that begin with `#` are skipped.
+    pub(crate) allow_comments: bool,
+    /// Drop and count records that cannot be decoded, instead of failing.
+    pub(crate) ignore_parse_errors: bool,
+    /// The unquoted text that stands for NULL.
+    pub(crate) null_literal: Option<String>,
+    /// Whether the first record of a file names the fields.
+    pub(crate) header: bool,
+}
+
+impl Default for CsvOptions {
+    fn default() -> Self {
+        CsvOptions {
+            delimiter: b',',
+            quote: Some(b'"'),
+            escape: None,
+            allow_comments: false,
+            ignore_parse_errors: false,
+            null_literal: None,
+            header: false,
+        }
+    }
+}
+
+impl FormatOptions {
+    /// Reads `'format'` and the options of that format.
+    pub(crate) fn read(options: &mut Options<'_>) -> Result<FormatOptions, ConnectorError> {
+        let text = options.required("format")?;
+        match text.to_ascii_lowercase().as_str() {
+            "json" => Ok(FormatOptions::Json(json(options)?)),
+            "csv" => Ok(FormatOptions::Csv(csv(options)?)),
+            "parquet" => Ok(FormatOptions::Parquet),
+            _ => Err(ConnectorError::option(format!(
+                "option 'format' has the value '{text}': expected one of json, csv, parquet"
+            ))),
+        }
+    }
+}
+
+fn json(options: &mut Options<'_>) -> Result<JsonOptions, ConnectorError> {
+    let ignore_parse_errors = options.parse("json.ignore-parse-errors", false)?;
+    let fail_on_missing_field = options.parse("json.fail-on-missing-field", false)?;
+    if ignore_parse_errors && fail_on_missing_field {
+        return Err(ConnectorError::option(
+            "the options 'json.ignore-parse-errors' and 'json.fail-on-missing-field' cannot both be true: choose one",
+        ));
+    }
+    let timestamps = match options.one_of("json.timestamp-format.standard", "SQL", &["SQL", "ISO-8601"])? {
+        "ISO-8601" => TimestampFormat::Iso8601,
+        _ => TimestampFormat::Sql,
+    };
+    Ok(JsonOptions {
+        ignore_parse_errors,
+        fail_on_missing_field,
+        timestamps,
+        encode_decimal_as_plain_number: options.parse("json.encode.decimal-as-plain-number", false)?,
+        encode_ignore_null_fields: options.parse("json.encode.ignore-null-fields", false)?,
+    })
+}
+
+fn csv(options: &mut Options<'_>) -> Result<CsvOptions, ConnectorError> {
+    let default = CsvOptions::default();
+    let delimiter = character(options, "csv.field-delimiter")?.unwrap_or(default.delimiter);
+    let quote = character(options, "csv.quote-character")?;
+    let disable_quote: bool = options.parse("csv.disable-quote-character", false)?;
+    if disable_quote && quote.is_some() {
+        return Err(ConnectorError::option(
+            "the options 'csv.quote-character' and 'csv.disable-quote-character' exclude each other: give one of them",
+        ));
+    }
+    let quote = if disable_quote { None } else { quote.or(default.quote) };
+    let escape = character(options, "csv.escape-character")?.filter(|&escape| Some(escape) != quote);
+    if quote == Some(delimiter) || escape == Some(delimiter) {
+        return Err(ConnectorError::option(
+            "the option 'csv.field-delimiter' must differ from the quote and the escape character",
+        ));
+    }
+    Ok(CsvOptions {
+        delimiter,
+        quote,
+        escape,
+        allow_comments: options.parse("csv.allow-comments", false)?,
+        ignore_parse_errors: options.parse("csv.ignore-parse-errors", false)?,
+        null_literal: options.get("csv.null-literal").map(str::to_owned),
+        header: options.parse("csv.header", false)?,
+    })
+}
+
+/// An option that is one ASCII character, or the escape `\t`.
+fn character(options: &mut Options<'_>, key: &str) -> Result<Option<u8>, ConnectorError> {
+    let Some(text) = options.get(key) else { return Ok(None) };
+    match text.as_bytes() {
+        b"\\t" => Ok(Some(b'\t')),
+        b"\\\\" => Ok(Some(b'\\')),
+        &[byte] if byte.is_ascii() && byte != b'\n' && byte != b'\r' => Ok(Some(byte)),
+        _ => Err(ConnectorError::option(format!(
+            "option '{key}' has the value '{text}': expected one ASCII character, or \\t"
+        ))),
+    }
+}

@@ -1,0 +1,106 @@
+//! Rows as an aligned table. Called by the print sink. The first rows fix the widths of the columns; the
+//! header comes once.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+
+use crate::error::ConnectorError;
+use crate::format::JsonOptions;
+use crate::format::encode::{ColumnView, JsonEncoder, Value, write_plain_value};
+
+/// Widest column, in characters; longer texts are cut.
+const WIDTH_MAX: usize = 40;
+
+/// The widths of columns, in characters.
+pub(super) struct TableLayout {
+    widths: Vec<usize>,
+}
+
+/// One line a row; the header first where there is no layout yet.
+pub(super) fn write_rows(
+    layout: &mut Option<TableLayout>,
+    rows: &RecordBatch,
+    out: &mut Vec<u8>,
+) -> Result<(), ConnectorError> {
+    let columns: Vec<Vec<String>> = rows.columns().iter().map(|c| texts(c.as_ref())).collect::<Result<_, _>>()?;
+    let layout = match layout {
+        Some(layout) => layout,
+        None => {
+            let fields = rows.schema_ref().fields().iter();
+            let width =
+                |name: &str, texts: &[String]| texts.iter().map(|t| length(t)).chain([length(name)]).max().unwrap_or(0);
+            let widths = fields.clone().zip(&columns).map(|(f, texts)| width(&shorten(f.name()), texts)).collect();
+            let layout = layout.insert(TableLayout { widths });
+            let names: Vec<_> = fields.map(|f| shorten(f.name())).collect();
+            write_line(layout, names.iter().map(|n| (n.as_str(), false)), out);
+            let rule: Vec<_> = layout.widths.iter().map(|w| "-".repeat(w + 2)).collect();
+            out.extend_from_slice(rule.join("+").as_bytes());
+            out.push(b'\n');
+            layout
+        }
+    };
+    let numbers: Vec<bool> = rows.columns().iter().map(|c| is_number(c.data_type())).collect();
+    for row in 0..rows.num_rows() {
+        write_line(layout, columns.iter().zip(&numbers).map(|(texts, number)| (texts[row].as_str(), *number)), out);
+    }
+    Ok(())
+}
+
+/// Cells with bars between them; numbers to the right.
+fn write_line<'a>(layout: &TableLayout, cells: impl Iterator<Item = (&'a str, bool)>, out: &mut Vec<u8>) {
+    let mut line = String::new();
+    for (index, ((text, right), width)) in cells.zip(&layout.widths).enumerate() {
+        line.push_str(if index > 0 { " | " } else { " " });
+        let padding = " ".repeat(width.saturating_sub(length(text)));
+        if right {
+            line.push_str(&padding);
+        }
+        line.push_str(text);
+        if !right {
+            line.push_str(&padding);
+        }
+    }
+    out.extend_from_slice(line.trim_end().as_bytes());
+    out.push(b'\n');
+}
+
+fn texts(column: &dyn arrow::array::Array) -> Result<Vec<String>, ConnectorError> {
+    let view = ColumnView::new(column)?;
+    let json = JsonEncoder::new(&JsonOptions { encode_decimal_as_plain_number: true, ..JsonOptions::default() });
+    let mut bytes = Vec::new();
+    let text = |row| {
+        bytes.clear();
+        match view.value(row) {
+            Value::Null => bytes.extend_from_slice(b"NULL"),
+            nested @ (Value::Row(..) | Value::List(..) | Value::Map(..)) => json.write_value(&nested, &mut bytes),
+            plain => write_plain_value(&plain, &mut bytes),
+        }
+        shorten(&String::from_utf8_lossy(&bytes))
+    };
+    Ok((0..column.len()).map(text).collect())
+}
+
+/// Cuts a long text and shows line ends and other control characters as escapes, so that a row stays one line.
+fn shorten(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(WIDTH_MAX + 1) {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    if length(&shown) > WIDTH_MAX {
+        shown = shown.chars().take(WIDTH_MAX - 1).collect();
+        shown.push('…');
+    }
+    shown
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn is_number(data_type: &DataType) -> bool {
+    data_type.is_numeric()
+}

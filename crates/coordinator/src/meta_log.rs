@@ -1,0 +1,59 @@
+//! The metadata of a job: a log of the few facts that must survive everything (I1), and the state that they
+//! add up to. [`LocalMetaLog`] keeps it in one file; a replicated log comes behind the same trait.
+
+mod local;
+mod record;
+
+use async_trait::async_trait;
+
+pub use self::local::LocalMetaLog;
+pub use self::record::{EpochRecord, JobCreated, JobEnd, JobRecord, Record};
+
+/// Why a record was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaLogError {
+    /// The record contradicts what is recorded: an older attempt, a step out of order. Nothing was written.
+    #[error("bug: {0}; please report it")]
+    Refused(String),
+    /// The log holds bytes that were not written so.
+    #[error(
+        "metadata log '{path}' is damaged at byte {offset}: {reason}; restore it from a backup, or start the job anew with --fresh"
+    )]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Writing failed. Whether the record is durable is unknown, so the log takes nothing more until it is
+    /// opened again.
+    #[error("cannot {action} the metadata log '{path}': {source}; check the disk, then start the job again")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An earlier write has failed.
+    #[error("the metadata log '{path}' takes nothing more after a failed write; check the disk, then start the job again")]
+    Closed {
+        /// The file.
+        path: String,
+    },
+}
+
+/// The log of one job. One owner, who holds the job's lock.
+#[async_trait]
+pub trait MetaLog: Send {
+    /// What the records so far add up to.
+    fn state(&self) -> &JobRecord;
+
+    /// Adds a record. On return it survives a crash of the machine. Not cancel-safe: a caller that drops the
+    /// future must not use the log again.
+    async fn append(&mut self, record: Record) -> Result<(), MetaLogError>;
+}

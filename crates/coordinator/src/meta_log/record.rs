@@ -1,0 +1,347 @@
+//! The records of the metadata log and what they add up to. Pure: checked before they are written, applied
+//! after. The checks are the last line of I1 to I3: whatever a confused caller asks for, a completed epoch is
+//! never overtaken, published twice, or written by an older attempt.
+
+use std::collections::BTreeMap;
+
+use mainstem_core::checkpoint::End;
+use mainstem_core::ids::{Epoch, Generation, OperatorId};
+use mainstem_core::protocol::{Barrier, Committable, SourceSplit};
+use mainstem_core::splits::SourceEpoch;
+use mainstem_core::time::Timestamp;
+use mainstem_state::ManifestRef;
+use serde::{Deserialize, Serialize};
+
+/// What a job is; fixed for its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobCreated {
+    /// Its dataflow, as the planner made it.
+    pub graph_json: String,
+    /// Of the SQL text.
+    pub sql_hash: String,
+    /// Its key groups.
+    pub key_groups: u16,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// A complete checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Which.
+    pub epoch: Epoch,
+    /// The attempt that took it.
+    pub generation: Generation,
+    /// Its manifest.
+    pub manifest: ManifestRef,
+    /// What the clock said within the epoch.
+    pub epoch_now: Timestamp,
+    /// What it says in the next one.
+    pub next_epoch_now: Timestamp,
+    /// What the epoch did to each source: from this it can be run again over the same ranges when its own
+    /// checkpoint is unreadable.
+    pub sources: BTreeMap<OperatorId, SourceEpoch>,
+    /// Output that waits for its commit, by sink. Here and not only in the manifest, so that a damaged
+    /// manifest cannot keep a complete epoch from being published. Dropped when the epoch is committed.
+    pub committables: BTreeMap<OperatorId, Vec<Committable>>,
+    /// Set where the job ended with this checkpoint.
+    pub end: Option<End>,
+    /// Bytes of state that the checkpoint refers to.
+    pub state_bytes: u64,
+    /// When it became complete.
+    pub completed_at: Timestamp,
+}
+
+impl EpochRecord {
+    /// The barrier that ended the epoch.
+    #[must_use]
+    pub fn barrier(&self) -> Barrier {
+        Barrier { epoch: self.epoch, next_epoch_now: self.next_epoch_now }
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobEnd {
+    /// All input read, all output visible. It never runs again.
+    Finished,
+    /// On request; the next start goes on.
+    Stopped,
+    /// With a cause; the next start tries again.
+    Failed {
+        /// The cause.
+        reason: String,
+    },
+}
+
+/// A fact about the job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The job exists.
+    JobCreated(JobCreated),
+    /// An attempt begins; every earlier one is fenced.
+    GenerationStarted {
+        /// The attempt.
+        generation: Generation,
+        /// The checkpoint that it starts from; 0: from nothing.
+        restored_from: Epoch,
+        /// Why there is a new attempt.
+        reason: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// What a source consists of, found at the first start. Durable before anything of it is read, so that an
+    /// attempt that starts over before the first checkpoint reads the same.
+    SplitsDiscovered {
+        /// The attempt that found it.
+        generation: Generation,
+        /// The source.
+        operator: OperatorId,
+        /// Its splits.
+        splits: Vec<SourceSplit>,
+    },
+    /// A checkpoint is complete: its output will be published whatever happens.
+    EpochComplete(EpochRecord),
+    /// The output of an epoch is visible.
+    EpochCommitted {
+        /// The attempt that published it.
+        generation: Generation,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Checkpoints that can no longer be restored.
+    EpochsRetired {
+        /// The attempt that retires them.
+        generation: Generation,
+        /// The epochs.
+        epochs: Vec<Epoch>,
+    },
+    /// The job has ended.
+    Ended {
+        /// How.
+        end: JobEnd,
+        /// When.
+        at: Timestamp,
+    },
+    /// All that the records before it add up to; the first record of a log that was compacted.
+    Snapshot(Box<JobRecord>),
+}
+
+/// What the records of a job add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// What the job is; none before it was created.
+    pub created: Option<JobCreated>,
+    /// The newest attempt; 0 before the first.
+    pub generation: Generation,
+    /// What was found of each source at the first start.
+    pub initial_splits: BTreeMap<OperatorId, Vec<SourceSplit>>,
+    /// Complete checkpoints that are not retired.
+    pub epochs: BTreeMap<Epoch, EpochRecord>,
+    /// The newest epoch whose output is visible; 0 before the first.
+    pub committed: Epoch,
+    /// How the last attempt ended; none while one runs or after a crash.
+    pub end: Option<JobEnd>,
+}
+
+impl JobRecord {
+    /// The newest complete epoch; 0 before the first.
+    #[must_use]
+    pub fn newest(&self) -> Epoch {
+        // Retiring never takes the newest one.
+        self.epochs.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// Whether the record may follow.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, record: &Record) -> Result<(), String> {
+        let current = |generation: &Generation| {
+            let fenced = || format!("attempt {generation} writes while attempt {} runs", self.generation);
+            if *generation == self.generation { Ok(()) } else { Err(fenced()) }
+        };
+        match record {
+            Record::JobCreated(_) if self.created.is_some() => Err("the job exists already".to_owned()),
+            Record::JobCreated(_) => Ok(()),
+            Record::GenerationStarted { generation, .. } if *generation <= self.generation => {
+                Err(format!("attempt {generation} starts after attempt {}", self.generation))
+            }
+            Record::GenerationStarted { .. } if self.end == Some(JobEnd::Finished) => {
+                Err("a finished job starts again".to_owned())
+            }
+            Record::GenerationStarted { .. } => Ok(()),
+            Record::SplitsDiscovered { generation, operator, .. } => {
+                current(generation)?;
+                let twice = self.initial_splits.contains_key(operator);
+                if twice { Err(format!("the splits of {operator} are recorded twice")) } else { Ok(()) }
+            }
+            Record::EpochComplete(epoch) => {
+                current(&epoch.generation)?;
+                self.check_complete(epoch)
+            }
+            Record::EpochCommitted { generation, epoch } => {
+                current(generation)?;
+                if *epoch != self.committed.next() {
+                    return Err(format!("epoch {epoch} is published after epoch {}", self.committed));
+                }
+                let complete = self.epochs.contains_key(epoch);
+                if complete { Ok(()) } else { Err(format!("epoch {epoch} is published and not complete")) }
+            }
+            Record::EpochsRetired { generation, epochs } => {
+                current(generation)?;
+                let needed = epochs.iter().find(|epoch| **epoch > self.committed || **epoch >= self.newest());
+                needed.map_or(Ok(()), |epoch| Err(format!("epoch {epoch} is retired while it is needed")))
+            }
+            Record::Ended { .. } => Ok(()),
+            Record::Snapshot(_) if *self == JobRecord::default() => Ok(()),
+            Record::Snapshot(_) => Err("a snapshot that is not the first record".to_owned()),
+        }
+    }
+
+    /// Adds a record that was checked.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::JobCreated(created) => self.created = Some(created),
+            Record::GenerationStarted { generation, .. } => {
+                self.generation = generation;
+                self.end = None;
+            }
+            Record::SplitsDiscovered { operator, splits, .. } => {
+                self.initial_splits.insert(operator, splits);
+            }
+            Record::EpochComplete(epoch) => {
+                self.epochs.insert(epoch.epoch, epoch);
+            }
+            Record::EpochCommitted { epoch, .. } => {
+                self.committed = epoch;
+                if let Some(record) = self.epochs.get_mut(&epoch) {
+                    record.committables.clear();
+                }
+            }
+            Record::EpochsRetired { epochs, .. } => {
+                for epoch in epochs {
+                    self.epochs.remove(&epoch);
+                }
+            }
+            Record::Ended { end, .. } => self.end = Some(end),
+            Record::Snapshot(snapshot) => *self = *snapshot,
+        }
+    }
+
+    /// A new epoch follows the newest one; one that exists is replayed by a later attempt, published already
+    /// and with nothing to publish.
+    fn check_complete(&self, record: &EpochRecord) -> Result<(), String> {
+        let epoch = record.epoch;
+        if epoch == self.newest().next() {
+            return Ok(());
+        }
+        match self.epochs.get(&epoch) {
+            Some(old) if old.generation < record.generation && epoch <= self.committed => {
+                let silent = record.committables.is_empty();
+                if silent { Ok(()) } else { Err(format!("epoch {epoch} is replayed and would be published again")) }
+            }
+            Some(_) => Err(format!("epoch {epoch} is complete already")),
+            None => Err(format!("epoch {epoch} is complete after epoch {}", self.newest())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn epoch(epoch: u64, generation: u64) -> Record {
+        Record::EpochComplete(EpochRecord {
+            epoch: Epoch(epoch),
+            generation: Generation(generation),
+            manifest: ManifestRef { path: format!("m{epoch}"), size: 1, crc32c: 2 },
+            epoch_now: Timestamp(1),
+            next_epoch_now: Timestamp(2),
+            sources: BTreeMap::new(),
+            committables: BTreeMap::new(),
+            end: None,
+            state_bytes: 0,
+            completed_at: Timestamp(3),
+        })
+    }
+
+    fn generation(generation: u64) -> Record {
+        let (reason, at) = (String::new(), Timestamp(0));
+        Record::GenerationStarted { generation: Generation(generation), restored_from: Epoch(0), reason, at }
+    }
+
+    fn committed(epoch: u64, generation: u64) -> Record {
+        Record::EpochCommitted { generation: Generation(generation), epoch: Epoch(epoch) }
+    }
+
+    fn retired(epochs: &[u64], generation: u64) -> Record {
+        Record::EpochsRetired { generation: Generation(generation), epochs: epochs.iter().copied().map(Epoch).collect() }
+    }
+
+    fn state(records: Vec<Record>) -> JobRecord {
+        let mut state = JobRecord::default();
+        for record in records {
+            state.check(&record).unwrap();
+            state.apply(record);
+        }
+        state
+    }
+
+    #[test]
+    fn epochs_complete_and_commit_in_their_order_and_by_the_newest_attempt() {
+        let state = state(vec![generation(1), epoch(1, 1), committed(1, 1), epoch(2, 1), generation(2), epoch(3, 2)]);
+        assert_eq!((state.newest(), state.committed), (Epoch(3), Epoch(1)));
+        for refused in [
+            epoch(4, 1),
+            epoch(3, 2),
+            epoch(5, 2),
+            epoch(2, 2),
+            committed(1, 2),
+            committed(3, 2),
+            committed(2, 1),
+            retired(&[2], 2),
+            generation(2),
+            Record::Snapshot(Box::default()),
+        ] {
+            assert!(state.check(&refused).is_err(), "{refused:?}");
+        }
+        for accepted in [epoch(4, 2), committed(2, 2), retired(&[1], 2), generation(3)] {
+            state.check(&accepted).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_replayed_epoch_replaces_its_record_and_publishes_nothing() {
+        let state = state(vec![generation(1), epoch(1, 1), epoch(2, 1), committed(1, 1), committed(2, 1), generation(2)]);
+        state.check(&epoch(2, 2)).unwrap();
+        let Record::EpochComplete(mut loud) = epoch(2, 2) else { unreachable!() };
+        loud.committables.insert(OperatorId(1), vec![Committable { payload: "x".to_owned() }]);
+        assert!(state.check(&Record::EpochComplete(loud)).is_err());
+        assert!(state.check(&retired(&[2], 2)).is_err(), "the newest one");
+    }
+
+    #[test]
+    fn a_finished_job_stays_finished() {
+        let end = |end| Record::Ended { end, at: Timestamp(0) };
+        let finished = state(vec![generation(1), end(JobEnd::Finished)]);
+        assert!(finished.check(&generation(2)).is_err());
+        let stopped = state(vec![generation(1), end(JobEnd::Stopped), generation(2)]);
+        assert_eq!(stopped.end, None);
+    }
+
+    #[test]
+    fn every_record_is_read_as_it_was_written() {
+        let source = SourceEpoch { changed: Vec::new(), bound: Some(Timestamp::MIN), no_more: true };
+        let Record::EpochComplete(mut full) = epoch(2, 2) else { unreachable!() };
+        full.sources.insert(OperatorId(4), source);
+        full.committables.insert(OperatorId(1), vec![Committable { payload: "{\"a\":1}".to_owned() }]);
+        full.end = Some(End::InputEnd);
+        let mut state = state(vec![generation(1), epoch(1, 1)]);
+        state.initial_splits.insert(OperatorId(4), Vec::new());
+        for record in [Record::EpochComplete(full), committed(1, 1), retired(&[1], 1), Record::Snapshot(Box::new(state))] {
+            let json = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+        }
+    }
+}

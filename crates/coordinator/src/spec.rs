@@ -1,0 +1,220 @@
+//! What the coordinator is given and what it gives: the words between it and whoever starts a job (`server`)
+//! or deploys its attempts (the engine, through [`Deployer`]).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mainstem_connectors::{Committer, SplitEnumerator};
+use mainstem_core::checkpoint::CheckpointConfig;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
+use mainstem_core::job::JobState;
+use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
+use mainstem_core::retry::RetryPolicy;
+use mainstem_core::time::Timestamp;
+use tokio::sync::mpsc;
+
+/// A job to run.
+pub struct JobSpec {
+    /// The name under which its state is kept.
+    pub job: JobId,
+    /// Its dataflow, carried unread and stored with it. Where the job is stored already: the stored one.
+    pub graph_json: String,
+    /// Of the SQL text, stored with the job.
+    pub sql_hash: String,
+    /// Key groups; fixed for the life of the job.
+    pub key_groups: u16,
+    /// Subtasks of each operator that does not say otherwise.
+    pub parallelism: u32,
+    /// Every task of the dataflow.
+    pub tasks: Vec<TaskSpec>,
+    /// How the splits of each source operator are found.
+    pub sources: BTreeMap<OperatorId, SourceSpec>,
+    /// What publishes the output of each sink operator that needs it.
+    pub committers: BTreeMap<OperatorId, Box<dyn Committer>>,
+    /// When checkpoints are taken.
+    pub options: CheckpointOptions,
+}
+
+/// A chain of operators that runs as one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskSpec {
+    /// Its first operator, which names its subtasks.
+    pub head: OperatorId,
+    /// All of its operators.
+    pub operators: Vec<OperatorId>,
+    /// Its subtasks.
+    pub parallelism: u32,
+    /// Its source operator (then the head), if it reads a source.
+    pub source: Option<OperatorId>,
+}
+
+/// How the splits of a source are found.
+pub struct SourceSpec {
+    /// Looks for splits.
+    pub enumerator: Box<dyn SplitEnumerator>,
+    /// How often; none: once, the source is bounded.
+    pub monitor_interval: Option<Duration>,
+}
+
+/// When checkpoints are taken, what is kept, and how failures are met. Times in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// From one barrier to the next. Default 10 s.
+    pub interval_ms: i64,
+    /// Least time between the end of a checkpoint and the next barrier. Default 0.
+    pub min_pause_ms: i64,
+    /// A checkpoint that takes longer fails the attempt. Default 10 min.
+    pub timeout_ms: i64,
+    /// Checkpoints that may run at a time. Default 1.
+    pub in_flight_max: u32,
+    /// Checkpoints that are kept. Default 2: one unreadable file does not stop the job.
+    pub retained: u32,
+    /// After a failed attempt.
+    pub restart: RetryPolicy,
+    /// After a failed write, commit or discovery, within an attempt.
+    pub operation: RetryPolicy,
+}
+
+impl Default for CheckpointOptions {
+    fn default() -> Self {
+        CheckpointOptions {
+            interval_ms: 10_000,
+            min_pause_ms: 0,
+            timeout_ms: 600_000,
+            in_flight_max: 1,
+            retained: 2,
+            restart: RetryPolicy::RESTART,
+            operation: RetryPolicy::OPERATION,
+        }
+    }
+}
+
+impl CheckpointOptions {
+    /// The options in the form of the checkpoint machine.
+    ///
+    /// # Errors
+    /// Names the option that is out of range.
+    pub fn validate(&self) -> Result<CheckpointConfig, String> {
+        let positive = |name: &str, value: i64| {
+            u64::try_from(value).ok().filter(|v| *v > 0).ok_or_else(|| format!("{name} must be positive, it is {value} ms"))
+        };
+        if self.in_flight_max == 0 || self.retained == 0 {
+            return Err("checkpoints in flight and checkpoints retained must be at least 1".to_owned());
+        }
+        Ok(CheckpointConfig {
+            interval_ms: positive("the checkpoint interval", self.interval_ms)?,
+            min_pause_ms: u64::try_from(self.min_pause_ms).map_err(|_| "the pause between checkpoints is negative".to_owned())?,
+            timeout_ms: positive("the checkpoint time-out", self.timeout_ms)?,
+            in_flight_max: self.in_flight_max as usize,
+            retained: self.retained as usize,
+        })
+    }
+}
+
+/// Starts the subtasks of an attempt.
+#[async_trait]
+pub trait Deployer: Send {
+    /// Starts every subtask of the job. Called once an attempt; the attempt before has been cancelled, and
+    /// whatever of it still runs must be gone when this returns. A failure fails the attempt.
+    async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Failure>;
+}
+
+/// An attempt to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deployment {
+    /// Its number.
+    pub generation: Generation,
+    /// What the clock says in its first epoch.
+    pub first_epoch_now: Timestamp,
+    /// What it starts from.
+    pub restore: RestorePlan,
+    /// Epochs up to this one are replayed as they were recorded ([`ToSubtask::ReplayTo`]): until then source
+    /// subtasks read only what they are told.
+    pub replay_until: Option<Epoch>,
+}
+
+/// The checkpoint that an attempt starts from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RestorePlan {
+    /// Its epoch; none: the job starts from nothing.
+    pub epoch: Option<Epoch>,
+    /// Snapshots by operator, each with the index of the subtask that made it. Splits are not in them: they
+    /// come as assignments.
+    pub operators: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
+}
+
+/// The subtasks of an attempt. Dropping it tells them to stop.
+pub struct Attempt {
+    /// The way to each subtask. Bounded; a subtask whose channel is full counts as stuck.
+    pub subtasks: BTreeMap<SubtaskId, mpsc::Sender<ToSubtask>>,
+    /// What the subtasks have to say; ends when all of them have ended.
+    pub events: mpsc::Receiver<FromSubtask>,
+}
+
+/// What the user wants of a running job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Take a last checkpoint, publish its output, and stop.
+    Stop,
+    /// Stop at once; what is not in a checkpoint is read again at the next start.
+    Cancel,
+}
+
+/// What a job shows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobStatus {
+    /// Where it stands.
+    pub state: JobState,
+    /// The running attempt, or the last one.
+    pub generation: Generation,
+    /// The newest complete checkpoint.
+    pub last_complete: Option<Epoch>,
+    /// The newest epoch whose output is visible.
+    pub last_committed: Option<Epoch>,
+    /// When the newest checkpoint became complete, by the time of day.
+    pub last_checkpoint_at: Option<Timestamp>,
+    /// How long it took, from the barrier to the record of its completion.
+    pub last_checkpoint_duration_ms: Option<i64>,
+    /// Bytes of state that it refers to.
+    pub last_checkpoint_bytes: Option<u64>,
+    /// Attempts of this process that were followed by another one.
+    pub restarts: u32,
+    /// Why the last one failed.
+    pub last_failure: Option<String>,
+    /// Splits that wait for a reader.
+    pub splits_waiting: usize,
+    /// Damaged checkpoint files that were passed over at the last restore, by name.
+    pub damaged: Vec<String>,
+}
+
+impl Default for JobStatus {
+    fn default() -> Self {
+        JobStatus {
+            state: JobState::Created,
+            generation: Generation(0),
+            last_complete: None,
+            last_committed: None,
+            last_checkpoint_at: None,
+            last_checkpoint_duration_ms: None,
+            last_checkpoint_bytes: None,
+            restarts: 0,
+            last_failure: None,
+            splits_waiting: 0,
+            damaged: Vec::new(),
+        }
+    }
+}
+
+/// How a run of a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// All input has been read, all output is visible.
+    Finished,
+    /// It had finished in an earlier run; nothing was done.
+    AlreadyFinished,
+    /// Stopped on request; the next run goes on from the last checkpoint.
+    Stopped,
+    /// It cannot go on by itself.
+    Failed(Failure),
+}

@@ -1,0 +1,373 @@
+//! Who reads which split of a source. One [`SplitAssigner`] a source operator and attempt; driven by the job's
+//! coordinator, which carries out its commands in order, each subtask's over one ordered channel.
+//!
+//! Invariants:
+//! - A split has one owner, or waits, or is finished; it is never handed out twice within an attempt.
+//! - [`SplitAssigner::cut`] at a barrier, merged with what the subtasks report for that barrier, holds every
+//!   split that was known at the barrier once ([`SplitCut::merge`] refuses anything else): a split that was
+//!   handed over around the barrier can be neither lost nor read twice.
+//! - The bound on the watermarks of waiting splits is raised only after the message that hands out the last
+//!   of those that it covers, so that a watermark never passes rows that are still to come.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{SplitId, SubtaskId};
+use crate::protocol::{Barrier, SourceSplit, SplitProgress, SplitState};
+use crate::time::Timestamp;
+
+/// What happened to the source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SplitEvent {
+    /// The enumerator has looked and these splits exist. Those that are known already are ignored.
+    Discovered {
+        /// All that exist, in the order in which they should be read.
+        splits: Vec<SourceSplit>,
+    },
+    /// A subtask has room for one more split. Asking again before one came changes nothing.
+    Requested {
+        /// Who asks.
+        subtask: SubtaskId,
+    },
+    /// A checkpoint is complete that says of these splits (as merged) how far they have been read.
+    EpochComplete {
+        /// Every split of the source.
+        splits: Vec<SplitState>,
+    },
+    /// An epoch whose output is visible already is to be run again over exactly the ranges it had.
+    Replay {
+        /// Its barrier.
+        barrier: Barrier,
+        /// What the epoch did to the source.
+        epoch: SourceEpoch,
+    },
+    /// All epochs that had to be replayed have been.
+    ReplayDone,
+}
+
+/// What the driver sends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SplitCommand {
+    /// Splits to read, to one subtask.
+    Assign {
+        /// To whom.
+        subtask: SubtaskId,
+        /// The splits, with the progress to resume from.
+        splits: Vec<SplitState>,
+    },
+    /// To all subtasks of the source: a lower bound on the watermarks of all splits that wait.
+    Bound {
+        /// `Timestamp::MAX` when none wait.
+        bound: Timestamp,
+    },
+    /// To all subtasks of the source: no split will come any more.
+    NoMoreSplits,
+    /// To one subtask: read exactly up to these positions, then send the barrier.
+    ReplayTo {
+        /// To whom.
+        subtask: SubtaskId,
+        /// The barrier.
+        barrier: Barrier,
+        /// Its splits that the epoch had moved.
+        splits: Vec<SplitState>,
+    },
+}
+
+/// What one epoch did to a source. Recorded with the epoch, so that it can be run again over the same ranges
+/// when its own checkpoint turns out to be unreadable (I6).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceEpoch {
+    /// Splits that became known or moved during the epoch, with their progress at its end.
+    pub changed: Vec<SplitState>,
+    /// The bound on the watermarks of waiting splits at the barrier; none was told where absent.
+    pub bound: Option<Timestamp>,
+    /// Whether the subtasks had been told that no more splits come.
+    pub no_more: bool,
+}
+
+impl SourceEpoch {
+    /// What changed from one checkpoint to the next, each the full list of a source's splits.
+    #[must_use]
+    pub fn between(before: &[SplitState], after: &[SplitState], cut: &SplitCut) -> SourceEpoch {
+        let before: BTreeMap<&SplitId, &SplitState> = before.iter().map(|s| (&s.split.id, s)).collect();
+        let unchanged = |s: &SplitState| before.get(&s.split.id).is_some_and(|old| old.progress == s.progress);
+        let changed = after.iter().filter(|s| !unchanged(s)).cloned().collect();
+        SourceEpoch { changed, bound: cut.bound, no_more: cut.no_more }
+    }
+}
+
+/// Why the reports of subtasks do not fit what was handed out: our own mistake, and the checkpoint is void.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutError {
+    /// A split was handed out and nobody reports it.
+    #[error("split '{0}' was handed to a subtask that does not report it")]
+    Missing(SplitId),
+    /// Two subtasks report the same split.
+    #[error("split '{0}' is reported by two subtasks")]
+    Doubled(SplitId),
+    /// A split is reported by a subtask that it was not handed to.
+    #[error("split '{0}' is reported by {1}, which does not own it")]
+    Foreign(SplitId, SubtaskId),
+}
+
+/// The assigner's part of a checkpoint: taken in the moment in which the barrier is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SplitCut {
+    waiting: Vec<SplitState>,
+    finished: Vec<SplitState>,
+    owned: BTreeMap<SplitId, SubtaskId>,
+    bound: Option<Timestamp>,
+    no_more: bool,
+}
+
+impl SplitCut {
+    /// Joins the reports of the source's subtasks to it. Gives every split that was known at the barrier, once,
+    /// in the order in which a restore should hand them out: begun, waiting, finished.
+    pub fn merge<'a>(
+        &self,
+        reports: impl IntoIterator<Item = (SubtaskId, &'a [SplitState])>,
+    ) -> Result<Vec<SplitState>, CutError> {
+        let finished: BTreeSet<&SplitId> = self.finished.iter().map(|s| &s.split.id).collect();
+        let mut reported = BTreeMap::<&SplitId, &SplitState>::new();
+        for (subtask, splits) in reports {
+            for split in splits {
+                let id = &split.split.id;
+                // A subtask goes on to report what it has finished, when the assigner knows it already.
+                if finished.contains(id) {
+                    continue;
+                }
+                match self.owned.get(id) {
+                    Some(owner) if *owner == subtask => {}
+                    _ => return Err(CutError::Foreign(id.clone(), subtask)),
+                }
+                if reported.insert(id, split).is_some() {
+                    return Err(CutError::Doubled(id.clone()));
+                }
+            }
+        }
+        if let Some(missing) = self.owned.keys().find(|id| !reported.contains_key(id)) {
+            return Err(CutError::Missing(missing.clone()));
+        }
+        let reported = || reported.values().map(|s| (*s).clone());
+        let is_finished = |s: &SplitState| s.progress == Some(SplitProgress::Finished);
+        let mut merged: Vec<_> =
+            reported().filter(|s| matches!(s.progress, Some(SplitProgress::Reading { .. }))).collect();
+        merged.extend(reported().filter(|s| s.progress.is_none()));
+        merged.extend(self.waiting.iter().cloned());
+        merged.extend(reported().filter(is_finished));
+        merged.extend(self.finished.iter().cloned());
+        Ok(merged)
+    }
+}
+
+/// Hands out the splits of one source operator within one attempt.
+#[derive(Clone, Debug)]
+pub struct SplitAssigner {
+    subtasks: BTreeSet<SubtaskId>,
+    bounded: bool,
+    discovered: bool,
+    replaying: bool,
+    known: BTreeMap<SplitId, SourceSplit>,
+    waiting: VecDeque<SplitState>,
+    /// Found while epochs are replayed, to which they must stay unknown.
+    found_early: Vec<SourceSplit>,
+    owned: BTreeMap<SplitId, SubtaskId>,
+    finished: BTreeSet<SplitId>,
+    hungry: VecDeque<SubtaskId>,
+    bound_told: Option<Timestamp>,
+    no_more_told: bool,
+}
+
+impl SplitAssigner {
+    /// An assigner for an attempt. `restored` is the full list of splits in the checkpoint that the attempt
+    /// starts from, none at the first start; `bounded` says that after one discovery no split is added;
+    /// `replaying` that the attempt begins by replaying epochs. Call [`SplitAssigner::start`] next.
+    #[must_use]
+    pub fn new(
+        subtasks: BTreeSet<SubtaskId>,
+        bounded: bool,
+        restored: Option<&[SplitState]>,
+        replaying: bool,
+    ) -> SplitAssigner {
+        let mut assigner = SplitAssigner {
+            subtasks,
+            bounded,
+            discovered: restored.is_some(),
+            replaying,
+            known: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            found_early: Vec::new(),
+            owned: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            hungry: VecDeque::new(),
+            bound_told: None,
+            no_more_told: false,
+        };
+        let restored = restored.unwrap_or_default();
+        assigner.known = restored.iter().map(|s| (s.split.id.clone(), s.split.clone())).collect();
+        let is_begun = |s: &&SplitState| matches!(s.progress, Some(SplitProgress::Reading { .. }));
+        assigner.waiting.extend(restored.iter().filter(is_begun).cloned());
+        assigner.waiting.extend(restored.iter().filter(|s| s.progress.is_none()).cloned());
+        let finished = restored.iter().filter(|s| s.progress == Some(SplitProgress::Finished));
+        assigner.finished = finished.map(|s| s.split.id.clone()).collect();
+        assigner
+    }
+
+    /// The first messages of the attempt.
+    pub fn start(&mut self) -> Vec<SplitCommand> {
+        self.settle()
+    }
+
+    /// Splits that nobody reads yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether splits have been looked for at least once, in this attempt or before the checkpoint.
+    #[must_use]
+    pub fn is_discovered(&self) -> bool {
+        self.discovered
+    }
+
+    /// Takes an event; gives what to send, in order. Time plays no part in it.
+    pub fn on(&mut self, event: SplitEvent) -> Vec<SplitCommand> {
+        match event {
+            SplitEvent::Discovered { splits } => {
+                if self.replaying {
+                    self.found_early = splits;
+                } else {
+                    self.discovered = true;
+                    self.add(splits);
+                }
+                self.settle()
+            }
+            SplitEvent::Requested { subtask } => {
+                if self.subtasks.contains(&subtask) && !self.hungry.contains(&subtask) {
+                    self.hungry.push_back(subtask);
+                }
+                self.settle()
+            }
+            SplitEvent::EpochComplete { splits } => {
+                let finished = splits.into_iter().filter(|s| s.progress == Some(SplitProgress::Finished));
+                for split in finished {
+                    self.owned.remove(&split.split.id);
+                    self.finished.insert(split.split.id);
+                }
+                Vec::new()
+            }
+            SplitEvent::Replay { barrier, epoch } => self.replay(barrier, epoch),
+            SplitEvent::ReplayDone => {
+                self.replaying = false;
+                let found = std::mem::take(&mut self.found_early);
+                self.discovered |= !found.is_empty();
+                self.add(found);
+                self.settle()
+            }
+        }
+    }
+
+    /// The assigner's part of the checkpoint whose barrier is sent now.
+    #[must_use]
+    pub fn cut(&self) -> SplitCut {
+        let finished = self
+            .finished
+            .iter()
+            .map(|id| SplitState { split: self.known[id].clone(), progress: Some(SplitProgress::Finished) });
+        SplitCut {
+            waiting: self.waiting.iter().cloned().collect(),
+            finished: finished.collect(),
+            owned: self.owned.clone(),
+            bound: self.bound_told,
+            no_more: self.no_more_told,
+        }
+    }
+
+    /// Hands waiting splits to those who asked, then tells what has become true by it.
+    fn settle(&mut self) -> Vec<SplitCommand> {
+        let mut commands = Vec::new();
+        // During a replay splits are handed out by `replay`; requests and new splits wait until it is over.
+        if self.replaying {
+            return commands;
+        }
+        while !self.waiting.is_empty() && !self.hungry.is_empty() {
+            let subtask = self.hungry.pop_front().expect("checked above");
+            let split = self.waiting.pop_front().expect("checked above");
+            self.own(&split, subtask);
+            commands.push(SplitCommand::Assign { subtask, splits: vec![split] });
+        }
+        if self.discovered {
+            // Only now, after the assignments above: see the invariant.
+            self.tell_bound(self.bound(), &mut commands);
+            if self.bounded && self.waiting.is_empty() && !self.no_more_told {
+                self.no_more_told = true;
+                commands.push(SplitCommand::NoMoreSplits);
+            }
+        }
+        commands
+    }
+
+    /// A replayed epoch: every split that is known at its end is handed out first, round robin, so that the
+    /// watermark is held back by the same splits as it was then.
+    fn replay(&mut self, barrier: Barrier, epoch: SourceEpoch) -> Vec<SplitCommand> {
+        self.replaying = true;
+        let mut commands = Vec::new();
+        self.add(epoch.changed.iter().map(|change| change.split.clone()));
+        let mut shares: BTreeMap<SubtaskId, Vec<SplitState>> = BTreeMap::new();
+        let receivers: Vec<SubtaskId> = self.subtasks.iter().copied().collect();
+        let already_owned = self.owned.len();
+        for (position, split) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+            let subtask = receivers[(already_owned + position) % receivers.len()];
+            self.own(&split, subtask);
+            shares.entry(subtask).or_default().push(split);
+        }
+        commands.extend(shares.into_iter().map(|(subtask, splits)| SplitCommand::Assign { subtask, splits }));
+        if let Some(bound) = epoch.bound {
+            self.tell_bound(bound, &mut commands);
+        }
+        if epoch.no_more && !self.no_more_told {
+            self.no_more_told = true;
+            commands.push(SplitCommand::NoMoreSplits);
+        }
+        for subtask in receivers {
+            let owns = |s: &&SplitState| s.progress.is_some() && self.owned.get(&s.split.id) == Some(&subtask);
+            let splits = epoch.changed.iter().filter(owns).cloned().collect();
+            commands.push(SplitCommand::ReplayTo { subtask, barrier, splits });
+        }
+        commands
+    }
+
+    /// Puts the splits that are not known yet behind those that wait.
+    fn add(&mut self, splits: impl IntoIterator<Item = SourceSplit>) {
+        for split in splits {
+            if self.known.insert(split.id.clone(), split.clone()).is_none() {
+                self.waiting.push_back(SplitState { split, progress: None });
+            }
+        }
+    }
+
+    fn own(&mut self, split: &SplitState, subtask: SubtaskId) {
+        let before = self.owned.insert(split.split.id.clone(), subtask);
+        assert!(before.is_none(), "split '{}' is handed out twice", split.split.id);
+    }
+
+    /// The least watermark that a waiting split can bring along.
+    fn bound(&self) -> Timestamp {
+        let watermark = |s: &SplitState| match &s.progress {
+            Some(SplitProgress::Reading { watermark, .. }) => *watermark,
+            _ => Timestamp::MIN,
+        };
+        self.waiting.iter().map(watermark).min().unwrap_or(Timestamp::MAX)
+    }
+
+    fn tell_bound(&mut self, bound: Timestamp, commands: &mut Vec<SplitCommand>) {
+        if self.bound_told != Some(bound) {
+            self.bound_told = Some(bound);
+            commands.push(SplitCommand::Bound { bound });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

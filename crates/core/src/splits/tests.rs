@@ -1,0 +1,164 @@
+//! Splits: events in, messages out.
+
+use super::*;
+use crate::ids::{Epoch, OperatorId};
+
+fn subtask(index: u32) -> SubtaskId {
+    SubtaskId { operator: OperatorId(7), index }
+}
+
+fn split(name: &str) -> SourceSplit {
+    SourceSplit { id: SplitId(name.to_owned()), payload: format!("{name}.csv") }
+}
+
+fn unread(name: &str) -> SplitState {
+    SplitState { split: split(name), progress: None }
+}
+
+fn reading(name: &str, position: u32, watermark: i64) -> SplitState {
+    let progress = SplitProgress::Reading { position: position.to_string(), watermark: Timestamp(watermark) };
+    SplitState { split: split(name), progress: Some(progress) }
+}
+
+fn finished(name: &str) -> SplitState {
+    SplitState { split: split(name), progress: Some(SplitProgress::Finished) }
+}
+
+fn assigner(bounded: bool, restored: Option<&[SplitState]>) -> SplitAssigner {
+    SplitAssigner::new(BTreeSet::from([subtask(0), subtask(1)]), bounded, restored, false)
+}
+
+fn assign(index: u32, split: SplitState) -> SplitCommand {
+    SplitCommand::Assign { subtask: subtask(index), splits: vec![split] }
+}
+
+fn bound(bound: Timestamp) -> SplitCommand {
+    SplitCommand::Bound { bound }
+}
+
+fn requested(index: u32) -> SplitEvent {
+    SplitEvent::Requested { subtask: subtask(index) }
+}
+
+fn discovered(names: &[&str]) -> SplitEvent {
+    SplitEvent::Discovered { splits: names.iter().map(|n| split(n)).collect() }
+}
+
+fn names(splits: &[SplitState]) -> Vec<&str> {
+    splits.iter().map(|s| s.split.id.0.as_str()).collect()
+}
+
+#[test]
+fn the_bound_rises_after_the_last_assignment_and_the_end_is_told_once() {
+    let mut assigner = assigner(true, None);
+    assert_eq!(assigner.start(), vec![]);
+    assert_eq!(assigner.on(requested(0)), vec![]);
+    let first = assigner.on(discovered(&["a", "b", "c"]));
+    assert_eq!(first, vec![assign(0, unread("a")), bound(Timestamp::MIN)]);
+    assert_eq!(assigner.on(requested(1)), vec![assign(1, unread("b"))]);
+    let last = assigner.on(requested(1));
+    assert_eq!(last, vec![assign(1, unread("c")), bound(Timestamp::MAX), SplitCommand::NoMoreSplits]);
+    assert_eq!(assigner.on(requested(0)), vec![]);
+    assert_eq!(assigner.on(discovered(&["a", "b", "c"])), vec![]);
+}
+
+#[test]
+fn an_unbounded_source_gives_new_splits_to_those_who_wait() {
+    let mut assigner = assigner(false, None);
+    assert_eq!(assigner.on(discovered(&[])), vec![bound(Timestamp::MAX)]);
+    // Asking twice is asking once.
+    assigner.on(requested(1));
+    assigner.on(requested(1));
+    assert_eq!(assigner.on(discovered(&["a", "b"])), vec![assign(1, unread("a")), bound(Timestamp::MIN)]);
+    assert_eq!(assigner.on(requested(0)), vec![assign(0, unread("b")), bound(Timestamp::MAX)]);
+    assert_eq!(assigner.on(SplitEvent::Requested { subtask: subtask(9) }), vec![]);
+}
+
+#[test]
+fn a_restore_hands_out_begun_splits_first_with_their_progress() {
+    let restored = [unread("n"), finished("f"), reading("r", 5, 40), reading("s", 6, 30)];
+    let mut assigner = assigner(true, Some(&restored));
+    assert_eq!(assigner.start(), vec![bound(Timestamp::MIN)]);
+    assert_eq!(assigner.on(requested(0)), vec![assign(0, reading("r", 5, 40))]);
+    assert_eq!(assigner.on(requested(0)), vec![assign(0, reading("s", 6, 30))]);
+    let last = assigner.on(requested(1));
+    assert_eq!(last, vec![assign(1, unread("n")), bound(Timestamp::MAX), SplitCommand::NoMoreSplits]);
+    // A finished split is known: it is not read again.
+    assert_eq!(assigner.on(discovered(&["f", "n"])), vec![]);
+}
+
+#[test]
+fn a_waiting_split_that_was_begun_holds_the_bound_at_its_watermark() {
+    let mut assigner = assigner(false, Some(&[reading("r", 5, 40), reading("s", 6, 30)]));
+    assert_eq!(assigner.start(), vec![bound(Timestamp(30))]);
+    assigner.on(requested(0));
+    assert_eq!(assigner.on(requested(1)), vec![assign(1, reading("s", 6, 30)), bound(Timestamp::MAX)]);
+}
+
+#[test]
+fn nothing_left_at_the_restore_ends_the_input_at_once() {
+    let mut assigner = assigner(true, Some(&[finished("a")]));
+    assert_eq!(assigner.start(), vec![bound(Timestamp::MAX), SplitCommand::NoMoreSplits]);
+}
+
+#[test]
+fn a_cut_joined_with_the_reports_holds_every_split_once() {
+    let mut assigner = assigner(true, Some(&[finished("f"), unread("a"), unread("b"), unread("c")]));
+    assigner.start();
+    assigner.on(requested(0));
+    let cut = assigner.cut();
+    // Handed out after the barrier: in this checkpoint it still waits.
+    assigner.on(requested(1));
+    let report0 = [reading("a", 3, 1)];
+    let merged = cut.merge([(subtask(0), &report0[..]), (subtask(1), &[][..])]).expect("consistent");
+    assert_eq!(merged, vec![reading("a", 3, 1), unread("b"), unread("c"), finished("f")]);
+
+    let next = assigner.cut();
+    let report0 = [finished("a")];
+    let report1 = [unread("b")];
+    let merged = next.merge([(subtask(0), &report0[..]), (subtask(1), &report1[..])]).expect("consistent");
+    assert_eq!(names(&merged), vec!["b", "c", "a", "f"]);
+    let epoch = SourceEpoch::between(&[reading("a", 3, 1), unread("b"), unread("c"), finished("f")], &merged, &next);
+    assert_eq!(epoch, SourceEpoch { changed: vec![finished("a")], bound: Some(Timestamp::MIN), no_more: false });
+
+    assigner.on(SplitEvent::EpochComplete { splits: merged });
+    // The subtask goes on to report what it has finished.
+    let merged = assigner.cut().merge([(subtask(0), &report0[..]), (subtask(1), &report1[..])]).expect("consistent");
+    assert_eq!(names(&merged), vec!["b", "c", "a", "f"]);
+}
+
+#[test]
+fn reports_that_do_not_fit_are_refused() {
+    let mut assigner = assigner(true, Some(&[unread("a"), unread("b")]));
+    assigner.on(requested(0));
+    assigner.on(requested(1));
+    let cut = assigner.cut();
+    let (a, b) = ([unread("a")], [unread("b")]);
+    let id = |name: &str| SplitId(name.to_owned());
+    assert_eq!(cut.merge([(subtask(0), &a[..])]), Err(CutError::Missing(id("b"))));
+    assert_eq!(cut.merge([(subtask(0), &a[..]), (subtask(1), &a[..])]), Err(CutError::Foreign(id("a"), subtask(1))));
+    let twice = [unread("a"), unread("a")];
+    assert_eq!(cut.merge([(subtask(0), &twice[..]), (subtask(1), &b[..])]), Err(CutError::Doubled(id("a"))));
+}
+
+#[test]
+fn a_replay_hands_everything_out_then_names_the_positions() {
+    let restored = [reading("a", 1, 10), unread("b")];
+    let subtasks = BTreeSet::from([subtask(0), subtask(1)]);
+    let mut assigner = SplitAssigner::new(subtasks, true, Some(&restored), true);
+    assert_eq!(assigner.start(), vec![]);
+    assert_eq!(assigner.on(requested(1)), vec![]);
+    let barrier = Barrier { epoch: Epoch(4), next_epoch_now: Timestamp(99) };
+    let epoch =
+        SourceEpoch { changed: vec![reading("a", 2, 20), unread("c")], bound: Some(Timestamp::MIN), no_more: false };
+    let commands = assigner.on(SplitEvent::Replay { barrier, epoch });
+    let expected = vec![
+        SplitCommand::Assign { subtask: subtask(0), splits: vec![reading("a", 1, 10), unread("c")] },
+        SplitCommand::Assign { subtask: subtask(1), splits: vec![unread("b")] },
+        bound(Timestamp::MIN),
+        SplitCommand::ReplayTo { subtask: subtask(0), barrier, splits: vec![reading("a", 2, 20)] },
+        SplitCommand::ReplayTo { subtask: subtask(1), barrier, splits: vec![] },
+    ];
+    assert_eq!(commands, expected);
+    assert_eq!(assigner.on(SplitEvent::ReplayDone), vec![bound(Timestamp::MAX), SplitCommand::NoMoreSplits]);
+}

@@ -1,0 +1,211 @@
+//! The operators of a task one behind the other, and what stands at their end: outputs to other tasks, or a
+//! sink's writer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::future::BoxFuture;
+use mainstem_connectors::{ConnectorError, SinkWriter};
+use mainstem_core::ids::{Epoch, OperatorId};
+use mainstem_core::protocol::{Barrier, Committable};
+use mainstem_core::time::Timestamp;
+use mainstem_core::watermark::WatermarkStatus;
+use mainstem_plan::eval::EvalContext;
+
+use crate::element::{StreamBatch, StreamElement};
+use crate::error::EngineError;
+use crate::exchange::Outputs;
+use crate::metrics::OperatorMetrics;
+use crate::operator::{Capture, Collector, Operator, Release};
+
+/// An operator with its identity.
+pub(crate) struct Link {
+    /// Its id.
+    pub(crate) id: OperatorId,
+    /// The operator.
+    pub(crate) operator: Box<dyn Operator>,
+    /// Its counters.
+    pub(crate) metrics: Arc<OperatorMetrics>,
+}
+
+/// A sink at the end of a chain.
+pub(crate) struct SinkEnd {
+    /// Its id.
+    pub(crate) id: OperatorId,
+    /// Name of the table.
+    pub(crate) table: String,
+    /// The writer of this subtask.
+    pub(crate) writer: Box<dyn SinkWriter>,
+    /// Its counters.
+    pub(crate) metrics: Arc<OperatorMetrics>,
+}
+
+/// What takes the rows that the last operator gives.
+pub(crate) enum ChainEnd {
+    /// Other tasks.
+    Outputs(Outputs),
+    /// A table.
+    Sink(SinkEnd),
+}
+
+/// A sink's part of a checkpoint, still to be made durable.
+pub(crate) type Sealed = BoxFuture<'static, Result<Vec<Committable>, ConnectorError>>;
+
+/// What a chain contributes to a checkpoint.
+pub(crate) struct ChainCapture {
+    /// State of its operators.
+    pub(crate) captures: Vec<(OperatorId, Capture)>,
+    /// Output of its sink.
+    pub(crate) sealed: Option<(OperatorId, String, Sealed)>,
+}
+
+/// See the module.
+pub(crate) struct Chain {
+    /// The operators, first to last, without the sink.
+    pub(crate) links: Vec<Link>,
+    /// What follows.
+    pub(crate) end: ChainEnd,
+    /// The cells that functions such as `NOW()` read.
+    pub(crate) context: EvalContext,
+    /// Index of the subtask.
+    pub(crate) subtask: u32,
+}
+
+impl Chain {
+    /// Runs rows through all operators.
+    pub(crate) async fn push(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
+        let mut done = Collector::default();
+        self.drive(0, batch, &mut done)?;
+        self.deliver(done).await
+    }
+
+    /// Lets the watermark release what it releases, operator by operator, and passes it on.
+    pub(crate) async fn watermark(&mut self, status: WatermarkStatus) -> Result<(), EngineError> {
+        if let WatermarkStatus::Active(watermark) = status {
+            self.context.watermark.store(watermark.0, Ordering::Relaxed);
+            for at in 0..self.links.len() {
+                self.release(at, watermark).await?;
+                self.links[at].metrics.set_watermark(self.subtask, watermark);
+            }
+        }
+        match &mut self.end {
+            ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::Watermark(status)).await,
+            ChainEnd::Sink(sink) => {
+                if let WatermarkStatus::Active(watermark) = status {
+                    sink.metrics.set_watermark(self.subtask, watermark);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn release(&mut self, at: usize, watermark: Timestamp) -> Result<(), EngineError> {
+        loop {
+            let mut out = Collector::default();
+            let release = self.links[at].operator.on_watermark(watermark, &mut out)?;
+            self.hand_on(at, out).await?;
+            if release == Release::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends an epoch: everything is flushed, state is frozen, the barrier passed on.
+    pub(crate) async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<ChainCapture, EngineError> {
+        for at in 0..self.links.len() {
+            let mut out = Collector::default();
+            self.links[at].operator.before_barrier(&mut out)?;
+            self.hand_on(at, out).await?;
+        }
+        let mut captures = Vec::new();
+        for link in &mut self.links {
+            if let Some(capture) = link.operator.capture(barrier.epoch)? {
+                captures.push((link.id, capture));
+            }
+        }
+        self.context.now.store(barrier.next_epoch_now.0, Ordering::Relaxed);
+        let sealed = match &mut self.end {
+            ChainEnd::Outputs(outputs) => {
+                outputs.broadcast(&StreamElement::Barrier { barrier, last }).await?;
+                None
+            }
+            ChainEnd::Sink(sink) => Some(sink.seal(barrier.epoch).await?),
+        };
+        Ok(ChainCapture { captures, sealed })
+    }
+
+    /// Passes on that the stream has ended.
+    pub(crate) async fn finish(&mut self) -> Result<(), EngineError> {
+        match &mut self.end {
+            ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::End).await,
+            ChainEnd::Sink(_) => Ok(()),
+        }
+    }
+
+    /// What operator `at` has given goes through the operators behind it.
+    async fn hand_on(&mut self, at: usize, out: Collector) -> Result<(), EngineError> {
+        self.count_out(at, &out);
+        let mut done = Collector { main: Vec::new(), late: out.late };
+        for batch in out.main {
+            self.drive(at + 1, batch, &mut done)?;
+        }
+        self.deliver(done).await
+    }
+
+    fn drive(&mut self, at: usize, batch: StreamBatch, done: &mut Collector) -> Result<(), EngineError> {
+        let Some(link) = self.links.get_mut(at) else {
+            done.main.push(batch);
+            return Ok(());
+        };
+        link.metrics.rows_in.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        let mut out = Collector::default();
+        link.operator.process(batch, &mut out)?;
+        self.count_out(at, &out);
+        done.late.append(&mut out.late);
+        for batch in out.main {
+            self.drive(at + 1, batch, done)?;
+        }
+        Ok(())
+    }
+
+    fn count_out(&self, at: usize, out: &Collector) {
+        let rows: usize = out.main.iter().map(|b| b.rows.num_rows()).sum();
+        self.links[at].metrics.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    async fn deliver(&mut self, done: Collector) -> Result<(), EngineError> {
+        match &mut self.end {
+            ChainEnd::Outputs(outputs) => {
+                for batch in done.main {
+                    outputs.send_batch(0, batch).await?;
+                }
+                for batch in done.late {
+                    outputs.send_batch(1, batch).await?;
+                }
+                Ok(())
+            }
+            ChainEnd::Sink(sink) => {
+                for batch in done.main {
+                    sink.write(batch).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl SinkEnd {
+    async fn write(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
+        self.metrics.rows_in.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        let written = self.writer.write(&batch.rows).await;
+        written.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
+        self.metrics.rows_out.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn seal(&mut self, epoch: Epoch) -> Result<(OperatorId, String, Sealed), EngineError> {
+        let sealed = self.writer.seal(epoch).await;
+        let sealed = sealed.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
+        Ok((self.id, self.table.clone(), sealed))
+    }
+}

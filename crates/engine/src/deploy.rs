@@ -1,0 +1,175 @@
+//! Turns the graph of a job into running subtasks. Called once an attempt.
+
+mod build;
+mod wiring;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use mainstem_core::graph::Chain as ChainShape;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
+use mainstem_core::key_group::KeyGroupRange;
+use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, StateHandle, ToSubtask};
+use mainstem_core::time::Timestamp;
+use mainstem_plan::operator::JobGraph;
+use mainstem_state::CheckpointStore;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::build::{Builder, BuiltTask};
+use crate::error::EngineError;
+use crate::metrics::JobMetrics;
+use crate::operator::{Operator, Restored};
+
+/// Messages that may wait for a subtask.
+const CONTROL_MAX: usize = 64;
+/// Messages that may wait for the coordinator.
+const EVENTS_MAX: usize = 1024;
+
+/// An attempt to run a job: what to run and where to go on.
+pub struct Deployment {
+    /// The job.
+    pub job: JobId,
+    /// Its dataflow.
+    pub graph: Arc<JobGraph>,
+    /// The attempt.
+    pub generation: Generation,
+    /// Subtasks of each operator that does not say otherwise.
+    pub parallelism: u32,
+    /// Key groups of the job.
+    pub key_groups: u16,
+    /// What the clock says in the first epoch.
+    pub first_epoch_now: Timestamp,
+    /// Snapshots to restore, by operator, with the index of the subtask that made them.
+    pub restore: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
+    /// Epochs up to this one are replayed as they were recorded.
+    pub replay_until: Option<Epoch>,
+    /// Relative paths of the user start here.
+    pub working_dir: PathBuf,
+    /// Checkpoint files.
+    pub store: Arc<CheckpointStore>,
+    /// Counters.
+    pub metrics: Arc<JobMetrics>,
+}
+
+/// The subtasks of an attempt. Dropping it stops them without a checkpoint.
+pub struct RunningAttempt {
+    /// The way to each subtask.
+    pub subtasks: BTreeMap<SubtaskId, mpsc::Sender<ToSubtask>>,
+    /// What the subtasks have to say.
+    pub events: mpsc::Receiver<FromSubtask>,
+    /// The tasks themselves.
+    pub tasks: JoinSet<()>,
+}
+
+/// Builds all operators and starts all subtasks on the current runtime. State is restored inside the subtasks.
+pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
+    let (events_sender, events) = mpsc::channel(EVENTS_MAX);
+    let chains = deployment.graph.chains();
+    let mut wiring = wiring::wire(&deployment.graph, &chains, deployment.parallelism);
+    let deployment = Arc::new(deployment);
+    let mut subtasks = BTreeMap::new();
+    let mut built = Vec::new();
+    for chain in &chains {
+        let parallelism = deployment.graph.parallelism(chain.head(), deployment.parallelism);
+        for index in 0..parallelism {
+            let subtask = SubtaskId { operator: chain.head(), index };
+            let (control_sender, control) = mpsc::channel(CONTROL_MAX);
+            subtasks.insert(subtask, control_sender);
+            let builder = Builder { deployment: &deployment, chain, subtask, parallelism };
+            built.push((
+                subtask,
+                builder.build(&mut wiring)?,
+                control,
+                restore_of(&deployment, chain, subtask, parallelism),
+            ));
+        }
+    }
+    let mut tasks = JoinSet::new();
+    for (subtask, task, control, restore) in built {
+        let supervised = supervise(deployment.clone(), subtask, task, control, restore, events_sender.clone());
+        tasks.spawn(supervised);
+    }
+    Ok(RunningAttempt { subtasks, events, tasks })
+}
+
+/// Runs a subtask and reports how it ended. A panic takes down the subtask only (C5).
+async fn supervise(
+    deployment: Arc<Deployment>,
+    subtask: SubtaskId,
+    task: BuiltTask,
+    control: mpsc::Receiver<ToSubtask>,
+    restore: Vec<OperatorRestore>,
+    events: mpsc::Sender<FromSubtask>,
+) {
+    let running = std::panic::AssertUnwindSafe(task.run(&deployment, control, events.clone(), restore));
+    let generation = deployment.generation;
+    let event = match running.catch_unwind().await {
+        Ok(Ok(true)) => FromSubtask::Finished { subtask },
+        Ok(Ok(false)) => return,
+        Ok(Err(error)) => FromSubtask::Failed { subtask, generation, failure: error.into_failure() },
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let name = &deployment.graph.node(subtask.operator).name;
+            let message = format!("bug: '{name}' panicked: {}; please report it", text.unwrap_or("no message"));
+            FromSubtask::Failed {
+                subtask,
+                generation,
+                failure: Failure { message, retryable: true, consequence: false },
+            }
+        }
+    };
+    // Without a coordinator the whole attempt is being torn down.
+    let _ = events.send(event).await;
+}
+
+/// What one operator of a subtask takes back.
+pub(crate) struct OperatorRestore {
+    /// Which operator.
+    pub(crate) operator: OperatorId,
+    /// Unkeyed state of every subtask that there was.
+    pub(crate) metas: Vec<String>,
+    /// Files that hold some of the subtask's key groups, oldest first.
+    pub(crate) handles: Vec<StateHandle>,
+    /// The subtask's key groups.
+    pub(crate) range: KeyGroupRange,
+}
+
+fn restore_of(
+    deployment: &Deployment,
+    chain: &ChainShape,
+    subtask: SubtaskId,
+    parallelism: u32,
+) -> Vec<OperatorRestore> {
+    let range = KeyGroupRange::of_subtask(deployment.key_groups, parallelism, subtask.index);
+    let mut restores = Vec::new();
+    for operator in &chain.operators {
+        let Some(snapshots) = deployment.restore.get(operator) else { continue };
+        let metas = snapshots.iter().filter_map(|(_, s)| s.meta.clone()).collect();
+        let mut seen = BTreeSet::new();
+        let all = snapshots.iter().flat_map(|(_, s)| &s.state);
+        let mut handles: Vec<StateHandle> =
+            all.filter(|h| h.key_groups.overlaps(&range) && seen.insert(h.path.clone())).cloned().collect();
+        // Stable: files of one epoch hold disjoint key groups.
+        handles.sort_by_key(|h| h.epoch);
+        restores.push(OperatorRestore { operator: *operator, metas, handles, range });
+    }
+    restores
+}
+
+/// Gives an operator its state back.
+pub(crate) async fn restore(
+    deployment: &Deployment,
+    operator: &mut dyn Operator,
+    state: OperatorRestore,
+) -> Result<(), EngineError> {
+    operator.restore_meta(&state.metas)?;
+    for handle in state.handles {
+        let tables = deployment.store.read_state(&deployment.job, &handle, state.range).await?;
+        let rows = tables.into_iter().map(|table| table.rows).collect();
+        operator.restore(Restored { handle, rows })?;
+    }
+    operator.restored()
+}

@@ -1,0 +1,227 @@
+//! Builds the operators of one subtask from the plan.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::datatypes::SchemaRef;
+use mainstem_connectors::{ConnectorError, ReaderContext, WriterContext};
+use mainstem_core::graph::{Chain as ChainShape, Node};
+use mainstem_core::ids::{OperatorId, SubtaskId};
+use mainstem_core::protocol::{FromSubtask, ToSubtask};
+use mainstem_plan::eval::EvalContext;
+use mainstem_plan::operator::{
+    Operator as Spec, OperatorKind, SinkOperator, SourceOperator, WindowAggregate, WindowKind,
+};
+use tokio::sync::mpsc;
+
+use super::wiring::Wiring;
+use super::{Deployment, OperatorRestore, restore};
+use crate::calc::{Calc, Rename};
+use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
+use crate::error::EngineError;
+use crate::exchange::{InputGate, Outputs};
+use crate::late::LateRows;
+use crate::operator::Operator;
+use crate::source::SourceStage;
+use crate::source_task::{SourceInput, SourceTask};
+use crate::task::{self, Uploads};
+use crate::uploader::Uploader;
+use crate::window::{
+    Aggregation, FinalAggregate, PartialAggregate, PartialSessions, SessionAggregate, Slicing, WindowAssign,
+    WindowOutput,
+};
+
+/// About how many rows a batch that a source reads should have.
+const BATCH_ROWS: usize = 8192;
+
+/// Builds one subtask.
+pub(crate) struct Builder<'a> {
+    pub(crate) deployment: &'a Arc<Deployment>,
+    pub(crate) chain: &'a ChainShape,
+    pub(crate) subtask: SubtaskId,
+    pub(crate) parallelism: u32,
+}
+
+/// A subtask that is ready to run.
+pub(crate) struct BuiltTask {
+    subtask: SubtaskId,
+    chain: Chain,
+    kind: TaskKind,
+}
+
+enum TaskKind {
+    Source(Box<SourceStage>, Arc<SourceInput>),
+    Inner(InputGate),
+}
+
+impl BuiltTask {
+    /// Restores and runs the subtask. True when it has ended as it should, false when it was cancelled.
+    pub(crate) async fn run(
+        mut self,
+        deployment: &Arc<Deployment>,
+        control: mpsc::Receiver<ToSubtask>,
+        events: mpsc::Sender<FromSubtask>,
+        restores: Vec<OperatorRestore>,
+    ) -> Result<bool, EngineError> {
+        for state in restores {
+            if let Some(link) = self.chain.links.iter_mut().find(|l| l.id == state.operator) {
+                restore(deployment, link.operator.as_mut(), state).await?;
+            }
+        }
+        let uploads = Uploads::start(Uploader {
+            job: deployment.job.clone(),
+            generation: deployment.generation,
+            subtask: self.subtask,
+            key_groups: deployment.key_groups,
+            store: deployment.store.clone(),
+            events: events.clone(),
+        });
+        match self.kind {
+            TaskKind::Inner(gate) => task::run(gate, self.chain, uploads, control).await,
+            TaskKind::Source(stage, input) => {
+                let task = SourceTask {
+                    subtask: self.subtask,
+                    stage: *stage,
+                    chain: self.chain,
+                    uploads,
+                    control,
+                    events,
+                    input,
+                    replay_until: deployment.replay_until,
+                };
+                task.run().await
+            }
+        }
+    }
+}
+
+impl Builder<'_> {
+    /// Builds the operators and takes the subtask's channels.
+    pub(crate) fn build(&self, wiring: &mut Wiring) -> Result<BuiltTask, EngineError> {
+        let context = EvalContext::default();
+        context.now.store(self.deployment.first_epoch_now.0, Ordering::Relaxed);
+        let mut links = Vec::new();
+        let mut source = None;
+        let mut sink = None;
+        for id in &self.chain.operators {
+            let node = self.deployment.graph.node(*id);
+            let metrics = self.deployment.metrics.operator(*id).clone();
+            match &node.op.kind {
+                OperatorKind::Source(spec) => source = Some(self.source(node, spec, &context)?),
+                OperatorKind::Sink(spec) => sink = Some(self.sink(*id, spec)?),
+                _ => links.push(Link { id: *id, operator: self.operator(node, &context)?, metrics }),
+            }
+        }
+        let outputs = wiring.outputs.remove(&self.subtask).unwrap_or_default();
+        let end = match sink {
+            Some(sink) => ChainEnd::Sink(sink),
+            None => ChainEnd::Outputs(Outputs { edges: outputs, key_groups: self.deployment.key_groups }),
+        };
+        let chain = Chain { links, end, context, subtask: self.subtask.index };
+        let kind = match source {
+            Some((stage, input)) => TaskKind::Source(Box::new(stage), Arc::new(input)),
+            None => TaskKind::Inner(InputGate::new(wiring.inputs.remove(&self.subtask).unwrap_or_default())),
+        };
+        Ok(BuiltTask { subtask: self.subtask, chain, kind })
+    }
+
+    fn source(
+        &self,
+        node: &Node<Spec>,
+        spec: &SourceOperator,
+        context: &EvalContext,
+    ) -> Result<(SourceStage, SourceInput), EngineError> {
+        let metrics = self.deployment.metrics.operator(node.id).clone();
+        let table = spec.table.name.clone();
+        let source = mainstem_connectors::source(&spec.table).map_err(|error| connector(&table, error))?;
+        let reader = ReaderContext {
+            columns: spec.read_columns.clone(),
+            batch_rows: BATCH_ROWS,
+            dropped_records: metrics.dropped_records.clone(),
+            bytes_read: metrics.bytes_read.clone(),
+        };
+        let stage = SourceStage::new(&node.name, spec, node.op.schema.clone(), context, metrics)?;
+        Ok((stage, SourceInput { table, source, context: reader }))
+    }
+
+    fn sink(&self, id: OperatorId, spec: &SinkOperator) -> Result<SinkEnd, EngineError> {
+        let table = spec.table.name.clone();
+        let sink = mainstem_connectors::sink(&spec.table).map_err(|error| connector(&table, error))?;
+        let writer = sink.writer(WriterContext {
+            job: self.deployment.job.clone(),
+            operator: id,
+            subtask: self.subtask.index,
+            generation: self.deployment.generation,
+            working_dir: self.deployment.working_dir.clone(),
+        });
+        Ok(SinkEnd { id, table, writer, metrics: self.deployment.metrics.operator(id).clone() })
+    }
+
+    /// Columns of the operator's first input.
+    fn input_schema(&self, node: &Node<Spec>) -> Result<SchemaRef, EngineError> {
+        let graph = &self.deployment.graph;
+        let missing = || EngineError::Bug(format!("'{}' has no input", node.name));
+        let input = graph.inputs(node.id).next().ok_or_else(missing)?;
+        Ok(graph.node(input.from).op.schema.clone())
+    }
+
+    fn operator(&self, node: &Node<Spec>, context: &EvalContext) -> Result<Box<dyn Operator>, EngineError> {
+        let schema = node.op.schema.clone();
+        let name = node.name.as_str();
+        Ok(match &node.op.kind {
+            OperatorKind::Source(_) | OperatorKind::Sink(_) => {
+                return Err(EngineError::Bug(format!("'{name}' inside a chain of {}", self.parallelism)));
+            }
+            OperatorKind::Calc { filter, project } => {
+                let input = self.input_schema(node)?;
+                Box::new(Calc::new(name, filter.as_ref(), project.as_deref(), &input, schema, context)?)
+            }
+            OperatorKind::Union => Box::new(Rename { schema }),
+            OperatorKind::WindowAssign { window, time } => {
+                Box::new(WindowAssign::new(name, slicing(name, window)?, *time, schema))
+            }
+            OperatorKind::WindowPartial(spec) => {
+                let late = self.late(node, spec.late_output);
+                let aggregation = Arc::new(Aggregation::new(name, spec, schema, context)?);
+                match spec.window {
+                    WindowKind::Session { gap_ms } => {
+                        Box::new(PartialSessions::new(aggregation, gap_ms, spec.time, late))
+                    }
+                    _ => {
+                        let slicing = slicing(name, &spec.window)?;
+                        Box::new(PartialAggregate::new(aggregation, slicing, spec.window.clone(), spec.time, late))
+                    }
+                }
+            }
+            OperatorKind::WindowFinal(spec) => self.window_final(node, spec, context)?,
+        })
+    }
+
+    fn window_final(
+        &self,
+        node: &Node<Spec>,
+        spec: &WindowAggregate,
+        context: &EvalContext,
+    ) -> Result<Box<dyn Operator>, EngineError> {
+        let late = self.late(node, false);
+        let aggregation = Arc::new(Aggregation::new(&node.name, spec, self.input_schema(node)?, context)?);
+        let properties = spec.properties.iter().map(|(_, property)| *property).collect();
+        let output = WindowOutput { schema: node.op.schema.clone(), properties };
+        Ok(match spec.window {
+            WindowKind::Session { .. } => Box::new(SessionAggregate::new(aggregation, output, late)?),
+            _ => Box::new(FinalAggregate::new(aggregation, slicing(&node.name, &spec.window)?, output, late)),
+        })
+    }
+
+    fn late(&self, node: &Node<Spec>, wanted: bool) -> LateRows {
+        LateRows::new(&node.name, self.deployment.metrics.operator(node.id).late_rows.clone(), wanted)
+    }
+}
+
+fn slicing(name: &str, window: &WindowKind) -> Result<Slicing, EngineError> {
+    Slicing::of(window).ok_or_else(|| EngineError::Bug(format!("'{name}': sessions have no slices")))
+}
+
+fn connector(table: &str, error: ConnectorError) -> EngineError {
+    EngineError::Connector { table: table.to_owned(), error }
+}

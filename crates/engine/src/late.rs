@@ -1,0 +1,77 @@
+//! Rows that came too late for every window: counted, and given out as a table where the job wants them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array};
+use arrow::json::LineDelimitedWriter;
+use mainstem_plan::operator::LATE_ROW_COLUMNS;
+
+use crate::element::StreamBatch;
+use crate::error::EngineError;
+use crate::event_time::event_times;
+use crate::operator::Collector;
+
+/// Counts late rows and gives them out.
+pub(crate) struct LateRows {
+    operator: String,
+    counter: Arc<AtomicU64>,
+    wanted: bool,
+}
+
+impl LateRows {
+    /// For the named operator; `wanted` when the rows go to a table.
+    pub(crate) fn new(operator: &str, counter: Arc<AtomicU64>, wanted: bool) -> Self {
+        LateRows { operator: operator.to_owned(), counter, wanted }
+    }
+
+    /// Takes the rows of the batch at the given positions.
+    pub(crate) fn take(
+        &self,
+        batch: &StreamBatch,
+        time: usize,
+        own_watermark: &Int64Array,
+        positions: &[u32],
+        out: &mut Collector,
+    ) -> Result<(), EngineError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        self.counter.fetch_add(positions.len() as u64, Ordering::Relaxed);
+        if !self.wanted {
+            return Ok(());
+        }
+        let failed = |e| EngineError::arrow(&self.operator, &e);
+        let positions = UInt32Array::from(positions.to_vec());
+        let late = batch.take(&positions).map_err(failed)?;
+        let watermarks = arrow::compute::take(own_watermark, &positions, None).map_err(failed)?;
+        let times = event_times(&self.operator, &late.rows, time)?;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![self.operator.as_str(); positions.len()])),
+            Arc::new(TimestampMillisecondArray::new(times.values().clone(), None)),
+            arrow::compute::cast(
+                &watermarks,
+                &arrow::datatypes::DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, None),
+            )
+            .map_err(failed)?,
+            Arc::new(StringArray::from(json_rows(&late.rows).map_err(failed)?)),
+        ];
+        let rows = RecordBatch::try_from_iter_with_nullable(
+            LATE_ROW_COLUMNS.into_iter().zip(columns).map(|(n, c)| (n, c, true)),
+        );
+        out.late.push(StreamBatch::on_time(rows.map_err(failed)?));
+        Ok(())
+    }
+
+    /// Counts rows that came for windows which are closed already, of which only the number is known.
+    pub(crate) fn count(&self, rows: u64) {
+        self.counter.fetch_add(rows, Ordering::Relaxed);
+    }
+}
+
+fn json_rows(rows: &RecordBatch) -> Result<Vec<String>, arrow::error::ArrowError> {
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    writer.write(rows)?;
+    writer.finish()?;
+    Ok(String::from_utf8_lossy(&writer.into_inner()).lines().map(str::to_owned).collect())
+}

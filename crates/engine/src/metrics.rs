@@ -1,0 +1,66 @@
+//! Counters of a running job, read by whoever shows them. Plain atomics: paid once a batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use mainstem_core::ids::OperatorId;
+use mainstem_core::time::Timestamp;
+
+/// Counters of one operator over all of its subtasks, since the process started.
+#[derive(Debug, Default)]
+pub struct OperatorMetrics {
+    /// Rows that came in; for a source, rows read.
+    pub rows_in: AtomicU64,
+    /// Rows that went out; for a sink, rows written.
+    pub rows_out: AtomicU64,
+    /// Rows dropped because all of their windows were closed.
+    pub late_rows: Arc<AtomicU64>,
+    /// Records that could not be decoded and were dropped as the user chose.
+    pub dropped_records: Arc<AtomicU64>,
+    /// Bytes read from outside.
+    pub bytes_read: Arc<AtomicU64>,
+    /// Watermark of each subtask (ms).
+    watermarks: Vec<AtomicI64>,
+}
+
+impl OperatorMetrics {
+    fn new(parallelism: u32) -> Self {
+        let watermarks = (0..parallelism).map(|_| AtomicI64::new(i64::MIN)).collect();
+        OperatorMetrics { watermarks, ..OperatorMetrics::default() }
+    }
+
+    /// The least watermark over the subtasks.
+    #[must_use]
+    pub fn watermark(&self) -> Timestamp {
+        Timestamp(self.watermarks.iter().map(|w| w.load(Ordering::Relaxed)).min().unwrap_or(i64::MIN))
+    }
+
+    pub(crate) fn set_watermark(&self, subtask: u32, watermark: Timestamp) {
+        self.watermarks[subtask as usize].store(watermark.0, Ordering::Relaxed);
+    }
+}
+
+/// Counters of all operators of a job.
+#[derive(Debug, Default)]
+pub struct JobMetrics {
+    operators: BTreeMap<OperatorId, Arc<OperatorMetrics>>,
+}
+
+impl JobMetrics {
+    /// Counters at zero for the given operators and their parallelism.
+    #[must_use]
+    pub fn new(operators: impl IntoIterator<Item = (OperatorId, u32)>) -> Self {
+        let operators = operators.into_iter().map(|(id, p)| (id, Arc::new(OperatorMetrics::new(p)))).collect();
+        JobMetrics { operators }
+    }
+
+    /// Counters of one operator.
+    ///
+    /// # Panics
+    /// Where the job has no such operator.
+    #[must_use]
+    pub fn operator(&self, id: OperatorId) -> &Arc<OperatorMetrics> {
+        &self.operators[&id]
+    }
+}

@@ -1,0 +1,95 @@
+//! What an operator of a chain is to its task: synchronous, owner of its state, driven by one task.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use arrow::array::RecordBatch;
+use mainstem_core::ids::Epoch;
+use mainstem_core::protocol::StateHandle;
+use mainstem_core::time::Timestamp;
+
+use crate::element::StreamBatch;
+use crate::error::EngineError;
+
+/// Rows that an operator gives, in order.
+#[derive(Default)]
+pub(crate) struct Collector {
+    /// The main output, which the next operator of the chain takes.
+    pub(crate) main: Vec<StreamBatch>,
+    /// Side output 1: late rows.
+    pub(crate) late: Vec<StreamBatch>,
+}
+
+/// Whether a watermark has released everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Call again.
+    Continue,
+    /// Nothing is left.
+    Done,
+}
+
+/// One operator of a chain.
+pub(crate) trait Operator: Send {
+    /// Takes rows.
+    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError>;
+
+    /// Gives some of what the watermark releases. `Continue` asks to be called again, which lets the task hand
+    /// on what there is before more is made. The watermark itself is passed on by the task after the last call.
+    fn on_watermark(&mut self, _watermark: Timestamp, _out: &mut Collector) -> Result<Release, EngineError> {
+        Ok(Release::Done)
+    }
+
+    /// Gives what may not stay behind when an epoch ends.
+    fn before_barrier(&mut self, _out: &mut Collector) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Freezes the state as of the end of the epoch. Must be quick: what takes time (encoding, writing) is
+    /// done with the capture beside further processing. Operators without state give nothing.
+    fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
+        Ok(None)
+    }
+
+    /// Takes back state. Called before any row, once for each snapshot file that holds some of the subtask's
+    /// key groups, oldest first, then [`Operator::restored`].
+    fn restore(&mut self, _state: Restored) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// All of the state has been taken back.
+    fn restored(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Takes back what [`Capture::meta`] held, of every subtask that there was. Called before
+    /// [`Operator::restore`].
+    fn restore_meta(&mut self, _metas: &[String]) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// A state file that will be there once the upload before has run; set by the uploader.
+pub(crate) type PendingHandle = Arc<OnceLock<StateHandle>>;
+
+/// The state of an operator as of a barrier.
+pub(crate) struct Capture {
+    /// Files of earlier epochs that a restore still needs, oldest first.
+    pub(crate) retained: Vec<PendingHandle>,
+    /// What has come since, to be written as one file.
+    pub(crate) rows: Vec<RecordBatch>,
+    /// Its first so many columns are the key.
+    pub(crate) key_count: usize,
+    /// Where the handle of the new file is to be put.
+    pub(crate) handle: PendingHandle,
+    /// State that is not keyed.
+    pub(crate) meta: String,
+}
+
+/// Rows of one state file.
+pub(crate) struct Restored {
+    /// Their file.
+    pub(crate) handle: StateHandle,
+    /// Rows of the subtask's key groups.
+    pub(crate) rows: Vec<RecordBatch>,
+}

@@ -1,0 +1,113 @@
+//! What happens to the rows of a split right after they are read: event time, the split's watermark, lateness
+//! marks, computed columns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion_physical_expr_common::physical_expr::PhysicalExpr;
+use mainstem_core::time::Timestamp;
+use mainstem_plan::eval::EvalContext;
+use mainstem_plan::operator::SourceOperator;
+
+use crate::calc::Projection;
+use crate::element::StreamBatch;
+use crate::error::EngineError;
+use crate::event_time::milliseconds;
+use crate::metrics::OperatorMetrics;
+
+/// See the module.
+pub(crate) struct SourceStage {
+    name: String,
+    times: Option<EventTime>,
+    projection: Projection,
+    metrics: Arc<OperatorMetrics>,
+}
+
+struct EventTime {
+    time: Arc<dyn PhysicalExpr>,
+    watermark: Arc<dyn PhysicalExpr>,
+    idle_timeout: Option<Duration>,
+}
+
+/// Rows after the stage.
+pub(crate) struct Staged {
+    /// The rows; none where the table has none to give.
+    pub(crate) batch: Option<StreamBatch>,
+    /// The split's watermark after them.
+    pub(crate) watermark: Timestamp,
+}
+
+impl SourceStage {
+    /// Compiles a source's expressions; `schema` is that of its output.
+    pub(crate) fn new(
+        name: &str,
+        source: &SourceOperator,
+        schema: SchemaRef,
+        context: &EvalContext,
+        metrics: Arc<OperatorMetrics>,
+    ) -> Result<Self, EngineError> {
+        let read =
+            Arc::new(source.table.schema.project(&source.read_columns).map_err(|e| EngineError::arrow(name, &e))?);
+        let times = source.watermark.as_ref().map(|spec| {
+            Ok::<_, EngineError>(EventTime {
+                time: spec.time.compile(&read, context)?,
+                watermark: spec.watermark.compile(&read, context)?,
+                idle_timeout: spec.idle_timeout_ms.map(Duration::from_millis),
+            })
+        });
+        let projection = Projection::new(name, &source.project, &read, schema, context)?;
+        Ok(SourceStage { name: name.to_owned(), times: times.transpose()?, projection, metrics })
+    }
+
+    /// The time-out after which a silent split is idle.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.times.as_ref().and_then(|t| t.idle_timeout)
+    }
+
+    /// Takes rows of one split, whose watermark is given.
+    pub(crate) fn process(&mut self, rows: &RecordBatch, watermark: Timestamp) -> Result<Staged, EngineError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.metrics.rows_in.fetch_add(rows.num_rows() as u64, Relaxed);
+        let (own_watermark, watermark) = self.lateness(rows, watermark)?;
+        let batch = self.projection.apply(rows)?;
+        self.metrics.rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
+        let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark });
+        Ok(Staged { batch, watermark })
+    }
+
+    /// The watermark before each row, where some row is at or behind it, and the watermark after all of them.
+    fn lateness(
+        &self,
+        rows: &RecordBatch,
+        watermark: Timestamp,
+    ) -> Result<(Option<Int64Array>, Timestamp), EngineError> {
+        let Some(spec) = &self.times else { return Ok((None, watermark)) };
+        let evaluate = |expr: &Arc<dyn PhysicalExpr>, what: &str| {
+            let values = expr.evaluate(rows).and_then(|v| v.into_array(rows.num_rows()));
+            let values = values.map_err(|e| EngineError::evaluation(&self.name, &e))?;
+            milliseconds(&self.name, what, &values)
+        };
+        let times = evaluate(&spec.time, "event time")?;
+        let watermarks = evaluate(&spec.watermark, "watermark")?;
+        let mut current = watermark.0;
+        let mut behind = false;
+        for (time, row) in times.values().iter().zip(watermarks.values()) {
+            behind |= *time <= current;
+            current = current.max(*row);
+        }
+        if !behind {
+            return Ok((None, Timestamp(current)));
+        }
+        let mut before = watermark.0;
+        let own = watermarks.values().iter().map(|row| {
+            let own = before;
+            before = before.max(*row);
+            own
+        });
+        let own = Int64Array::from_iter_values(own);
+        debug_assert_eq!(own.len(), rows.num_rows());
+        Ok((Some(own), Timestamp(current)))
+    }
+}

@@ -1,0 +1,87 @@
+//! The task of a subtask that takes from other tasks: gate, chain, uploader.
+
+use mainstem_core::ids::{Epoch, OperatorId};
+use mainstem_core::protocol::{SplitState, ToSubtask};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::chain::{Chain, ChainCapture};
+use crate::error::EngineError;
+use crate::exchange::{GateEvent, InputGate};
+use crate::uploader::{UPLOADS_MAX, Upload, Uploader};
+
+/// Runs until the inputs end, or the coordinator cancels. `Ok(true)` when it has ended as it should.
+pub(crate) async fn run(
+    mut gate: InputGate,
+    mut chain: Chain,
+    uploads: Uploads,
+    mut control: mpsc::Receiver<ToSubtask>,
+) -> Result<bool, EngineError> {
+    let mut uploads = uploads;
+    loop {
+        let event = tokio::select! {
+            biased;
+            message = control.recv() => match message {
+                Some(ToSubtask::Cancel) | None => return Ok(false),
+                // All other messages are for sources.
+                Some(_) => continue,
+            },
+            failed = uploads.failed() => return Err(failed),
+            event = gate.next() => event?,
+        };
+        match event {
+            GateEvent::Batch(batch) => chain.push(batch).await?,
+            GateEvent::Watermark(status) => chain.watermark(status).await?,
+            GateEvent::Barrier { barrier, last } => {
+                let captured = chain.barrier(barrier, last).await?;
+                uploads.submit(barrier.epoch, captured, None).await?;
+            }
+            GateEvent::End => {
+                chain.finish().await?;
+                return uploads.drain().await.map(|()| true);
+            }
+        }
+    }
+}
+
+/// The way to the uploader of a subtask.
+pub(crate) struct Uploads {
+    sender: mpsc::Sender<Upload>,
+    task: JoinHandle<Result<(), EngineError>>,
+}
+
+impl Uploads {
+    /// Starts the uploader.
+    pub(crate) fn start(uploader: Uploader) -> Self {
+        let (sender, receiver) = mpsc::channel(UPLOADS_MAX);
+        Uploads { sender, task: tokio::spawn(uploader.run(receiver)) }
+    }
+
+    /// Hands over a checkpoint part.
+    pub(crate) async fn submit(
+        &mut self,
+        epoch: Epoch,
+        chain: ChainCapture,
+        splits: Option<(OperatorId, Vec<SplitState>)>,
+    ) -> Result<(), EngineError> {
+        match self.sender.send(Upload { epoch, chain, splits }).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failed().await),
+        }
+    }
+
+    /// Waits until the uploader has failed; for ever while it works.
+    pub(crate) async fn failed(&mut self) -> EngineError {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => EngineError::Bug("the uploader has ended before its subtask".into()),
+            Err(panic) => EngineError::Bug(format!("the uploader failed: {panic}")),
+        }
+    }
+
+    /// Waits until everything that was handed over is durable.
+    pub(crate) async fn drain(self) -> Result<(), EngineError> {
+        drop(self.sender);
+        self.task.await.map_err(|panic| EngineError::Bug(format!("the uploader failed: {panic}")))?
+    }
+}

@@ -1,0 +1,137 @@
+//! Makes a subtask's part of a checkpoint durable beside further processing, and reports it. One a subtask;
+//! checkpoints are taken in order, so that files named by a later one have been written by an earlier one.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
+use mainstem_core::key_group::group_of_hash;
+use mainstem_core::protocol::{FromSubtask, OperatorSnapshot, SplitState, SubtaskSnapshot};
+use mainstem_state::{CheckpointStore, TableDelta};
+use tokio::sync::mpsc;
+
+use crate::chain::ChainCapture;
+use crate::error::EngineError;
+use crate::key_hash::hash_rows;
+use crate::operator::Capture;
+
+/// Captures that may wait to be uploaded; the coordinator keeps fewer checkpoints in flight.
+pub(crate) const UPLOADS_MAX: usize = 4;
+
+/// Name and version of the table in which windowed operators keep their partial aggregates.
+const PARTIALS_TABLE: (&str, u32) = ("partials", 1);
+
+/// A checkpoint part to upload.
+pub(crate) struct Upload {
+    /// The checkpoint.
+    pub(crate) epoch: Epoch,
+    /// State and sink output.
+    pub(crate) chain: ChainCapture,
+    /// Splits, for a source.
+    pub(crate) splits: Option<(OperatorId, Vec<SplitState>)>,
+}
+
+/// See the module.
+pub(crate) struct Uploader {
+    pub(crate) job: JobId,
+    pub(crate) generation: Generation,
+    pub(crate) subtask: SubtaskId,
+    pub(crate) key_groups: u16,
+    pub(crate) store: Arc<CheckpointStore>,
+    pub(crate) events: mpsc::Sender<FromSubtask>,
+}
+
+impl Uploader {
+    /// Uploads until no more come. Ends early with the first error.
+    pub(crate) async fn run(self, mut uploads: mpsc::Receiver<Upload>) -> Result<(), EngineError> {
+        while let Some(upload) = uploads.recv().await {
+            let epoch = upload.epoch;
+            let snapshot = self.upload(upload).await?;
+            let done =
+                FromSubtask::SnapshotDone { subtask: self.subtask, generation: self.generation, epoch, snapshot };
+            // Without a coordinator nobody waits for it; the task will be cancelled.
+            let _ = self.events.send(done).await;
+        }
+        Ok(())
+    }
+
+    async fn upload(&self, upload: Upload) -> Result<SubtaskSnapshot, EngineError> {
+        let mut snapshot = SubtaskSnapshot::new();
+        for (operator, capture) in upload.chain.captures {
+            let part = self.upload_state(upload.epoch, operator, capture).await?;
+            snapshot.insert(operator, part);
+        }
+        if let Some((operator, splits)) = upload.splits {
+            snapshot.entry(operator).or_default().splits = splits;
+        }
+        if let Some((operator, table, sealed)) = upload.chain.sealed {
+            let committables = sealed.await.map_err(|error| EngineError::Connector { table, error })?;
+            snapshot.entry(operator).or_default().committables = committables;
+        }
+        Ok(snapshot)
+    }
+
+    async fn upload_state(
+        &self,
+        epoch: Epoch,
+        operator: OperatorId,
+        capture: Capture,
+    ) -> Result<OperatorSnapshot, EngineError> {
+        let mut state = Vec::with_capacity(capture.retained.len() + 1);
+        for handle in &capture.retained {
+            let handle =
+                handle.get().ok_or_else(|| EngineError::Bug("a state file is named before it is written".into()))?;
+            state.push(handle.clone());
+        }
+        if !capture.rows.is_empty() {
+            let (rows, key_count, key_groups) = (capture.rows, capture.key_count, self.key_groups);
+            let sorted = tokio::task::spawn_blocking(move || sort_by_key_group(&rows, key_count, key_groups)).await;
+            let table = sorted.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
+            let handle = self
+                .store
+                .write_state(&self.job, self.generation, epoch, operator, self.subtask.index, "", vec![table])
+                .await?;
+            capture.handle.set(handle.clone()).map_err(|_| EngineError::Bug("a state file is written twice".into()))?;
+            state.push(handle);
+        }
+        Ok(OperatorSnapshot { state, meta: Some(capture.meta), ..OperatorSnapshot::default() })
+    }
+}
+
+fn sort_by_key_group(rows: &[RecordBatch], key_count: usize, key_groups: u16) -> Result<TableDelta, EngineError> {
+    let failed = |e| EngineError::arrow("checkpoint", &e);
+    let all = compute::concat_batches(rows[0].schema_ref(), rows).map_err(failed)?;
+    let keys: Vec<ArrayRef> = all.columns()[..key_count].to_vec();
+    let hashes = hash_rows(&keys, all.num_rows()).map_err(failed)?;
+    let mut order: Vec<(u16, u32)> =
+        hashes.iter().enumerate().map(|(row, hash)| (group_of_hash(*hash, key_groups).0, row as u32)).collect();
+    // By group, and within a group in the order in which the rows came.
+    order.sort_unstable();
+    let positions = UInt32Array::from_iter_values(order.iter().map(|(_, row)| *row));
+    let rows = compute::take_record_batch(&all, &positions).map_err(failed)?;
+    let (table, version) = PARTIALS_TABLE;
+    Ok(TableDelta { table: table.to_owned(), version, key_groups: order.into_iter().map(|(g, _)| g).collect(), rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_by_group_and_keep_their_order_within_one() {
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..500).map(|i| i % 50)));
+        let order: ArrayRef = Arc::new(Int64Array::from_iter_values(0..500));
+        let rows = RecordBatch::try_from_iter([("k", keys), ("n", order)]).unwrap();
+        let delta = sort_by_key_group(&[rows.slice(0, 200), rows.slice(200, 300)], 1, 16).unwrap();
+        assert!(delta.key_groups.is_sorted());
+        let order = delta.rows.column(1).as_primitive::<Int64Type>();
+        for group in 0..16 {
+            let of_group = delta.key_groups.iter().zip(order.values()).filter(|(g, _)| **g == group).map(|(_, n)| *n);
+            assert!(of_group.is_sorted());
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Windows over event time. Rows are aggregated by key and *slice* before the exchange ([`PartialAggregate`])
+//! and merged after it ([`FinalAggregate`] for windows made of slices, [`SessionAggregate`] for sessions).
+//! Slicing follows Li et al., "No Pane, No Gain" (SIGMOD Record 2005).
+
+mod aggregation;
+mod assign;
+mod final_aggregate;
+mod partial;
+mod partial_log;
+mod session;
+mod slicing;
+
+pub(crate) use aggregation::Aggregation;
+pub(crate) use assign::WindowAssign;
+pub(crate) use final_aggregate::{FinalAggregate, WindowOutput};
+pub(crate) use partial::PartialAggregate;
+pub(crate) use session::{PartialSessions, SessionAggregate};
+pub(crate) use slicing::Slicing;

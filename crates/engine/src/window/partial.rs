@@ -1,0 +1,193 @@
+//! First step of a windowed aggregation, on the sending side of the exchange: aggregates rows by key and slice,
+//! so that a hot key crosses the exchange once a slice and not once a row. Judges lateness, against the
+//! watermark of the row's own split (I6). Holds nothing across a barrier.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use mainstem_core::time::Timestamp;
+use mainstem_plan::operator::WindowKind;
+
+use super::aggregation::{AggregateInput, Aggregation, Groups};
+use super::slicing::{Slicing, Span};
+use crate::element::StreamBatch;
+use crate::error::EngineError;
+use crate::event_time::event_times;
+use crate::late::LateRows;
+use crate::operator::{Collector, Operator, Release};
+
+/// Groups that may be held back before they are sent on; keeps the hash tables within the processor's caches.
+const GROUPS_MAX: usize = 1 << 16;
+
+/// Where partial aggregates belong: a slice, or one window alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SliceKey {
+    /// The slice, or the window.
+    pub(crate) span: Span,
+    /// Whether it counts for the window `span` only. A row that is late for some of the windows of its slice
+    /// is sent once for each of the others, so that what it counts for does not depend on which windows the
+    /// receiver happens to have closed (I6).
+    pub(crate) one_window: bool,
+}
+
+/// See the module.
+pub(crate) struct PartialAggregate {
+    aggregation: Arc<Aggregation>,
+    slicing: Slicing,
+    window: WindowKind,
+    time: usize,
+    late: LateRows,
+    slices: BTreeMap<SliceKey, Groups>,
+}
+
+impl PartialAggregate {
+    /// An operator without rows.
+    pub(crate) fn new(
+        aggregation: Arc<Aggregation>,
+        slicing: Slicing,
+        window: WindowKind,
+        time: usize,
+        late: LateRows,
+    ) -> Self {
+        PartialAggregate { aggregation, slicing, window, time, late, slices: BTreeMap::new() }
+    }
+
+    /// The slice of each row.
+    fn spans(&self, rows: &RecordBatch) -> Result<Vec<Span>, EngineError> {
+        let name = &self.aggregation.name;
+        if let WindowKind::Attached { start, end } = self.window {
+            let (starts, ends) = (event_times(name, rows, start)?, event_times(name, rows, end)?);
+            let spans = starts.values().iter().zip(ends.values()).map(|(start, end)| Span { start: *start, end: *end });
+            return Ok(spans.collect());
+        }
+        let times = event_times(name, rows, self.time)?;
+        // Rows of a slice tend to come together: the division is paid once a run.
+        let mut current = Span { start: 0, end: 0 };
+        let span = |time: &i64| {
+            if *time < current.start || *time >= current.end {
+                current = self.slicing.slice_of(*time);
+            }
+            current
+        };
+        Ok(times.values().iter().map(span).collect())
+    }
+
+    /// Adds rows to the slices that are named beside them.
+    fn add(&mut self, input: &AggregateInput, keys: &[SliceKey]) -> Result<(), EngineError> {
+        let Some(first) = keys.first() else { return Ok(()) };
+        if keys.iter().all(|k| k == first) {
+            return self.add_to(*first, input);
+        }
+        let arrow = |e| EngineError::arrow(&self.aggregation.name, &e);
+        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+        // Stable, so that aggregates that depend on order see rows in the order of their source.
+        order.sort_by_key(|row| keys[*row as usize]);
+        let sorted = input.take(&UInt32Array::from(order.clone())).map_err(arrow)?;
+        let mut begin = 0;
+        for run in order.chunk_by(|a, b| keys[*a as usize] == keys[*b as usize]) {
+            self.add_to(keys[run[0] as usize], &sorted.slice(begin, run.len()))?;
+            begin += run.len();
+        }
+        Ok(())
+    }
+
+    fn add_to(&mut self, key: SliceKey, input: &AggregateInput) -> Result<(), EngineError> {
+        let groups = match self.slices.entry(key) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(free) => free.insert(self.aggregation.groups()?),
+        };
+        groups.update(&self.aggregation, input)
+    }
+
+    /// Sorts out the rows that are behind their own split's watermark: gives the rows and slices that remain.
+    fn split_late(
+        &mut self,
+        batch: &StreamBatch,
+        own_watermark: &Int64Array,
+        spans: &[Span],
+        out: &mut Collector,
+    ) -> Result<(UInt32Array, Vec<SliceKey>), EngineError> {
+        let mut rows = Vec::with_capacity(spans.len());
+        let mut keys = Vec::with_capacity(spans.len());
+        let mut late = Vec::new();
+        for (row, (span, watermark)) in spans.iter().zip(own_watermark.values()).enumerate() {
+            if !span.is_closed_at(*watermark) {
+                rows.push(row as u32);
+                keys.push(SliceKey { span: *span, one_window: false });
+                continue;
+            }
+            let before = rows.len();
+            for window in self.slicing.windows_of(*span).filter(|w| !w.is_closed_at(*watermark)) {
+                rows.push(row as u32);
+                keys.push(SliceKey { span: window, one_window: true });
+            }
+            if rows.len() == before {
+                late.push(row as u32);
+            }
+        }
+        self.late.take(batch, self.time, own_watermark, &late, out)?;
+        Ok((UInt32Array::from(rows), keys))
+    }
+
+    fn flush(&mut self, which: impl Fn(&SliceKey) -> bool, out: &mut Collector) -> Result<(), EngineError> {
+        let ready: Vec<SliceKey> = self.slices.keys().filter(|k| which(k)).copied().collect();
+        for key in ready {
+            let groups = self.slices.remove(&key).expect("listed just now");
+            out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, key, groups)?));
+        }
+        Ok(())
+    }
+}
+
+/// The groups of a slice as rows of the partial schema.
+pub(crate) fn partial_batch(
+    aggregation: &Aggregation,
+    key: SliceKey,
+    groups: Groups,
+) -> Result<RecordBatch, EngineError> {
+    let rows = groups.len();
+    let (keys, states) = groups.into_state(aggregation)?;
+    let mut columns = keys;
+    columns.push(Arc::new(Int64Array::from_value(key.span.start, rows)));
+    columns.push(Arc::new(Int64Array::from_value(key.span.end, rows)));
+    columns.push(Arc::new(BooleanArray::from(vec![key.one_window; rows])) as ArrayRef);
+    columns.extend(states);
+    RecordBatch::try_new(aggregation.partial_schema.clone(), columns)
+        .map_err(|e| EngineError::Bug(format!("{}: partial aggregates: {e}", aggregation.name)))
+}
+
+impl Operator for PartialAggregate {
+    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        if batch.rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let spans = self.spans(&batch.rows)?;
+        let input = self.aggregation.evaluate(&batch.rows)?;
+        match &batch.own_watermark {
+            None => {
+                let keys: Vec<_> = spans.into_iter().map(|span| SliceKey { span, one_window: false }).collect();
+                self.add(&input, &keys)?;
+            }
+            Some(own_watermark) => {
+                let (rows, keys) = self.split_late(&batch, own_watermark, &spans, out)?;
+                let input = input.take(&rows).map_err(|e| EngineError::arrow(&self.aggregation.name, &e))?;
+                self.add(&input, &keys)?;
+            }
+        }
+        if self.slices.values().map(Groups::len).sum::<usize>() > GROUPS_MAX {
+            self.flush(|_| true, out)?;
+        }
+        Ok(())
+    }
+
+    fn on_watermark(&mut self, watermark: Timestamp, out: &mut Collector) -> Result<Release, EngineError> {
+        // A slice that no closing window covers may go on collecting: its first window ends where it ends.
+        self.flush(|key| key.span.is_closed_at(watermark.0), out)?;
+        Ok(Release::Done)
+    }
+
+    fn before_barrier(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.flush(|_| true, out)
+    }
+}

@@ -1,0 +1,140 @@
+//! What DataFusion's SQL planner asks of its surroundings: functions, types, options, and the one relation of
+//! the SELECT that is being planned. Used by `query.rs` and `catalog.rs`. FROM clauses are planned by our own
+//! code, so a table is never looked up here.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::DataType;
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DFSchema, DataFusionError, Result, TableReference};
+use datafusion_expr::planner::{
+    ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
+};
+use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion_sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
+use datafusion_sql::sqlparser::ast::{self, TableFactor};
+use mainstem_plan::functions;
+
+use crate::types::FlinkTypes;
+use crate::window::marker;
+
+static OPTIONS: LazyLock<ConfigOptions> = LazyLock::new(|| {
+    let mut options = ConfigOptions::default();
+    options.sql_parser.enable_ident_normalization = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.parse_float_as_decimal = true;
+    options
+});
+
+/// The options that planning, analysis and optimisation share.
+pub(crate) fn options() -> &'static ConfigOptions {
+    &OPTIONS
+}
+
+/// Plans a query block whose FROM clause (any placeholder) stands for `input`.
+pub(crate) fn plan_select(statement: ast::Statement, input: LogicalPlan) -> Result<LogicalPlan> {
+    let context = Context { relations: vec![Arc::new(FixedRelation(input))] };
+    sql_to_rel(&context).sql_statement_to_plan(statement)
+}
+
+/// Plans an expression over the given columns.
+pub(crate) fn plan_expr(expr: ast::Expr, schema: &DFSchema) -> Result<Expr> {
+    sql_to_rel(&Context { relations: vec![] }).sql_to_expr(expr, schema, &mut PlannerContext::new())
+}
+
+fn sql_to_rel(context: &Context) -> SqlToRel<'_, Context> {
+    let options = ParserOptions::new()
+        .with_enable_ident_normalization(false)
+        .with_map_string_types_to_utf8view(false)
+        .with_parse_float_as_decimal(true)
+        .with_default_null_ordering(NullOrdering::NullsMin)
+        .with_collect_spans(true);
+    SqlToRel::new_with_options(context, options)
+}
+
+/// Whether a function of that name (in lower case) exists.
+pub(crate) fn function_exists(name: &str) -> bool {
+    let registry = functions::registry();
+    marker::function(name).is_some() || registry.scalar(name).is_some() || registry.aggregate(name).is_some() || registry.window(name).is_some()
+}
+
+/// All function names, for suggestions.
+pub(crate) fn function_names() -> Vec<String> {
+    let registry = functions::registry();
+    let mut names = registry.scalar_names();
+    names.extend(registry.aggregate_names());
+    names.extend(["tumble", "hop", "session"].map(str::to_owned));
+    names.sort();
+    names
+}
+
+struct Context {
+    relations: Vec<Arc<dyn RelationPlanner>>,
+}
+
+#[derive(Debug)]
+struct FixedRelation(LogicalPlan);
+
+impl RelationPlanner for FixedRelation {
+    fn plan_relation(&self, _relation: TableFactor, _context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(self.0.clone(), None))))
+    }
+}
+
+impl ContextProvider for Context {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        Err(DataFusionError::Internal(format!("the table '{name}' was looked up by the SQL planner")))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        functions::registry().expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relations
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(FlinkTypes))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        marker::function(name).or_else(|| functions::registry().scalar(name))
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        functions::registry().aggregate(name)
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        functions::registry().window(name)
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        functions::registry().scalar_names()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        functions::registry().aggregate_names()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        functions::registry().window_names()
+    }
+}

@@ -1,0 +1,204 @@
+//! A whole file to one job: statements are taken in order, then all outputs are lowered together. The entry of
+//! this crate.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion_expr::LogicalPlan;
+use datafusion_sql::sqlparser::ast::Ident;
+use mainstem_connectors::TableSpec;
+use mainstem_core::graph::Exchange;
+use mainstem_core::ids::OperatorId;
+use mainstem_plan::operator::{JobGraph, Operator, OperatorKind, SinkOperator};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Catalog, Relation, Table};
+use crate::error::{At, ErrorCode, SqlError};
+use crate::guarantee::{SinkInfo, of_sink};
+use crate::lower::{Lowering, arrow_schema};
+use crate::optimize::optimize;
+use crate::query::{Scope, rename};
+use crate::settings::{self, duration_ms};
+use crate::statement::{self, CreateView, InsertTarget, Statement, StatementKind};
+use crate::insert;
+
+/// Stack of the planning thread, in bytes. Parser, planner and optimiser recurse over expressions.
+const STACK_BYTES: usize = 64 << 20;
+
+/// What a file asks to be run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobPlan {
+    /// The dataflow.
+    pub graph: JobGraph,
+    /// What `SET` has set; later ones go before earlier ones.
+    pub settings: BTreeMap<String, String>,
+    /// The file only asks to be explained (`EXPLAIN`): nothing is to be run.
+    pub explain_only: bool,
+    /// The sinks, in the order of their statements; the one for late rows comes last.
+    pub sinks: Vec<SinkInfo>,
+}
+
+/// Plans all statements of a text as one job.
+///
+/// # Errors
+/// The first mistake in the text, with its place.
+pub fn plan(sql: &str) -> Result<JobPlan, SqlError> {
+    let failed = |what: &str| SqlError::new(ErrorCode::Internal, At::NOWHERE, format!("{what}; this is a bug of the planner, please report the SQL"));
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
+        let planning = thread.spawn_scoped(scope, || plan_here(sql));
+        let planning = planning.map_err(|error| failed(&format!("the planning thread could not be started ({error})")))?;
+        planning.join().unwrap_or_else(|_| Err(failed("planning stopped unexpectedly")))
+    })
+}
+
+fn plan_here(sql: &str) -> Result<JobPlan, SqlError> {
+    let mut file = File::default();
+    for statement in statement::parse(sql)? {
+        file.take(statement).map_err(|(error, at)| placed(error, at))?;
+    }
+    file.finish()
+}
+
+fn placed(mut error: SqlError, at: At) -> SqlError {
+    if error.line == 0 {
+        (error.line, error.column) = (at.0.line, at.0.column);
+    }
+    error
+}
+
+/// A planned output of the file.
+struct Output {
+    at: At,
+    plan: LogicalPlan,
+    /// Absent: the rows are printed.
+    table: Option<Arc<Table>>,
+}
+
+#[derive(Default)]
+struct File {
+    catalog: Catalog,
+    settings: BTreeMap<String, (String, At)>,
+    outputs: Vec<Output>,
+    /// Places of the first output that is to be run and the first that is to be explained.
+    run_at: Option<At>,
+    explain_at: Option<At>,
+}
+
+impl File {
+    fn take(&mut self, statement: Statement) -> Result<(), (SqlError, At)> {
+        let at = statement.at;
+        let taken = match statement.kind {
+            StatementKind::Set { key, value } => self.set(key, value, at),
+            StatementKind::CreateTable(create) => self.create_table(create),
+            StatementKind::CreateView(create) => self.create_view(&create),
+            StatementKind::Output { target, query, explain } => {
+                let first = if explain { &mut self.explain_at } else { &mut self.run_at };
+                first.get_or_insert(at);
+                self.output(target.as_ref(), &query, at)
+            }
+        };
+        taken.map_err(|error| (error, at))
+    }
+
+    fn set(&mut self, key: String, value: String, at: At) -> Result<(), SqlError> {
+        settings::check(&key, &value).map_err(|message| SqlError::new(ErrorCode::Option, at, message))?;
+        self.settings.insert(key, (value, at));
+        Ok(())
+    }
+
+    fn create_table(&mut self, create: statement::CreateTable) -> Result<(), SqlError> {
+        if create.if_not_exists && self.catalog.contains(&create.name.value) {
+            return Ok(());
+        }
+        let name = create.name.clone();
+        let table = Table::new(create)?;
+        self.catalog.add(&name, Relation::Table(Arc::new(table)))
+    }
+
+    fn create_view(&mut self, create: &CreateView) -> Result<(), SqlError> {
+        if create.if_not_exists && self.catalog.contains(&create.name.value) {
+            return Ok(());
+        }
+        let plan = Scope::new(&self.catalog).plan(&create.query)?;
+        let plan = rename(plan, &create.columns, create.name.span.into())?;
+        self.catalog.add(&create.name, Relation::View(Arc::new(plan)))
+    }
+
+    fn output(&mut self, target: Option<&InsertTarget>, query: &datafusion_sql::sqlparser::ast::Query, at: At) -> Result<(), SqlError> {
+        let table = target.map(|target| self.catalog.find_sink(&target.table).cloned()).transpose()?;
+        let mut plan = Scope::new(&self.catalog).plan(query)?;
+        if let (Some(target), Some(table)) = (target, &table) {
+            plan = insert::to_sink(plan, query, target, table)?;
+        }
+        let plan = optimize(plan, at)?;
+        self.outputs.push(Output { at, plan, table });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<JobPlan, SqlError> {
+        if self.outputs.is_empty() {
+            return Err(SqlError::new(ErrorCode::Syntax, At::NOWHERE, "the file has no INSERT and no SELECT, so there is nothing to run"));
+        }
+        if let (Some(_), Some(explain)) = (self.run_at, self.explain_at) {
+            let message = "EXPLAIN cannot stand beside statements that are to be run; put it before all of them or none";
+            return Err(SqlError::unsupported(explain, message));
+        }
+        let idle_timeout_ms = self.settings.get("table.exec.source.idle-timeout").and_then(|(text, _)| duration_ms(text));
+        let mut lowering = Lowering::new(self.outputs.iter().map(|output| &output.plan), idle_timeout_ms);
+        let mut written = Vec::<(OperatorId, Option<Arc<Table>>, At)>::new();
+        let mut printed = 0;
+        for output in &self.outputs {
+            let spec = match &output.table {
+                Some(table) => table.spec.clone(),
+                None => {
+                    printed += 1;
+                    print_table(printed, &output.plan)
+                }
+            };
+            let last = lowering.output(&output.plan, &spec.schema, output.at).map_err(|error| placed(error, output.at))?;
+            let sink = add_sink(&mut lowering, spec, last)?;
+            written.push((sink, output.table.clone(), output.at));
+        }
+        if let Some((name, at)) = self.settings.get("late-rows.table") {
+            let table = self.late_table(name, *at)?;
+            let last = lowering.late_rows(table, *at)?;
+            let sink = add_sink(&mut lowering, table.spec.clone(), last)?;
+            written.push((sink, Some(table.clone()), *at));
+        }
+        let graph = lowering.finish();
+        let sinks = written.iter().map(|(sink, table, at)| of_sink(&graph, *sink, table.as_deref(), *at));
+        let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
+        let settings = self.settings.into_iter().map(|(key, (value, _))| (key, value)).collect();
+        Ok(JobPlan { graph, settings, explain_only: self.explain_at.is_some(), sinks })
+    }
+
+    fn late_table(&self, name: &str, at: At) -> Result<&Arc<Table>, SqlError> {
+        let ident = Ident::new(name);
+        self.catalog.find_sink(&ident).map_err(|error| {
+            let message = format!("'late-rows.table' names the table '{name}': {}", error.message);
+            SqlError::new(error.code, at, message)
+        })
+    }
+}
+
+fn add_sink(lowering: &mut Lowering, table: TableSpec, input: OperatorId) -> Result<OperatorId, SqlError> {
+    let name = format!("sink {}", table.name);
+    let op = Operator { schema: table.schema.clone(), kind: OperatorKind::Sink(SinkOperator { table }) };
+    lowering.add_always(&name, op, &[(input, Exchange::Forward)])
+}
+
+/// The table that stands for the rows of a bare SELECT.
+fn print_table(number: usize, plan: &LogicalPlan) -> TableSpec {
+    let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    TableSpec {
+        name: format!("select {number}"),
+        schema: arrow_schema(plan.schema()),
+        primary_key: vec![],
+        partition_keys: vec![],
+        options: BTreeMap::from([option("connector", "print"), option("print.style", "table")]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+CREATE TABLE bid (auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, url STRING, `dateTime` TIMESTAMP(3), extra STRING, p_time AS PROCTIME(), WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND) WITH ('connector' = 'filesystem', 'path' = 'bid.json', 'format' = 'json');
+CREATE TABLE events (event_type INT, person ROW<id BIGINT, name STRING, `dateTime` TIMESTAMP(3)>, auction ROW<id BIGINT, seller BIGINT, `dateTime` TIMESTAMP(3)>, bid ROW<auction BIGINT, price BIGINT, `dateTime` TIMESTAMP(3)>, tags ARRAY<STRING>, labels MAP<STRING, BIGINT>, ts AS CASE WHEN event_type = 0 THEN person.`dateTime` WHEN event_type = 1 THEN auction.`dateTime` ELSE bid.`dateTime` END, WATERMARK FOR ts AS ts - INTERVAL '4' SECOND) WITH ('connector' = 'filesystem', 'path' = 'events.json', 'format' = 'json');
+CREATE TABLE plain (k BIGINT NOT NULL, v DOUBLE, d DECIMAL(10, 2), s STRING, t TIMESTAMP(3)) WITH ('connector' = 'filesystem', 'path' = 'plain.json', 'format' = 'json');
+CREATE TABLE out_counts (auction BIGINT, n BIGINT, w_start TIMESTAMP(3), w_end TIMESTAMP(3)) WITH ('connector' = 'blackhole');
+CREATE TABLE out_small (k INT, v DOUBLE) WITH ('connector' = 'blackhole');
+CREATE TABLE out_late (operator STRING, event_time TIMESTAMP(3), row STRING) WITH ('connector' = 'blackhole');
+CREATE TABLE out_files (auction BIGINT, price BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json', 'delivery' = 'exactly-once');

@@ -1,0 +1,263 @@
+//! Optimised logical plans to the job's graph of operators. Called by [`crate::plan`] with all INSERTs of a
+//! file at once: equal operators over equal inputs become one with several outputs, and each table is read
+//! once, with the columns that any query needs.
+
+mod late;
+mod source;
+mod window;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion_common::DFSchema;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_expr::{Expr as LogicalExpr, Filter, LogicalPlan, Projection, Union};
+use mainstem_core::graph::Exchange;
+use mainstem_core::ids::OperatorId;
+use mainstem_plan::expr::Expr;
+use mainstem_plan::operator::{JobGraph, NamedExpr, Operator, OperatorKind};
+use mainstem_plan::{PlanError, plain_schema};
+
+use crate::catalog::Table;
+use crate::error::{At, ErrorCode, SqlError};
+use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
+
+pub(crate) use self::late::late_schema;
+
+/// Most operators of a job.
+const OPERATORS_MAX: usize = 2_000;
+
+/// Builds the graph.
+pub(crate) struct Lowering {
+    graph: JobGraph,
+    /// Columns that any query needs, by table.
+    needed: HashMap<String, BTreeSet<usize>>,
+    /// Source operators, by table.
+    sources: BTreeMap<String, OperatorId>,
+    /// Idle time-out of sources that set none themselves, in milliseconds.
+    idle_timeout_ms: Option<u64>,
+    /// Where the statement that is being lowered stands.
+    at: At,
+}
+
+/// Rows that an operator gives, seen as some of its columns.
+#[derive(Clone, Debug)]
+struct Stream {
+    operator: OperatorId,
+    /// Which of the operator's columns, in which order.
+    columns: Vec<usize>,
+}
+
+impl Lowering {
+    /// `plans`: everything that will be lowered, so that each source knows its columns.
+    pub(crate) fn new<'a>(plans: impl Iterator<Item = &'a LogicalPlan>, idle_timeout_ms: Option<u64>) -> Lowering {
+        let mut needed = HashMap::<String, BTreeSet<usize>>::new();
+        for plan in plans {
+            plan.apply(|node| {
+                if let LogicalPlan::TableScan(scan) = node
+                    && let Some(table) = scan.source.downcast_ref::<Table>()
+                {
+                    let all = 0..table.schema.fields().len();
+                    let columns = scan.projection.clone().unwrap_or_else(|| all.collect());
+                    needed.entry(table.spec.name.clone()).or_default().extend(columns);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+            .expect("the visitor never fails");
+        }
+        Lowering { graph: JobGraph::default(), needed, sources: BTreeMap::new(), idle_timeout_ms, at: At::NOWHERE }
+    }
+
+    /// The finished graph.
+    pub(crate) fn finish(self) -> JobGraph {
+        self.graph
+    }
+
+    /// Adds a plan; gives the operator whose output has exactly these columns.
+    pub(crate) fn output(&mut self, plan: &LogicalPlan, schema: &SchemaRef, at: At) -> Result<OperatorId, SqlError> {
+        self.at = at;
+        let stream = match plan {
+            // The last projection takes the sink's names and nullability over.
+            LogicalPlan::Projection(projection) => self.projection(projection, Some(schema))?,
+            other => self.lower(other)?,
+        };
+        self.materialize(stream, schema, true)
+    }
+
+    fn lower(&mut self, plan: &LogicalPlan) -> Result<Stream, SqlError> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
+            LogicalPlan::Projection(projection) => self.projection(projection, None),
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Extension(extension) => {
+                if let Some(node) = downcast::<WindowTableFunction>(plan) {
+                    return self.window_assign(node);
+                }
+                if let Some(node) = downcast::<WindowAggregation>(plan) {
+                    return self.window_aggregate(node);
+                }
+                Err(self.internal(format!("no operator for {}", extension.node.name())))
+            }
+            other => Err(SqlError::unsupported(self.at, format!("this statement needs '{}', which is not supported yet", other.display()))),
+        }
+    }
+
+    fn internal(&self, message: String) -> SqlError {
+        SqlError::new(ErrorCode::Internal, self.at, message)
+    }
+
+    /// The expression over the columns of the stream's operator.
+    fn expr(&self, expr: &LogicalExpr, schema: &DFSchema, stream: &Stream) -> Result<Expr, SqlError> {
+        let mut expr = Expr::from_logical(expr, schema).map_err(|error| self.plan_error(&error))?;
+        expr.remap_columns(&|column| stream.columns[column]);
+        Ok(expr)
+    }
+
+    fn plan_error(&self, error: &PlanError) -> SqlError {
+        let code = match error.kind {
+            mainstem_plan::ErrorKind::Unsupported => ErrorCode::Unsupported,
+            mainstem_plan::ErrorKind::Invalid => ErrorCode::Type,
+            mainstem_plan::ErrorKind::Stored => ErrorCode::Internal,
+        };
+        let at = error.location.map_or(self.at, |place| {
+            At(datafusion_sql::sqlparser::tokenizer::Location { line: place.line, column: place.column })
+        });
+        SqlError::new(code, at, error.message.clone())
+    }
+
+    fn filter(&mut self, filter: &Filter) -> Result<Stream, SqlError> {
+        let base = self.lower(&filter.input)?;
+        let predicate = self.expr(&filter.predicate, filter.input.schema(), &base)?;
+        if is_true(&filter.predicate) {
+            return Ok(base);
+        }
+        if self.is_whole(&base) {
+            let schema = self.graph.node(base.operator).op.schema.clone();
+            let operator = self.calc(&base, Some(predicate), None, schema)?;
+            return Ok(Stream { operator, columns: base.columns });
+        }
+        let schema = arrow_schema(filter.input.schema());
+        let project = self.columns_as_exprs(&base, &schema);
+        let operator = self.calc(&base, Some(predicate), Some(project), schema)?;
+        Ok(self.whole(operator))
+    }
+
+    fn projection(&mut self, projection: &Projection, target: Option<&SchemaRef>) -> Result<Stream, SqlError> {
+        let (input, predicate) = match projection.input.as_ref() {
+            LogicalPlan::Filter(filter) if !is_true(&filter.predicate) => (&filter.input, Some(&filter.predicate)),
+            _ => (&projection.input, None),
+        };
+        let base = self.lower(input)?;
+        let schema = target.cloned().unwrap_or_else(|| arrow_schema(&projection.schema));
+        let mut project = Vec::new();
+        for (expr, field) in projection.expr.iter().zip(schema.fields()) {
+            project.push(NamedExpr { name: field.name().clone(), expr: self.expr(expr, input.schema(), &base)? });
+        }
+        let columns: Option<Vec<usize>> =
+            project.iter().map(|named| if let Expr::Column(column) = named.expr { Some(column) } else { None }).collect();
+        if let (None, Some(columns)) = (predicate, columns) {
+            // Only chooses and renames: whoever reads it can do that.
+            return Ok(Stream { operator: base.operator, columns });
+        }
+        let predicate = predicate.map(|predicate| self.expr(predicate, input.schema(), &base)).transpose()?;
+        let operator = self.calc(&base, predicate, Some(project), schema)?;
+        Ok(self.whole(operator))
+    }
+
+    fn union(&mut self, union: &Union) -> Result<Stream, SqlError> {
+        let schema = arrow_schema(&union.schema);
+        let mut inputs = Vec::<(OperatorId, Exchange)>::new();
+        for input in &union.inputs {
+            let stream = self.lower(input)?;
+            let mut operator = self.materialize(stream, &schema, false)?;
+            if inputs.iter().any(|(known, _)| *known == operator) {
+                // Two streams between the same two operators could not be told apart.
+                let copied = self.graph.node(operator).op.schema.clone();
+                let op = Operator { schema: copied, kind: OperatorKind::Calc { filter: None, project: None } };
+                operator = self.add_always("copy", op, &[(operator, Exchange::Forward)])?;
+            }
+            inputs.push((operator, Exchange::Forward));
+        }
+        let operator = self.add("union", Operator { schema, kind: OperatorKind::Union }, &inputs)?;
+        Ok(self.whole(operator))
+    }
+
+    fn calc(&mut self, base: &Stream, filter: Option<Expr>, project: Option<Vec<NamedExpr>>, schema: SchemaRef) -> Result<OperatorId, SqlError> {
+        let name = match (&filter, &project) {
+            (Some(_), Some(_)) => "filter and project",
+            (Some(_), None) => "filter",
+            (None, _) => "project",
+        };
+        let op = Operator { schema, kind: OperatorKind::Calc { filter, project } };
+        self.add(name, op, &[(base.operator, Exchange::Forward)])
+    }
+
+    /// The operator whose output is the stream with these columns, by type and, if `exact`, by name and
+    /// nullability.
+    fn materialize(&mut self, stream: Stream, schema: &SchemaRef, exact: bool) -> Result<OperatorId, SqlError> {
+        let given = &self.graph.node(stream.operator).op.schema;
+        let same = if exact { given == schema } else { same_types(given, schema) };
+        if same && self.is_whole(&stream) {
+            return Ok(stream.operator);
+        }
+        let project = self.columns_as_exprs(&stream, schema);
+        self.calc(&stream, None, Some(project), schema.clone())
+    }
+
+    fn columns_as_exprs(&self, stream: &Stream, schema: &Schema) -> Vec<NamedExpr> {
+        let columns = stream.columns.iter().zip(schema.fields());
+        columns.map(|(column, field)| NamedExpr { name: field.name().clone(), expr: Expr::Column(*column) }).collect()
+    }
+
+    fn whole(&self, operator: OperatorId) -> Stream {
+        let count = self.graph.node(operator).op.schema.fields().len();
+        Stream { operator, columns: (0..count).collect() }
+    }
+
+    fn is_whole(&self, stream: &Stream) -> bool {
+        stream.columns == self.whole(stream.operator).columns
+    }
+
+    /// The operator over these inputs; one that is there already is shared.
+    fn add(&mut self, name: &str, op: Operator, inputs: &[(OperatorId, Exchange)]) -> Result<OperatorId, SqlError> {
+        let known = self.graph.nodes.iter().find(|node| {
+            let edges = self.graph.inputs(node.id).map(|edge| (edge.from, &edge.exchange));
+            node.op == op && edges.eq(inputs.iter().map(|(from, exchange)| (*from, exchange)))
+        });
+        match known.map(|node| node.id) {
+            Some(id) => Ok(id),
+            None => self.add_always(name, op, inputs),
+        }
+    }
+
+    /// The same without sharing; for sinks.
+    pub(crate) fn add_always(&mut self, name: &str, op: Operator, inputs: &[(OperatorId, Exchange)]) -> Result<OperatorId, SqlError> {
+        if self.graph.nodes.len() >= OPERATORS_MAX {
+            let message = format!("the job has more than {OPERATORS_MAX} operators; split it into several jobs");
+            return Err(SqlError::new(ErrorCode::Limit, self.at, message));
+        }
+        let id = self.graph.add(name, None, op);
+        for (from, exchange) in inputs {
+            self.graph.connect(*from, 0, id, exchange.clone());
+        }
+        Ok(id)
+    }
+}
+
+/// The Arrow schema of a plan's columns, as streams hold them.
+pub(crate) fn arrow_schema(schema: &DFSchema) -> SchemaRef {
+    let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_metadata(Default::default())).collect();
+    Arc::new(plain_schema(&Schema::new(fields)))
+}
+
+fn same_types(left: &Schema, right: &Schema) -> bool {
+    let types = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+    types(left) == types(right)
+}
+
+fn is_true(expr: &LogicalExpr) -> bool {
+    matches!(expr, LogicalExpr::Literal(datafusion_common::ScalarValue::Boolean(Some(true)), _))
+}

@@ -1,0 +1,84 @@
+//! Table scans to source operators: one for each table of the job.
+
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion_common::DFSchema;
+use datafusion_expr::{Expr as LogicalExpr, TableScan};
+use mainstem_plan::expr::Expr;
+use mainstem_plan::operator::{NamedExpr, Operator, OperatorKind, SourceOperator, WatermarkSpec};
+
+use super::{Lowering, Stream};
+use crate::catalog::{ColumnSource, Table};
+use crate::error::{ErrorCode, SqlError};
+
+impl Lowering {
+    pub(super) fn scan(&mut self, scan: &TableScan) -> Result<Stream, SqlError> {
+        let Some(table) = scan.source.downcast_ref::<Table>() else {
+            return Err(self.internal(format!("'{}' is no table of this file", scan.table_name)));
+        };
+        if !scan.filters.is_empty() || scan.fetch.is_some() {
+            return Err(self.internal("a filter was pushed into a source".to_owned()));
+        }
+        let columns: Vec<usize> = self.needed[&table.spec.name].iter().copied().collect();
+        let operator = match self.sources.get(&table.spec.name) {
+            Some(operator) => *operator,
+            None => {
+                let op = self.source(table, &columns)?;
+                let operator = self.add_always(&format!("source {}", table.spec.name), op, &[])?;
+                self.sources.insert(table.spec.name.clone(), operator);
+                operator
+            }
+        };
+        let wanted = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
+        let position = |column: &usize| columns.binary_search(column).expect("needed columns include those of every scan");
+        Ok(Stream { operator, columns: wanted.iter().map(position).collect() })
+    }
+
+    fn source(&self, table: &Table, columns: &[usize]) -> Result<Operator, SqlError> {
+        mainstem_connectors::source(&table.spec)
+            .map_err(|error| SqlError::new(ErrorCode::Option, table.blamed(&error.message), error.message.clone()))?;
+        let physical = DFSchema::try_from(table.spec.schema.clone()).expect("column names are unique, that was checked");
+        let convert = |expr: &LogicalExpr| Expr::from_logical(expr, &physical).map_err(|error| self.table_error(table, &error));
+        let column = |column: usize| match &table.sources[column] {
+            ColumnSource::Physical(position) => Ok(Expr::Column(*position)),
+            ColumnSource::Computed(expr) => convert(expr),
+        };
+        let mut project = columns
+            .iter()
+            .map(|index| Ok(NamedExpr { name: table.schema.field(*index).name().clone(), expr: column(*index)? }))
+            .collect::<Result<Vec<_>, SqlError>>()?;
+        let mut watermark = match &table.watermark {
+            Some(watermark) => Some(WatermarkSpec {
+                time: column(watermark.column)?,
+                watermark: convert(&watermark.expr)?,
+                // Zero is how Flink says never.
+                idle_timeout_ms: table.idle_timeout_ms.or(self.idle_timeout_ms).filter(|timeout| *timeout > 0),
+            }),
+            None => None,
+        };
+        let mut exprs: Vec<&mut Expr> = project.iter_mut().map(|named| &mut named.expr).collect();
+        exprs.extend(watermark.iter_mut().flat_map(|watermark| [&mut watermark.time, &mut watermark.watermark]));
+        let read_columns = read_columns(exprs);
+        let fields: Vec<_> = columns.iter().map(|index| table.schema.field(*index).clone()).collect();
+        let source = SourceOperator { table: table.spec.clone(), read_columns, watermark, project };
+        Ok(Operator { schema: Arc::new(mainstem_plan::plain_schema(&Schema::new(fields))), kind: OperatorKind::Source(source) })
+    }
+
+    fn table_error(&self, table: &Table, error: &mainstem_plan::PlanError) -> SqlError {
+        let mut error = self.plan_error(error);
+        if (error.line, error.column) == (self.at.0.line, self.at.0.column) {
+            (error.line, error.column) = (table.at.0.line, table.at.0.column);
+        }
+        error
+    }
+}
+
+/// The physical columns that the expressions read; afterwards they are over just these.
+fn read_columns(exprs: Vec<&mut Expr>) -> Vec<usize> {
+    let found: std::collections::BTreeSet<usize> = exprs.iter().flat_map(|expr| expr.columns()).collect();
+    let found: Vec<usize> = found.into_iter().collect();
+    let position = |column: usize| found.binary_search(&column).expect("collected from these expressions");
+    exprs.into_iter().for_each(|expr| expr.remap_columns(&position));
+    found
+}

@@ -1,0 +1,31 @@
+//! Which of DataFusion's rules a plan goes through. Called once for each INSERT. Rules that are made for batch
+//! (limits, sorting, joins turned round, plans cut short where they are empty) are left out.
+
+use std::sync::Arc;
+
+use datafusion_expr::LogicalPlan;
+use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion_optimizer::optimize_projections::OptimizeProjections;
+use datafusion_optimizer::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
+use datafusion_optimizer::push_down_filter::PushDownFilter;
+use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
+
+use crate::context;
+use crate::error::{At, SqlError};
+
+/// The plan with constants folded, filters pushed down, and columns that nobody needs removed.
+pub(crate) fn optimize(plan: LogicalPlan, at: At) -> Result<LogicalPlan, SqlError> {
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(CommonSubexprEliminate::new()),
+        Arc::new(OptimizeProjections::new()),
+    ];
+    // Without a start time NOW() stays a function: its value is fixed for each epoch, not for the job.
+    let config = OptimizerContext::new_with_config_options(Arc::new(context::options().clone()))
+        .without_query_execution_start_time()
+        .with_skip_failing_rules(false)
+        .with_max_passes(3);
+    let optimized = Optimizer::with_rules(rules).optimize(plan, &config, |_, _| {});
+    optimized.map_err(|error| SqlError::from_datafusion(&error, at))
+}

@@ -1,0 +1,152 @@
+//! Queries to logical plans. WITH, FROM, UNION ALL and sub-queries are planned here, so that every name has a
+//! place and every relation its event time; DataFusion plans what is inside one SELECT. Called by
+//! [`crate::plan`]. What is not supported is refused here by name and place.
+
+mod from;
+mod select;
+mod shape;
+
+use std::sync::Arc;
+
+use datafusion_common::{Column, TableReference};
+use datafusion_expr::logical_plan::{SubqueryAlias, builder};
+use datafusion_expr::{Expr, LogicalPlan, Projection};
+use datafusion_sql::sqlparser::ast::{Ident, Query, SetExpr, SetOperator, SetQuantifier, Spanned};
+
+use crate::catalog::Catalog;
+use crate::error::{At, ErrorCode, SqlError};
+
+/// Deepest nesting of queries. Each level is analysed with all below it.
+const DEPTH_MAX: usize = 64;
+/// Most SELECTs that one UNION joins.
+const UNION_MAX: usize = 500;
+
+/// The names that a query sees.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope<'a> {
+    catalog: &'a Catalog,
+    /// Names of WITH; later ones hide earlier ones.
+    with: Vec<(String, Arc<LogicalPlan>)>,
+    depth: usize,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn new(catalog: &'a Catalog) -> Scope<'a> {
+        Scope { catalog, with: Vec::new(), depth: 0 }
+    }
+
+    fn deeper(&self, at: At) -> Result<Scope<'a>, SqlError> {
+        if self.depth >= DEPTH_MAX {
+            return Err(SqlError::new(ErrorCode::Limit, at, format!("queries may be nested {DEPTH_MAX} deep at most")));
+        }
+        Ok(Scope { depth: self.depth + 1, ..self.clone() })
+    }
+
+    /// The plan of a query; types are settled, windows are in place, nothing is optimised.
+    pub(crate) fn plan(&self, query: &Query) -> Result<LogicalPlan, SqlError> {
+        shape::check_query(query)?;
+        let mut scope = self.deeper(query.span().into())?;
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let name = &cte.alias.name;
+            let plan = scope.plan(&cte.query)?;
+            let columns: Vec<Ident> = cte.alias.columns.iter().map(|column| column.name.clone()).collect();
+            let plan = rename(plan, &columns, name.span.into())?;
+            scope.with.push((name.value.clone(), Arc::new(plan)));
+        }
+        scope.set_expr(&query.body)
+    }
+
+    fn set_expr(&self, body: &SetExpr) -> Result<LogicalPlan, SqlError> {
+        match body {
+            SetExpr::Select(select) => self.select(select.as_ref().clone()),
+            SetExpr::Query(query) => self.plan(query),
+            SetExpr::SetOperation { .. } => self.union(body),
+            SetExpr::Values(values) => Err(SqlError::unsupported(values.span(), "VALUES is not supported; a query reads from a table")),
+            SetExpr::Table(_) => Err(SqlError::unsupported(body.span(), "TABLE as a query is not supported; write SELECT * FROM")),
+            other => Err(SqlError::unsupported(other.span(), "only a SELECT can stand here")),
+        }
+    }
+
+    /// A chain of UNION ALL, as one operator. The parser makes a left-deep tree of it.
+    fn union(&self, body: &SetExpr) -> Result<LogicalPlan, SqlError> {
+        let mut members = Vec::new();
+        let mut rest = body;
+        while let SetExpr::SetOperation { left, op, set_quantifier, right } = rest {
+            let at = At::from(right.span());
+            let refuse = |what: &str| Err(SqlError::unsupported(at, format!("{what} is not supported yet; UNION ALL is")));
+            match (op, set_quantifier) {
+                (SetOperator::Union, SetQuantifier::All) => {}
+                (SetOperator::Union, SetQuantifier::None | SetQuantifier::Distinct) => return refuse("UNION that removes equal rows"),
+                (SetOperator::Union, _) => return refuse("UNION BY NAME"),
+                (other, _) => return refuse(&other.to_string()),
+            }
+            members.push(right.as_ref());
+            rest = left;
+            if members.len() >= UNION_MAX {
+                return Err(SqlError::new(ErrorCode::Limit, at, format!("a UNION ALL joins at most {UNION_MAX} queries")));
+            }
+        }
+        members.push(rest);
+        members.reverse();
+        let mut plans = Vec::new();
+        for member in &members {
+            plans.push((self.set_expr(member)?, At::from(member.span())));
+        }
+        self.unite(plans)
+    }
+
+    fn unite(&self, plans: Vec<(LogicalPlan, At)>) -> Result<LogicalPlan, SqlError> {
+        let width = plans[0].0.schema().fields().len();
+        if let Some((plan, at)) = plans.iter().find(|(plan, _)| plan.schema().fields().len() != width) {
+            let message = format!("this query of the UNION ALL has {} columns, the first has {width}", plan.schema().fields().len());
+            return Err(SqlError::new(ErrorCode::Type, *at, message));
+        }
+        let at = plans[0].1;
+        let inputs: Vec<LogicalPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
+        let united = inputs.into_iter().map(Ok).reduce(|left, right| builder::union(left?, right?)).expect("a union has members");
+        let united = united.and_then(|plan| select::settle_types(plan).map_err(SqlError::into_datafusion));
+        united.map(flatten).map_err(|error| SqlError::from_datafusion(&error, at))
+    }
+}
+
+/// Unions of unions as one.
+fn flatten(plan: LogicalPlan) -> LogicalPlan {
+    let LogicalPlan::Union(mut union) = plan else { return plan };
+    let mut inputs = Vec::new();
+    for input in std::mem::take(&mut union.inputs) {
+        match flatten(Arc::unwrap_or_clone(input)) {
+            LogicalPlan::Union(inner) if inner.schema.fields() == union.schema.fields() => inputs.extend(inner.inputs),
+            other => inputs.push(Arc::new(other)),
+        }
+    }
+    union.inputs = inputs;
+    LogicalPlan::Union(union)
+}
+
+/// The plan with its columns under other names; no names: as it is.
+pub(crate) fn rename(plan: LogicalPlan, names: &[Ident], at: At) -> Result<LogicalPlan, SqlError> {
+    if names.is_empty() {
+        return Ok(plan);
+    }
+    let width = plan.schema().fields().len();
+    if names.len() != width {
+        let message = format!("{} column names are given for a query with {width} columns", names.len());
+        return Err(SqlError::new(ErrorCode::Name, names[0].span, message));
+    }
+    let columns = plan.schema().columns().into_iter().zip(names);
+    let exprs: Vec<Expr> = columns.map(|(column, name)| Expr::Column(column).alias(&name.value)).collect();
+    let projection = Projection::try_new(exprs, Arc::new(plan));
+    projection.map(LogicalPlan::Projection).map_err(|error| SqlError::from_datafusion(&error, at))
+}
+
+/// The plan under a name by which its columns can be qualified.
+fn alias(plan: LogicalPlan, name: &str, at: At) -> Result<LogicalPlan, SqlError> {
+    let alias = SubqueryAlias::try_new(Arc::new(plan), TableReference::bare(name.to_owned()));
+    alias.map(LogicalPlan::SubqueryAlias).map_err(|error| SqlError::from_datafusion(&error, at))
+}
+
+/// All columns of a plan, unqualified, as they are.
+pub(crate) fn column_exprs(plan: &LogicalPlan) -> Vec<Expr> {
+    let columns: Vec<Column> = plan.schema().columns();
+    columns.into_iter().map(Expr::Column).collect()
+}

@@ -1,0 +1,167 @@
+//! Which parts of a query may be there at all. Called before anything is planned. Takes every AST node apart
+//! field by field, so that a part that the parser learns later cannot be ignored silently.
+
+use datafusion_sql::sqlparser::ast::{
+    Distinct, GroupByExpr, Query, Select, SelectItem, Spanned, TableFactor, WildcardAdditionalOptions,
+};
+
+use crate::error::{At, SqlError};
+
+/// Refuses the clauses around a query's body that are not supported.
+pub(super) fn check_query(query: &Query) -> Result<(), SqlError> {
+    let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } = query;
+    let at = At::from(body.span());
+    if let Some(order_by) = order_by {
+        let message = "ORDER BY is not supported: a stream has no end to sort up to";
+        return Err(SqlError::unsupported(At::from(order_by.span()).or(at), message));
+    }
+    if let Some(limit) = limit_clause {
+        return Err(SqlError::unsupported(At::from(limit.span()).or(at), "LIMIT and OFFSET are not supported yet"));
+    }
+    if fetch.is_some() {
+        return Err(SqlError::unsupported(at, "FETCH is not supported yet"));
+    }
+    if !locks.is_empty() || for_clause.is_some() || settings.is_some() || format_clause.is_some() || !pipe_operators.is_empty() {
+        return Err(SqlError::unsupported(at, "FOR, SETTINGS, FORMAT and |> are not supported in a query"));
+    }
+    let Some(with) = with else { return Ok(()) };
+    if with.recursive {
+        return Err(SqlError::unsupported(with.with_token.0.span, "WITH RECURSIVE is not supported"));
+    }
+    match with.cte_tables.iter().find(|cte| cte.from.is_some() || cte.materialized.is_some()) {
+        Some(cte) => Err(SqlError::unsupported(cte.alias.name.span, "FROM and MATERIALIZED are not supported in WITH")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses the clauses of a SELECT that are not supported.
+pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
+    let Select {
+        select_token,
+        optimizer_hints,
+        distinct,
+        select_modifiers,
+        top,
+        top_before_distinct: _,
+        projection,
+        exclude,
+        into,
+        from,
+        lateral_views,
+        prewhere,
+        selection: _,
+        connect_by,
+        group_by,
+        cluster_by,
+        distribute_by,
+        sort_by,
+        having,
+        named_window,
+        qualify,
+        window_before_qualify: _,
+        value_table_mode,
+        flavor: _,
+    } = select;
+    let at = At::from(select_token.0.span);
+    let refuse = |at: At, what: &str| Err(SqlError::unsupported(at, what));
+    if matches!(distinct, Some(Distinct::Distinct | Distinct::On(_))) {
+        return refuse(at, "SELECT DISTINCT is not supported yet");
+    }
+    if top.is_some() || exclude.is_some() || into.is_some() || value_table_mode.is_some() || select_modifiers.is_some() {
+        return refuse(at, "TOP, EXCLUDE, INTO, AS STRUCT and other modifiers of SELECT are not supported");
+    }
+    if !optimizer_hints.is_empty() {
+        return refuse(at, "hints (/*+ ... */) are not supported");
+    }
+    if let Some(qualify) = qualify {
+        return refuse(qualify.span().into(), "QUALIFY is not supported yet");
+    }
+    if let Some(window) = named_window.first() {
+        return refuse(At::from(window.0.span), "WINDOW (and OVER) is not supported yet");
+    }
+    if !lateral_views.is_empty() || prewhere.is_some() || !connect_by.is_empty() {
+        return refuse(at, "LATERAL VIEW, PREWHERE and CONNECT BY are not supported");
+    }
+    if !cluster_by.is_empty() || !distribute_by.is_empty() || !sort_by.is_empty() {
+        return refuse(at, "CLUSTER BY, DISTRIBUTE BY and SORT BY are not supported");
+    }
+    let grouped = match group_by {
+        GroupByExpr::All(_) => return refuse(at, "GROUP BY ALL is not supported; name the columns"),
+        GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => {
+            return refuse(at, "WITH ROLLUP, WITH CUBE, WITH TOTALS and GROUPING SETS are not supported yet");
+        }
+        GroupByExpr::Expressions(exprs, _) => !exprs.is_empty(),
+    };
+    if let Some(having) = having
+        && !grouped
+    {
+        return refuse(having.span().into(), "HAVING needs a GROUP BY; use WHERE for conditions on single rows");
+    }
+    check_items(projection, at)?;
+    match from.as_slice() {
+        [] => refuse(at, "a SELECT without FROM is not supported; a query reads from a table"),
+        [one] => match one.joins.first() {
+            Some(join) => refuse(At::from(join.relation.span()).or(at), "JOIN is not supported yet"),
+            None => check_factor(&one.relation, at),
+        },
+        [_, second, ..] => refuse(At::from(second.relation.span()).or(at), "several tables in FROM (a join) are not supported yet"),
+    }
+}
+
+fn check_items(items: &[SelectItem], at: At) -> Result<(), SqlError> {
+    if items.is_empty() {
+        return Err(SqlError::unsupported(at, "a SELECT needs columns"));
+    }
+    for item in items {
+        let options = match item {
+            SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) => options,
+            SelectItem::ExprWithAliases { expr, .. } => {
+                return Err(SqlError::unsupported(expr.span(), "several aliases for one expression are not supported"));
+            }
+            SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. } => continue,
+        };
+        let WildcardAdditionalOptions { wildcard_token, opt_ilike, opt_exclude, opt_except, opt_replace, opt_rename, opt_alias } = options;
+        let modified = opt_ilike.is_some() || opt_exclude.is_some() || opt_except.is_some() || opt_replace.is_some();
+        if modified || opt_rename.is_some() || opt_alias.is_some() {
+            let message = "modifiers of * (EXCLUDE, EXCEPT, REPLACE, RENAME, ILIKE) are not supported; name the columns";
+            return Err(SqlError::unsupported(At::from(wildcard_token.0.span).or(at), message));
+        }
+    }
+    Ok(())
+}
+
+fn check_factor(factor: &TableFactor, fallback: At) -> Result<(), SqlError> {
+    let at = At::from(factor.span()).or(fallback);
+    let refuse = |what: &str| Err(SqlError::unsupported(at, what));
+    match factor {
+        TableFactor::Table { name: _, alias: _, args: _, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints } => {
+            if version.is_some() {
+                return refuse("FOR SYSTEM_TIME AS OF is not supported yet");
+            }
+            if sample.is_some() {
+                return refuse("TABLESAMPLE is not supported");
+            }
+            if !with_hints.is_empty() || !index_hints.is_empty() || *with_ordinality || !partitions.is_empty() || json_path.is_some() {
+                return refuse("hints, partitions and WITH ORDINALITY are not supported after a table's name");
+            }
+            Ok(())
+        }
+        TableFactor::Derived { lateral, subquery: _, alias: _, sample } => {
+            if *lateral {
+                return refuse("LATERAL is not supported yet");
+            }
+            if sample.is_some() { refuse("TABLESAMPLE is not supported") } else { Ok(()) }
+        }
+        TableFactor::TableFunction { .. } => Ok(()),
+        TableFactor::Function { lateral: true, .. } => refuse("LATERAL TABLE is not supported yet"),
+        TableFactor::Function { .. } => refuse("table functions are not supported yet"),
+        TableFactor::UNNEST { .. } => refuse("UNNEST is not supported yet"),
+        TableFactor::NestedJoin { .. } => refuse("JOIN is not supported yet"),
+        TableFactor::MatchRecognize { .. } => refuse("MATCH_RECOGNIZE is not supported yet"),
+        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => refuse("PIVOT and UNPIVOT are not supported"),
+        TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => {
+            refuse("JSON_TABLE and XMLTABLE are not supported")
+        }
+        TableFactor::SemanticView { .. } => refuse("SEMANTIC_VIEW is not supported"),
+    }
+}

@@ -1,0 +1,103 @@
+//! What `SET` may set. Called by the planner for every `SET`, and by the documentation. Gives no setting a
+//! meaning: the server and the engine do; here unknown keys and values of the wrong form are refused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use mainstem_connectors::TableSpec;
+
+use crate::suggest::nearest;
+
+/// A key of `SET`.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The key.
+    pub key: &'static str,
+    /// What its value looks like.
+    pub kind: SettingKind,
+    /// What it does, with unit and default.
+    pub help: &'static str,
+}
+
+/// The form of a setting's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettingKind {
+    /// Any text.
+    Text,
+    /// A whole number in this range.
+    Number(u64, u64),
+    /// A duration such as `10 s`.
+    Duration,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// Every key that is known.
+pub const SETTINGS: &[Setting] = &[
+    Setting { key: "execution.checkpointing.dir", kind: SettingKind::Text, help: "Where checkpoints are stored: a directory or the URL of an object store." },
+    Setting { key: "execution.checkpointing.interval", kind: SettingKind::Duration, help: "Time between checkpoints." },
+    Setting { key: "execution.runtime-mode", kind: SettingKind::Word(&["streaming"]), help: "Only streaming is there." },
+    Setting { key: "late-rows.table", kind: SettingKind::Text, help: "The table that rows are written to which come too late for their window; without it they are counted and dropped." },
+    Setting { key: "parallelism.default", kind: SettingKind::Number(1, 32_768), help: "Subtasks of each operator." },
+    Setting { key: "pipeline.max-parallelism", kind: SettingKind::Number(1, 32_768), help: "Key groups of the job, fixed for its life; the parallelism can never be above it. Default 256." },
+    Setting { key: "pipeline.name", kind: SettingKind::Text, help: "The job's name. Default: the file's name." },
+    Setting { key: "state.checkpoints.num-retained", kind: SettingKind::Number(1, 1_000), help: "How many completed checkpoints are kept." },
+    Setting { key: "table.exec.source.idle-timeout", kind: SettingKind::Duration, help: "A split that shows nothing for so long no longer holds back event time; 0 is never. A table's 'scan.watermark.idle-timeout' goes before it." },
+    Setting { key: "table.local-time-zone", kind: SettingKind::Word(&["UTC"]), help: "Only UTC is there." },
+];
+
+/// Says what is wrong with a key or its value.
+pub(crate) fn check(key: &str, value: &str) -> Result<(), String> {
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+        let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+        let advice = match nearest(key, keys.iter().copied()) {
+            Some(known) => format!("did you mean '{known}'?"),
+            None => format!("known are {}", keys.join(", ")),
+        };
+        return Err(format!("the setting '{key}' is unknown; {advice}"));
+    };
+    let wrong = |expected: String| Err(format!("the setting '{key}' has the value '{value}': expected {expected}"));
+    match setting.kind {
+        SettingKind::Text if value.trim().is_empty() => wrong("a text that is not empty".to_owned()),
+        SettingKind::Text => Ok(()),
+        SettingKind::Number(least, most) => match value.trim().parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(()),
+            _ => wrong(format!("a whole number from {least} to {most}")),
+        },
+        SettingKind::Duration => match duration_ms(value) {
+            Some(_) => Ok(()),
+            None => wrong("a duration such as '10 s' or '500 ms'".to_owned()),
+        },
+        SettingKind::Word(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => Ok(()),
+        SettingKind::Word(words) => wrong(words.join(" or ")),
+    }
+}
+
+/// A duration in Flink's notation, in milliseconds.
+pub(crate) fn duration_ms(text: &str) -> Option<u64> {
+    // The connectors own the notation; their typed reading of options is the way to it.
+    let options = BTreeMap::from([("duration".to_owned(), text.to_owned())]);
+    let table = TableSpec { name: String::new(), schema: Arc::new(Schema::empty()), primary_key: vec![], partition_keys: vec![], options };
+    let duration = table.options().duration("duration").ok()??;
+    u64::try_from(duration.as_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_refused() {
+        assert_eq!(check("parallelism.default", "4"), Ok(()));
+        assert_eq!(check("paralelism.default", "4"), Err("the setting 'paralelism.default' is unknown; did you mean 'parallelism.default'?".to_owned()));
+        assert!(check("xyz", "4").unwrap_err().contains("known are execution.checkpointing.dir"));
+        assert_eq!(
+            check("parallelism.default", "0"),
+            Err("the setting 'parallelism.default' has the value '0': expected a whole number from 1 to 32768".to_owned())
+        );
+        assert!(check("execution.checkpointing.interval", "soon").is_err());
+        assert_eq!(check("execution.checkpointing.interval", "10s"), Ok(()));
+        assert!(check("table.local-time-zone", "Europe/Berlin").unwrap_err().ends_with("expected UTC"));
+    }
+}

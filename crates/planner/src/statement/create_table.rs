@@ -1,0 +1,234 @@
+//! `CREATE TABLE` in Flink's form, which the parser's own does not cover: computed columns, `WATERMARK FOR`,
+//! `ROW<...>`. Called by the statement layer. Resolves no names.
+
+use arrow::datatypes::DataType;
+use datafusion_sql::sqlparser::ast::{Expr, Ident};
+use datafusion_sql::sqlparser::keywords::Keyword;
+use datafusion_sql::sqlparser::parser::Parser;
+use datafusion_sql::sqlparser::tokenizer::Token;
+
+use super::{next_is, parse_name, parse_name_list};
+use crate::error::{At, ErrorCode, SqlError};
+use crate::types;
+
+#[derive(Clone, Debug)]
+pub(crate) struct CreateTable {
+    pub(crate) name: Ident,
+    pub(crate) if_not_exists: bool,
+    pub(crate) columns: Vec<ColumnDefinition>,
+    pub(crate) watermark: Option<WatermarkDefinition>,
+    pub(crate) primary_key: Vec<Ident>,
+    pub(crate) partition_keys: Vec<Ident>,
+    pub(crate) options: Vec<TableOption>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ColumnDefinition {
+    pub(crate) name: Ident,
+    pub(crate) kind: ColumnKind,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum ColumnKind {
+    /// The connector delivers it.
+    Physical { data_type: DataType, nullable: bool },
+    /// `name AS expr`.
+    Computed(Expr),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct WatermarkDefinition {
+    pub(crate) at: At,
+    pub(crate) column: Ident,
+    pub(crate) expr: Expr,
+}
+
+/// An option of the `WITH` clause.
+#[derive(Clone, Debug)]
+pub(crate) struct TableOption {
+    pub(crate) at: At,
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// After the word `TABLE`, to the end of the statement.
+pub(super) fn parse(parser: &mut Parser) -> Result<CreateTable, SqlError> {
+    let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+    let name = parse_name(parser)?;
+    let mut table = CreateTable {
+        name,
+        if_not_exists,
+        columns: Vec::new(),
+        watermark: None,
+        primary_key: Vec::new(),
+        partition_keys: Vec::new(),
+        options: Vec::new(),
+    };
+    refuse_like_and_as(parser)?;
+    parser.expect_token(&Token::LParen)?;
+    loop {
+        parse_item(parser, &mut table)?;
+        let next = parser.next_token();
+        match next.token {
+            Token::Comma => {}
+            Token::RParen => break,
+            other => return Err(SqlError::new(ErrorCode::Syntax, next.span, format!("expected ',' or ')' after a column, found '{other}'"))),
+        }
+    }
+    parse_clauses(parser, &mut table)?;
+    Ok(table)
+}
+
+fn refuse_like_and_as(parser: &Parser) -> Result<(), SqlError> {
+    let next = parser.peek_token();
+    if next_is(parser, "LIKE") {
+        return Err(SqlError::unsupported(next.span, "CREATE TABLE ... LIKE is not supported; write the columns out"));
+    }
+    if next_is(parser, "AS") {
+        return Err(SqlError::unsupported(next.span, "CREATE TABLE ... AS SELECT is not supported; declare the table and use INSERT INTO"));
+    }
+    Ok(())
+}
+
+fn parse_clauses(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlError> {
+    if parser.parse_keyword(Keyword::COMMENT) {
+        parser.parse_literal_string()?;
+    }
+    if next_is(parser, "DISTRIBUTED") {
+        return Err(SqlError::unsupported(parser.peek_token().span, "DISTRIBUTED BY is not supported"));
+    }
+    if parser.parse_keywords(&[Keyword::PARTITIONED, Keyword::BY]) {
+        table.partition_keys = parse_name_list(parser)?;
+    }
+    if parser.parse_keyword(Keyword::WITH) {
+        table.options = parse_options(parser)?;
+    }
+    refuse_like_and_as(parser)
+}
+
+fn parse_item(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlError> {
+    let at = At::from(parser.peek_token_ref().span);
+    if let [Token::Word(first), Token::Word(second)] = parser.peek_tokens::<2>()
+        && first.quote_style.is_none()
+    {
+        match (first.value.to_ascii_uppercase().as_str(), second.keyword) {
+            ("WATERMARK", Keyword::FOR) => return parse_watermark(parser, table, at),
+            ("PRIMARY", Keyword::KEY) => return parse_primary_key(parser, table, at),
+            ("CONSTRAINT", _) => {
+                parser.advance_token();
+                parser.parse_identifier()?;
+                return parse_primary_key(parser, table, at);
+            }
+            ("LIKE", _) => return refuse_like_and_as(parser),
+            _ => {}
+        }
+    }
+    if next_is(parser, "UNIQUE") && parser.peek_nth_token(1).token == Token::LParen {
+        return Err(SqlError::unsupported(at, "UNIQUE is not supported; PRIMARY KEY (...) NOT ENFORCED is"));
+    }
+    parse_column(parser, table)
+}
+
+fn parse_watermark(parser: &mut Parser, table: &mut CreateTable, at: At) -> Result<(), SqlError> {
+    parser.advance_token();
+    parser.advance_token();
+    let column = parser.parse_identifier()?;
+    if parser.peek_token_ref().token == Token::Period {
+        let message = "WATERMARK FOR takes a column, not a nested field; declare a computed column for the field first";
+        return Err(SqlError::unsupported(column.span, message));
+    }
+    parser.expect_keyword(Keyword::AS)?;
+    let expr = parser.parse_expr()?;
+    if table.watermark.is_some() {
+        return Err(SqlError::new(ErrorCode::Window, at, "a table has at most one WATERMARK"));
+    }
+    table.watermark = Some(WatermarkDefinition { at, column, expr });
+    Ok(())
+}
+
+fn parse_primary_key(parser: &mut Parser, table: &mut CreateTable, at: At) -> Result<(), SqlError> {
+    parser.expect_keyword(Keyword::PRIMARY)?;
+    parser.expect_keyword(Keyword::KEY)?;
+    let columns = parse_name_list(parser)?;
+    set_primary_key(parser, table, columns, at)
+}
+
+fn set_primary_key(parser: &mut Parser, table: &mut CreateTable, columns: Vec<Ident>, at: At) -> Result<(), SqlError> {
+    if !parser.parse_keywords(&[Keyword::NOT, Keyword::ENFORCED]) {
+        return Err(SqlError::unsupported(at, "a PRIMARY KEY is not checked against the data; write PRIMARY KEY (...) NOT ENFORCED"));
+    }
+    if !table.primary_key.is_empty() {
+        return Err(SqlError::new(ErrorCode::Name, at, "a table has at most one PRIMARY KEY"));
+    }
+    table.primary_key = columns;
+    Ok(())
+}
+
+fn parse_column(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlError> {
+    let name = parser.parse_identifier()?;
+    if parser.parse_keyword(Keyword::AS) {
+        let expr = parser.parse_expr()?;
+        if parser.parse_keyword(Keyword::COMMENT) {
+            parser.parse_literal_string()?;
+        }
+        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(expr) });
+        return Ok(());
+    }
+    let (data_type, mut nullable) = types::parse(parser)?;
+    let mut is_key = false;
+    loop {
+        let next = parser.peek_token();
+        if next_is(parser, "METADATA") {
+            return Err(SqlError::unsupported(next.span, format!("METADATA columns are not supported yet (column '{}')", name.value)));
+        } else if parser.parse_keyword(Keyword::COMMENT) {
+            parser.parse_literal_string()?;
+        } else if parser.parse_keywords(&[Keyword::PRIMARY, Keyword::KEY]) {
+            set_primary_key(parser, table, vec![name.clone()], next.span.into())?;
+            is_key = true;
+        } else if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
+            nullable = false;
+        } else if parser.parse_keyword(Keyword::NULL) {
+            nullable = true;
+        } else if let Token::Word(word) = &next.token {
+            let message = format!("'{}' is not supported in the declaration of column '{}'", word.value, name.value);
+            return Err(SqlError::unsupported(next.span, message));
+        } else {
+            break;
+        }
+    }
+    let kind = ColumnKind::Physical { data_type, nullable: nullable && !is_key };
+    table.columns.push(ColumnDefinition { name, kind });
+    Ok(())
+}
+
+fn parse_options(parser: &mut Parser) -> Result<Vec<TableOption>, SqlError> {
+    parser.expect_token(&Token::LParen)?;
+    let mut options = Vec::<TableOption>::new();
+    if parser.consume_token(&Token::RParen) {
+        return Ok(options);
+    }
+    loop {
+        let at = At::from(parser.peek_token_ref().span);
+        let key = parse_quoted(parser, "an option's name")?;
+        parser.expect_token(&Token::Eq)?;
+        let value = parse_quoted(parser, "an option's value")?;
+        if options.iter().any(|option| option.key == key) {
+            return Err(SqlError::new(ErrorCode::Option, at, format!("the option '{key}' is given twice")));
+        }
+        options.push(TableOption { at, key, value });
+        let next = parser.next_token();
+        match next.token {
+            Token::Comma => {}
+            Token::RParen => return Ok(options),
+            other => return Err(SqlError::new(ErrorCode::Syntax, next.span, format!("expected ',' or ')' after an option, found '{other}'"))),
+        }
+    }
+}
+
+fn parse_quoted(parser: &mut Parser, what: &str) -> Result<String, SqlError> {
+    let next = parser.next_token();
+    match next.token {
+        Token::SingleQuotedString(text) => Ok(text),
+        other => Err(SqlError::new(ErrorCode::Syntax, next.span, format!("expected {what} in single quotes, found '{other}'"))),
+    }
+}

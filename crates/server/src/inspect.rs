@@ -1,0 +1,25 @@
+//! `mainstem explain` and `mainstem check`: planning without running.
+
+use std::process::ExitCode;
+
+use crate::cli::InspectArgs;
+use crate::job::{load_sql, parallelism};
+
+/// Prints the plan of a SQL file.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub(crate) fn explain(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let (_, plan) = load_sql(&args.file)?;
+    let parallelism = parallelism(args.parallelism, &plan)?;
+    println!("{}", mainstem_planner::explain(&plan, parallelism));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Plans a SQL file and says what it would do.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub(crate) fn check(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let (_, plan) = load_sql(&args.file)?;
+    parallelism(args.parallelism, &plan)?;
+    let operators = plan.graph.nodes.len();
+    println!("{}: ok, {operators} operators, {} sinks", args.file.display(), plan.sinks.len());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,142 @@
+//! From a SQL file to everything that an attempt of its job needs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use mainstem_connectors::EnumeratorContext;
+use mainstem_coordinator::{SourceSpec, TaskSpec};
+use mainstem_core::graph::StreamGraph;
+use mainstem_core::ids::{JobId, OperatorId};
+use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
+use mainstem_engine::JobMetrics;
+use mainstem_plan::operator::{JobGraph, Operator, OperatorKind};
+use mainstem_planner::JobPlan;
+
+/// Time between checkpoints unless the user says otherwise.
+const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// A SQL file may be so large.
+const SQL_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads and plans a SQL file. An error in the SQL points to its place in the file.
+pub(crate) fn load_sql(path: &Path) -> anyhow::Result<(String, JobPlan)> {
+    let describe = || format!("cannot read the SQL file '{}'", path.display());
+    let size = std::fs::metadata(path).with_context(describe)?.len();
+    if size > SQL_BYTES_MAX {
+        bail!("the SQL file '{}' has {size} bytes; at most {SQL_BYTES_MAX} are accepted", path.display());
+    }
+    let sql = std::fs::read_to_string(path).with_context(describe)?;
+    match mainstem_planner::plan(&sql) {
+        Ok(plan) => Ok((sql, plan)),
+        Err(error) => bail!("{}:{}", path.display(), error.render(&sql)),
+    }
+}
+
+/// Subtasks of each operator: the flag, else the setting, else the number of cores.
+pub(crate) fn parallelism(flag: Option<u32>, plan: &JobPlan) -> anyhow::Result<u32> {
+    let setting = match plan.settings.get("parallelism.default") {
+        Some(text) => Some(text.parse::<u32>().with_context(|| format!("SET 'parallelism.default' = '{text}'"))?),
+        None => None,
+    };
+    let cores = || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let parallelism = flag.or(setting).unwrap_or_else(cores);
+    let groups = u32::from(key_groups(plan)?);
+    if parallelism == 0 || parallelism > groups {
+        bail!(
+            "parallelism {parallelism} is not between 1 and the job's {groups} key groups (SET 'pipeline.max-parallelism')"
+        );
+    }
+    Ok(parallelism)
+}
+
+/// Key groups of the job; fixed for its life.
+pub(crate) fn key_groups(plan: &JobPlan) -> anyhow::Result<u16> {
+    match plan.settings.get("pipeline.max-parallelism") {
+        Some(text) => {
+            let groups = text.parse::<u16>().ok().filter(|n| (1..=32768).contains(n));
+            groups.with_context(|| format!("SET 'pipeline.max-parallelism' = '{text}': expected 1 to 32768"))
+        }
+        None => Ok(KEY_GROUPS_DEFAULT),
+    }
+}
+
+/// Time between checkpoints: the flag, else the setting, else the default.
+pub(crate) fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> anyhow::Result<Duration> {
+    let key = "execution.checkpointing.interval";
+    let setting = match plan.settings.get(key) {
+        Some(text) => {
+            let parsed = mainstem_connectors::parse_duration(text).filter(|d| !d.is_zero());
+            Some(parsed.with_context(|| format!("SET '{key}' = '{text}': expected a duration such as '1 s'"))?)
+        }
+        None => None,
+    };
+    Ok(flag.or(setting).unwrap_or(CHECKPOINT_INTERVAL_DEFAULT))
+}
+
+/// The job's name: the flag, else the setting, else the name of the file.
+pub(crate) fn job_id(flag: Option<&JobId>, plan: &JobPlan, path: &Path) -> anyhow::Result<JobId> {
+    if let Some(id) = flag {
+        return Ok(id.clone());
+    }
+    if let Some(name) = plan.settings.get("pipeline.name") {
+        return JobId::new(name.clone()).map_err(|e| anyhow::anyhow!("SET 'pipeline.name': {e}"));
+    }
+    let stem = path.file_stem().map(|s| s.to_string_lossy()).unwrap_or_default();
+    let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
+    let name: String = stem.chars().map(legal).take(JobId::LENGTH_MAX).collect();
+    JobId::new(name)
+        .map_err(|e| anyhow::anyhow!("no job id can be made of '{}': {e}; give one by --job-id", path.display()))
+}
+
+/// The tasks of a job as the coordinator sees them.
+pub(crate) fn tasks(graph: &JobGraph, parallelism: u32) -> Vec<TaskSpec> {
+    let task = |chain: mainstem_core::graph::Chain| {
+        let head = chain.head();
+        let source = matches!(graph.node(head).op.kind, OperatorKind::Source(_)).then_some(head);
+        TaskSpec { head, parallelism: graph.parallelism(head, parallelism), operators: chain.operators, source }
+    };
+    graph.chains().into_iter().map(task).collect()
+}
+
+/// The enumerators of a job's sources.
+pub(crate) fn sources(graph: &JobGraph, parallelism: u32) -> anyhow::Result<BTreeMap<OperatorId, SourceSpec>> {
+    let mut sources = BTreeMap::new();
+    for node in &graph.nodes {
+        if let OperatorKind::Source(spec) = &node.op.kind {
+            let source = mainstem_connectors::source(&spec.table)?;
+            let context = EnumeratorContext { parallelism: graph.parallelism(node.id, parallelism) };
+            let spec =
+                SourceSpec { enumerator: source.enumerator(context), monitor_interval: source.monitor_interval() };
+            sources.insert(node.id, spec);
+        }
+    }
+    Ok(sources)
+}
+
+/// The committers of a job's sinks.
+pub(crate) fn committers(
+    graph: &JobGraph,
+    job: &JobId,
+) -> anyhow::Result<BTreeMap<OperatorId, Box<dyn mainstem_connectors::Committer>>> {
+    let mut committers = BTreeMap::new();
+    for node in &graph.nodes {
+        if let OperatorKind::Sink(spec) = &node.op.kind {
+            let sink = mainstem_connectors::sink(&spec.table)?;
+            if let Some(committer) = sink.committer(job, node.id) {
+                committers.insert(node.id, committer);
+            }
+        }
+    }
+    Ok(committers)
+}
+
+/// Counters for all operators of a job.
+pub(crate) fn metrics(graph: &JobGraph, parallelism: u32) -> JobMetrics {
+    JobMetrics::new(graph.nodes.iter().map(|n| (n.id, graph.parallelism(n.id, parallelism))))
+}
+
+/// Ids of the operators of some kind.
+pub(crate) fn operators_of(graph: &StreamGraph<Operator>, kind: impl Fn(&OperatorKind) -> bool) -> Vec<OperatorId> {
+    graph.nodes.iter().filter(|n| kind(&n.op.kind)).map(|n| n.id).collect()
+}

@@ -1,0 +1,231 @@
+//! `mainstem run`: one coordinator and one worker in this process, for one job.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use mainstem_coordinator::{CheckpointOptions, Control, JobCoordinator, JobOutcome, JobSpec, JobStore, StoredJob};
+use mainstem_core::ids::JobId;
+use mainstem_engine::JobMetrics;
+use mainstem_plan::operator::{JobGraph, OperatorKind};
+use mainstem_planner::JobPlan;
+use mainstem_rt::{Clock, SystemClock};
+use serde_json::json;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::cli::RunArgs;
+use crate::deployer::LocalDeployer;
+use crate::job;
+use crate::status::{StatusReporter, Totals, totals};
+
+/// Runs the job of a SQL file until it has finished, failed or been stopped.
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let (sql, plan) = job::load_sql(&args.file)?;
+    let id = job::job_id(args.job_id.as_ref(), &plan, &args.file)?;
+    let runtimes = Runtimes::start()?;
+    let outcome = runtimes.control.block_on(run_job(args, &sql, &plan, &id, &runtimes));
+    // Blocking reads that nobody waits for any more must not hold up the exit.
+    runtimes.control.shutdown_background();
+    runtimes.data.shutdown_background();
+    outcome
+}
+
+/// Subtasks have threads of their own: a busy operator must not keep the coordinator from its timers.
+struct Runtimes {
+    control: Runtime,
+    data: Runtime,
+}
+
+impl Runtimes {
+    fn start() -> anyhow::Result<Runtimes> {
+        let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
+        let data = Builder::new_multi_thread().thread_name("data").enable_all().build();
+        Ok(Runtimes { control: control.context("cannot start threads")?, data: data.context("cannot start threads")? })
+    }
+}
+
+async fn run_job(
+    args: &RunArgs,
+    sql: &str,
+    plan: &JobPlan,
+    id: &JobId,
+    runtimes: &Runtimes,
+) -> anyhow::Result<ExitCode> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let parallelism = job::parallelism(args.parallelism, plan)?;
+    let working_dir = std::env::current_dir().context("cannot find the current directory")?;
+    let mut store = JobStore::open(&args.state_dir, id, clock.clone()).await?;
+    if args.fresh {
+        store.reset().await?;
+    }
+    let graph_json = serde_json::to_string(&plan.graph).context("bug: the plan cannot be written")?;
+    let stored = store.load().await?;
+    let graph = Arc::new(graph_to_run(plan, &graph_json, stored.as_ref(), sql, id, &args.file)?);
+    let key_groups = stored.as_ref().map_or(job::key_groups(plan), |s| Ok(s.key_groups))?;
+    let metrics = Arc::new(job::metrics(&graph, parallelism));
+
+    let spec = JobSpec {
+        job: id.clone(),
+        graph_json: stored.map_or(graph_json, |s| s.graph_json),
+        sql_hash: hash(sql),
+        key_groups,
+        parallelism,
+        tasks: job::tasks(&graph, parallelism),
+        sources: job::sources(&graph, parallelism)?,
+        committers: job::committers(&graph, id)?,
+        options: checkpoint_options(args, plan)?,
+    };
+    let deployer = LocalDeployer {
+        job: id.clone(),
+        graph: graph.clone(),
+        parallelism,
+        key_groups,
+        working_dir,
+        store: store.checkpoints(),
+        metrics: metrics.clone(),
+        data_runtime: runtimes.data.handle().clone(),
+        running: JoinSet::new(),
+    };
+    let (control_sender, control) = mpsc::channel(4);
+    let (status_sender, status) = watch::channel(mainstem_coordinator::JobStatus::default());
+    let reporter = reporter(&graph, metrics, clock.clone(), status, args.json);
+    let totals_of = totals_reader(&graph, reporter.metrics.clone());
+    let started = clock.now();
+    let signals = tokio::spawn(forward_signals(control_sender));
+    let reporting = tokio::spawn(reporter.run());
+    let outcome = JobCoordinator::new(spec, store, clock.clone()).run(deployer, control, status_sender).await;
+    signals.abort();
+    reporting.abort();
+    let _ = reporting.await;
+    let seconds = clock.now().since_ms(started) as f64 / 1000.0;
+    finish(args, id, outcome, totals_of(), seconds)
+}
+
+/// The stored plan where the job has one: a restore never plans again. Refused where the SQL means another job.
+fn graph_to_run(
+    plan: &JobPlan,
+    graph_json: &str,
+    stored: Option<&StoredJob>,
+    sql: &str,
+    id: &JobId,
+    file: &Path,
+) -> anyhow::Result<JobGraph> {
+    let Some(stored) = stored else { return Ok(plan.graph.clone()) };
+    if stored.sql_hash != hash(sql) && stored.graph_json != graph_json {
+        bail!(
+            "job '{id}' has state of another query than '{}' now holds; run it as a new job (--job-id NAME) or give up the state (--fresh)",
+            file.display()
+        );
+    }
+    serde_json::from_str(&stored.graph_json)
+        .with_context(|| format!("the stored plan of job '{id}' cannot be read by this version"))
+}
+
+fn hash(sql: &str) -> String {
+    // FNV-1a (Fowler, Noll, Vo) over 128 bits: tells texts apart, and is the same in every version.
+    let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
+    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    format!("{:032x}", sql.bytes().fold(basis, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(prime)))
+}
+
+fn checkpoint_options(args: &RunArgs, plan: &JobPlan) -> anyhow::Result<CheckpointOptions> {
+    let interval = job::checkpoint_interval(args.checkpoint_interval, plan)?;
+    let mut options = CheckpointOptions::default();
+    options.interval_ms = i64::try_from(interval.as_millis()).context("the checkpoint interval is too long")?;
+    if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
+        let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
+        options.retained = retained
+            .with_context(|| format!("SET 'state.checkpoints.num-retained' = '{text}': expected a positive number"))?;
+    }
+    Ok(options)
+}
+
+fn reporter(
+    graph: &JobGraph,
+    metrics: Arc<JobMetrics>,
+    clock: Arc<dyn Clock>,
+    status: watch::Receiver<mainstem_coordinator::JobStatus>,
+    json: bool,
+) -> StatusReporter {
+    StatusReporter {
+        clock,
+        metrics,
+        sources: job::operators_of(graph, |k| matches!(k, OperatorKind::Source(_))),
+        sinks: job::operators_of(graph, |k| matches!(k, OperatorKind::Sink(_))),
+        windows: job::operators_of(graph, |k| {
+            matches!(k, OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_))
+        }),
+        status,
+        json,
+    }
+}
+
+fn totals_reader(graph: &JobGraph, metrics: Arc<JobMetrics>) -> impl Fn() -> Totals {
+    let sources = job::operators_of(graph, |k| matches!(k, OperatorKind::Source(_)));
+    let sinks = job::operators_of(graph, |k| matches!(k, OperatorKind::Sink(_)));
+    let windows =
+        job::operators_of(graph, |k| matches!(k, OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_)));
+    move || totals(&metrics, &sources, &sinks, &windows)
+}
+
+/// The first signal asks for a last checkpoint, the second ends the process at once.
+async fn forward_signals(control: mpsc::Sender<Control>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::warn!("cannot listen for signals; Ctrl-C will stop without a last checkpoint");
+        return;
+    };
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if asked {
+            std::process::exit(130);
+        }
+        asked = true;
+        if control.send(Control::Stop).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command's own output")]
+fn finish(args: &RunArgs, id: &JobId, outcome: JobOutcome, totals: Totals, seconds: f64) -> anyhow::Result<ExitCode> {
+    let (word, failure) = match &outcome {
+        JobOutcome::Finished => ("finished", None),
+        JobOutcome::AlreadyFinished => ("already finished", None),
+        JobOutcome::Stopped => ("stopped", None),
+        JobOutcome::Failed(failure) => ("failed", Some(failure.message.clone())),
+    };
+    if args.json {
+        let line = json!({
+            "event": "outcome", "job": id.as_str(), "outcome": word, "error": failure,
+            "rows_in": totals.rows_in, "rows_out": totals.rows_out, "late_rows": totals.late,
+            "dropped_records": totals.dropped, "bytes_in": totals.bytes_in, "seconds": seconds,
+        });
+        eprintln!("{line}");
+    } else if let JobOutcome::AlreadyFinished = outcome {
+        eprintln!("job '{id}' has finished before; nothing to do (run it again from the beginning with --fresh)");
+    } else if failure.is_none() {
+        let lost = if totals.late + totals.dropped > 0 {
+            format!(", {} late, {} dropped", totals.late, totals.dropped)
+        } else {
+            String::new()
+        };
+        eprintln!("job '{id}' {word}: {} rows in, {} rows out{lost}, {seconds:.1} s", totals.rows_in, totals.rows_out);
+        if let JobOutcome::Stopped = outcome {
+            eprintln!("run the same command to go on");
+        }
+    }
+    match failure {
+        Some(_) if args.json => Ok(ExitCode::FAILURE),
+        Some(message) => bail!("job '{id}' failed: {message}"),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}

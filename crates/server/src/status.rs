@@ -1,0 +1,196 @@
+//! What a running job shows of itself: a live line on a terminal, or JSON objects for machines.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use mainstem_coordinator::JobStatus;
+use mainstem_core::ids::OperatorId;
+use mainstem_core::time::Timestamp;
+use mainstem_engine::JobMetrics;
+use mainstem_rt::Clock;
+use serde_json::json;
+use tokio::sync::watch;
+
+/// Time between two refreshes of the line.
+const LINE_INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two JSON objects.
+const JSON_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What to show, and from where.
+pub(crate) struct StatusReporter {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<JobMetrics>,
+    pub(crate) sources: Vec<OperatorId>,
+    pub(crate) sinks: Vec<OperatorId>,
+    pub(crate) windows: Vec<OperatorId>,
+    pub(crate) status: watch::Receiver<JobStatus>,
+    pub(crate) json: bool,
+}
+
+/// The counters of a job at a moment.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Totals {
+    pub(crate) rows_in: u64,
+    pub(crate) rows_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) late: u64,
+    pub(crate) dropped: u64,
+}
+
+impl StatusReporter {
+    /// Reports until cancelled.
+    pub(crate) async fn run(self) {
+        if self.json { self.run_json().await } else { self.run_line().await }
+    }
+
+    async fn run_line(self) {
+        let bar = ProgressBar::new_spinner();
+        let style = ProgressStyle::with_template("{spinner} {msg}").expect("a constant template");
+        bar.set_style(style);
+        let mut rate = Rate::new(self.clock.clone());
+        loop {
+            tokio::time::sleep(LINE_INTERVAL).await;
+            let totals = self.totals();
+            let (rows_in, rows_out) = rate.per_second(totals);
+            let status = self.status.borrow().clone();
+            let mut line = format!(
+                "in {}/s  out {}/s  total {} / {}  watermark {}  epoch {}",
+                human(rows_in),
+                human(rows_out),
+                human(totals.rows_in as f64),
+                human(totals.rows_out as f64),
+                watermark_text(self.watermark()),
+                status.last_committed.map_or_else(|| "-".to_owned(), |e| e.to_string()),
+            );
+            if let Some(at) = status.last_checkpoint_at {
+                line += &format!("  checkpoint {:.1} s ago", self.clock.now().since_ms(at) as f64 / 1000.0);
+            }
+            if totals.late + totals.dropped > 0 {
+                line += &format!("  late {} dropped {}", totals.late, totals.dropped);
+            }
+            if status.restarts > 0 {
+                line += &format!("  restarts {}", status.restarts);
+            }
+            bar.set_message(line);
+            bar.tick();
+        }
+    }
+
+    #[expect(clippy::print_stderr, reason = "the output that --json asks for")]
+    async fn run_json(self) {
+        let mut rate = Rate::new(self.clock.clone());
+        loop {
+            tokio::time::sleep(JSON_INTERVAL).await;
+            let totals = self.totals();
+            let (rows_in, rows_out) = rate.per_second(totals);
+            let status = self.status.borrow().clone();
+            let watermark = self.watermark();
+            let watermark = (watermark > Timestamp::MIN && watermark < Timestamp::MAX).then_some(watermark.0);
+            let line = json!({
+                "event": "progress",
+                "rows_in_per_second": rows_in.round(),
+                "rows_out_per_second": rows_out.round(),
+                "rows_in": totals.rows_in,
+                "rows_out": totals.rows_out,
+                "bytes_in": totals.bytes_in,
+                "late_rows": totals.late,
+                "dropped_records": totals.dropped,
+                "watermark_ms": watermark,
+                "last_committed_epoch": status.last_committed.map(|e| e.0),
+                "last_checkpoint_ms": status.last_checkpoint_duration_ms,
+                "restarts": status.restarts,
+            });
+            eprintln!("{line}");
+        }
+    }
+
+    /// The counters now.
+    pub(crate) fn totals(&self) -> Totals {
+        totals(&self.metrics, &self.sources, &self.sinks, &self.windows)
+    }
+
+    /// The least watermark over the sources.
+    fn watermark(&self) -> Timestamp {
+        let at = if self.windows.is_empty() { &self.sinks } else { &self.windows };
+        at.iter().map(|id| self.metrics.operator(*id).watermark()).min().unwrap_or(Timestamp::MIN)
+    }
+}
+
+/// Sums the counters of a job.
+pub(crate) fn totals(
+    metrics: &JobMetrics,
+    sources: &[OperatorId],
+    sinks: &[OperatorId],
+    windows: &[OperatorId],
+) -> Totals {
+    let mut totals = Totals::default();
+    for id in sources {
+        let operator = metrics.operator(*id);
+        totals.rows_in += operator.rows_in.load(Ordering::Relaxed);
+        totals.bytes_in += operator.bytes_read.load(Ordering::Relaxed);
+        totals.dropped += operator.dropped_records.load(Ordering::Relaxed);
+    }
+    for id in sinks {
+        totals.rows_out += metrics.operator(*id).rows_out.load(Ordering::Relaxed);
+    }
+    for id in windows {
+        totals.late += metrics.operator(*id).late_rows.load(Ordering::Relaxed);
+    }
+    totals
+}
+
+/// Rows a second since the last look.
+struct Rate {
+    clock: Arc<dyn Clock>,
+    at: Timestamp,
+    last: Totals,
+}
+
+impl Rate {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Rate { at: clock.now(), clock, last: Totals::default() }
+    }
+
+    fn per_second(&mut self, totals: Totals) -> (f64, f64) {
+        let now = self.clock.now();
+        let seconds = (now.since_ms(self.at) as f64 / 1000.0).max(0.001);
+        let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
+        let rates = (rate(totals.rows_in, self.last.rows_in), rate(totals.rows_out, self.last.rows_out));
+        self.at = now;
+        self.last = totals;
+        rates
+    }
+}
+
+fn human(number: f64) -> String {
+    match number {
+        n if n >= 1e9 => format!("{:.2} G", n / 1e9),
+        n if n >= 1e6 => format!("{:.2} M", n / 1e6),
+        n if n >= 1e4 => format!("{:.1} k", n / 1e3),
+        n => format!("{n:.0}"),
+    }
+}
+
+fn watermark_text(watermark: Timestamp) -> String {
+    match watermark {
+        Timestamp::MIN => "-".to_owned(),
+        Timestamp::MAX => "end".to_owned(),
+        Timestamp(ms) => chrono::DateTime::from_timestamp_millis(ms)
+            .map_or_else(|| ms.to_string(), |t| t.format("%Y-%m-%d %H:%M:%S%.3f").to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(human(12.0), "12");
+        assert_eq!(human(45_600.0), "45.6 k");
+        assert_eq!(human(2_345_678.0), "2.35 M");
+        assert_eq!(watermark_text(Timestamp(0)), "1970-01-01 00:00:00.000");
+    }
+}

@@ -1,0 +1,117 @@
+//! Exactly once: the process is killed with SIGKILL at random instants and at the edges of durability, started
+//! again by the same command, and the output must be what it is without any kill.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::support::Sandbox;
+
+const ROWS: i64 = 400_000;
+const FILES: i64 = 4;
+
+/// Every row is copied, and counted by key and window: a lost or doubled row shows in both outputs.
+const SQL: &str = "
+CREATE TABLE events (id BIGINT, k BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
+WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json');
+CREATE TABLE copies (id BIGINT, k BIGINT)
+WITH ('connector' = 'filesystem', 'path' = 'out/copies', 'format' = 'json');
+CREATE TABLE counts (k BIGINT, w TIMESTAMP(3), n BIGINT, s BIGINT)
+WITH ('connector' = 'filesystem', 'path' = 'out/counts', 'format' = 'json');
+INSERT INTO copies SELECT id, k FROM events;
+INSERT INTO counts SELECT k, window_start, COUNT(*), SUM(id)
+FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '10' SECOND))
+GROUP BY k, window_start, window_end;
+";
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new(SQL);
+    let mut files = vec![String::new(); FILES as usize];
+    for id in 0..ROWS {
+        let (seconds, ms) = (id / 2000, id % 2000 / 2);
+        let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let file = &mut files[(id % FILES) as usize];
+        writeln!(file, r#"{{"id":{id},"k":{},"ts":"2026-01-01 {h:02}:{m:02}:{s:02}.{ms:03}"}}"#, id % 97).unwrap();
+    }
+    for (n, file) in files.iter().enumerate() {
+        sandbox.write(&format!("in/part-{n}.json"), file);
+    }
+    sandbox
+}
+
+/// The output that every run must have in the end, computed here from the input's definition.
+fn check(sandbox: &Sandbox) {
+    let copies = sandbox.lines("out/copies");
+    let expected = (0..ROWS).map(|id| (format!(r#"{{"id":{id},"k":{}}}"#, id % 97), 1)).collect::<BTreeMap<_, _>>();
+    assert!(copies == expected, "{}", difference(&copies, &expected));
+
+    let mut windows = BTreeMap::<(i64, i64), (i64, i64)>::new();
+    for id in 0..ROWS {
+        let window = windows.entry((id % 97, id / 20_000)).or_default();
+        window.0 += 1;
+        window.1 += id;
+    }
+    let line = |((k, w), (n, s)): (&(i64, i64), &(i64, i64))| {
+        let seconds = w * 10;
+        let time = format!("2026-01-01 {:02}:{:02}:{:02}.000", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        (format!(r#"{{"k":{k},"w":"{time}","n":{n},"s":{s}}}"#), 1)
+    };
+    let counts = sandbox.lines("out/counts");
+    let expected = windows.iter().map(line).collect();
+    assert!(counts == expected, "{}", difference(&counts, &expected));
+}
+
+fn difference(found: &BTreeMap<String, usize>, expected: &BTreeMap<String, usize>) -> String {
+    let missing = expected.iter().filter(|(line, n)| found.get(*line) != Some(n));
+    let surplus = found.iter().filter(|(line, n)| expected.get(*line) != Some(n));
+    let some = |lines: Vec<_>| format!("{} lines, such as {:?}", lines.len(), lines.iter().take(3).collect::<Vec<_>>());
+    format!("missing or of other number: {}; unexpected: {}", some(missing.collect()), some(surplus.collect()))
+}
+
+#[test]
+fn fifty_kills_leave_no_trace() {
+    let mut random = SmallRng::seed_from_u64(0x6d61696e);
+    let mut kills = 0;
+    let mut jobs = 0;
+    // A job survives many kills; when it has finished all the same, the next one begins.
+    while kills < 40 {
+        let sandbox = sandbox();
+        jobs += 1;
+        let mut finished = false;
+        while !finished && kills < 40 {
+            let parallelism = random.random_range(1..=3).to_string();
+            let after = Duration::from_millis(random.random_range(20..900));
+            let arguments = ["run", "job.sql", "--checkpoint-interval", "50 ms", "--parallelism", &parallelism];
+            finished = !sandbox.run_and_kill(&arguments, after);
+            kills += usize::from(!finished);
+        }
+        sandbox.run_ok(&["run", "job.sql", "--checkpoint-interval", "50 ms"]);
+        check(&sandbox);
+    }
+    println!("{kills} kills at random instants over {jobs} jobs");
+}
+
+#[test]
+fn kills_at_the_edges_of_durability_leave_no_trace() {
+    let mut kills = BTreeMap::new();
+    // Twelve kills between "complete" and "published", and some at each other edge.
+    let edges = [("epoch-complete", 6), ("publishing", 6), ("published", 4), ("snapshots-durable", 3), ("manifest-durable", 3)];
+    let sandbox = sandbox();
+    let arguments = ["run", "job.sql", "--checkpoint-interval", "50 ms", "--parallelism", "2"];
+    for (edge, times) in edges {
+        for n in 0..times {
+            // Once early in the attempt, once a little later.
+            if sandbox.kill_at(&arguments, edge, 1 + n % 2) {
+                *kills.entry(edge).or_insert(0) += 1;
+            }
+        }
+    }
+    sandbox.run_ok(&arguments);
+    check(&sandbox);
+    assert!(kills["epoch-complete"] + kills["publishing"] >= 10, "{kills:?}");
+    assert!(kills.len() == edges.len(), "{kills:?}");
+    println!("kills by edge: {kills:?}");
+}

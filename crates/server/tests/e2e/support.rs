@@ -1,0 +1,165 @@
+//! Running the binary and reading what it wrote.
+
+#![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Any run of these tests that takes longer hangs.
+const RUN_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// A directory of its own, with a SQL file, in which the binary runs.
+pub(crate) struct Sandbox {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Sandbox {
+    pub(crate) fn new(sql: &str) -> Sandbox {
+        let sandbox = Sandbox { dir: tempfile::tempdir().unwrap() };
+        sandbox.write("job.sql", sql);
+        sandbox
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstem"));
+        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the binary to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_with_output(child)
+    }
+
+    /// Runs the job and expects it to end well.
+    pub(crate) fn run_ok(&self, arguments: &[&str]) -> Output {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        output
+    }
+
+    /// Runs the job and expects an error, whose text is given back.
+    pub(crate) fn run_err(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = text(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?} should have failed: {}", text(&output.stdout));
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        stderr
+    }
+
+    /// Starts the job and kills it with SIGKILL after a while, or lets it end. True if it was killed.
+    pub(crate) fn run_and_kill(&self, arguments: &[&str], after: Duration) -> bool {
+        let log = std::fs::File::create(self.path("stderr.log")).unwrap();
+        let mut child = self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() < after {
+            if let Some(status) = child.try_wait().unwrap() {
+                let log = std::fs::read_to_string(self.path("stderr.log")).unwrap();
+                assert!(status.success(), "ended by itself, badly: {log}");
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        true
+    }
+
+    /// Starts the job with a failpoint and kills it with SIGKILL when it has got there. False if it ended
+    /// before.
+    pub(crate) fn kill_at(&self, arguments: &[&str], failpoint: &str, count: u64) -> bool {
+        let mut child = self
+            .command(arguments)
+            .env("MAINSTEM_FAILPOINT", format!("{failpoint}:{count}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut log = String::new();
+        for line in lines.map_while(Result::ok) {
+            if line == format!("failpoint {failpoint}") {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                return true;
+            }
+            log += &line;
+        }
+        assert!(child.wait().unwrap().success(), "ended by itself, badly: {log}");
+        false
+    }
+
+    /// The lines of all visible files below a directory, with how often each occurs.
+    pub(crate) fn lines(&self, directory: &str) -> BTreeMap<String, usize> {
+        let mut lines = BTreeMap::new();
+        for file in visible_files(&self.path(directory)) {
+            for line in std::fs::read_to_string(&file).unwrap().lines() {
+                *lines.entry(line.to_owned()).or_default() += 1;
+            }
+        }
+        lines
+    }
+}
+
+/// Files below a directory that are not hidden.
+pub(crate) fn visible_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let Ok(entries) = std::fs::read_dir(directory) else { return files };
+    for entry in entries.map(Result::unwrap) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(visible_files(&entry.path()));
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    files
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn wait_with_output(mut child: Child) -> Output {
+    // The pipes are drained by threads, so that a full pipe cannot stall the child.
+    let stdout = drain(child.stdout.take().unwrap());
+    let stderr = drain(child.stderr.take().unwrap());
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > RUN_TIME_MAX {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}

@@ -1,0 +1,135 @@
+//! The manifest of a checkpoint: everything that a restore needs to know, in one object. Written by the
+//! coordinator when all snapshots are durable, read at the next start. Format: docs/formats/manifest.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
+use mainstem_core::protocol::{OperatorSnapshot, SplitState};
+use mainstem_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StateError;
+use crate::store::CheckpointStore;
+
+/// First word of a manifest and the version of its format.
+const MAGIC: &str = "mainstem-manifest 1";
+
+/// A checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of which job.
+    pub job: JobId,
+    /// Which checkpoint.
+    pub epoch: Epoch,
+    /// The attempt that took it.
+    pub generation: Generation,
+    /// What the clock says in the epoch after it.
+    pub next_epoch_now: Timestamp,
+    /// Of the stored dataflow, so that a state never meets another one.
+    pub graph_hash: String,
+    /// Key groups of the job.
+    pub key_groups: u16,
+    /// Subtasks of each task when the checkpoint was taken, by the task's first operator.
+    pub parallelism: BTreeMap<OperatorId, u32>,
+    /// What each operator's subtasks contributed, with the subtask's index; splits are in `sources`.
+    pub operators: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
+    /// Every known split of each source, once, in the order in which a restore hands them out.
+    pub sources: BTreeMap<OperatorId, Vec<SplitState>>,
+    /// When the checkpoint was taken.
+    pub created_at: Timestamp,
+}
+
+/// A manifest that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRef {
+    /// Path, relative to the job's directory.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// CRC-32C of the whole object.
+    pub crc32c: u32,
+}
+
+impl Manifest {
+    /// Every object that the checkpoint needs, without the manifest itself.
+    #[must_use]
+    pub fn state_paths(&self) -> BTreeSet<String> {
+        self.handles().map(|handle| handle.path.clone()).collect()
+    }
+
+    /// Bytes of state that the checkpoint refers to, each file counted once.
+    #[must_use]
+    pub fn state_bytes(&self) -> u64 {
+        let sizes: BTreeMap<&str, u64> = self.handles().map(|handle| (handle.path.as_str(), handle.size)).collect();
+        sizes.values().sum()
+    }
+
+    /// Checks that every state file that it names exists with its size and its checksum.
+    ///
+    /// # Errors
+    /// Names the first file that does not.
+    pub async fn verify_files(&self, store: &CheckpointStore) -> Result<(), StateError> {
+        let mut verified = BTreeSet::new();
+        for handle in self.handles() {
+            if verified.insert(&handle.path) {
+                store.verify(&self.job, handle).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handles(&self) -> impl Iterator<Item = &mainstem_core::protocol::StateHandle> {
+        self.operators.values().flatten().flat_map(|(_, snapshot)| &snapshot.state)
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, StateError> {
+        let json =
+            serde_json::to_vec(self).map_err(|e| StateError::Bug(format!("manifest of epoch {}: {e}", self.epoch)))?;
+        let mut bytes = format!("{MAGIC} crc32c={:08x} length={}\n", crc32c::crc32c(&json), json.len()).into_bytes();
+        bytes.extend_from_slice(&json);
+        Ok(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Manifest, String> {
+        let line_end =
+            bytes.iter().take(128).position(|b| *b == b'\n').ok_or("it does not begin with a manifest's first line")?;
+        let json = &bytes[line_end + 1..];
+        let expected = format!("{MAGIC} crc32c={:08x} length={}", crc32c::crc32c(json), json.len());
+        if bytes[..line_end] != *expected.as_bytes() {
+            return Err("truncated, wrong checksum or unknown version".to_owned());
+        }
+        serde_json::from_slice(json).map_err(|e| format!("unreadable: {e}"))
+    }
+}
+
+impl CheckpointStore {
+    /// Writes a manifest; durable on return. Repeating the same write is harmless.
+    pub async fn write_manifest(&self, manifest: &Manifest) -> Result<ManifestRef, StateError> {
+        let path = format!("manifests/{}-g{}.manifest", manifest.epoch, manifest.generation);
+        let bytes = Bytes::from(manifest.encode()?);
+        let written = ManifestRef { path, size: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
+        self.put_new(&manifest.job, &written.path, bytes).await?;
+        Ok(written)
+    }
+
+    /// Reads a manifest and checks that it is the one that was written for this job.
+    pub async fn read_manifest(&self, job: &JobId, written: &ManifestRef) -> Result<Manifest, StateError> {
+        let bytes = self.get(job, &written.path).await?;
+        let corrupt = |reason: String| StateError::Corrupt { path: format!("jobs/{job}/{}", written.path), reason };
+        if bytes.len() as u64 != written.size {
+            return Err(corrupt(format!("it has {} bytes and was written with {}", bytes.len(), written.size)));
+        }
+        if crc32c::crc32c(&bytes) != written.crc32c {
+            return Err(corrupt("wrong checksum".to_owned()));
+        }
+        let manifest = Manifest::decode(&bytes).map_err(corrupt)?;
+        if manifest.job != *job {
+            return Err(corrupt(format!("it is of job '{}'", manifest.job)));
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests;

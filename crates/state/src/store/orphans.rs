@@ -1,0 +1,118 @@
+//! Removal of what crashed attempts left behind: objects that no retained checkpoint names. Called at the
+//! start of an attempt, before any of its subtasks runs, so that nothing of the new attempt exists yet.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use mainstem_core::ids::{Generation, JobId};
+
+use super::CheckpointStore;
+use crate::error::StateError;
+
+/// What a clean-up did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrphanReport {
+    /// Objects that were deleted.
+    pub deleted: Vec<String>,
+    /// Objects that could not be deleted; they are tried again at the next start.
+    pub failed: Vec<String>,
+}
+
+impl CheckpointStore {
+    /// Deletes the objects of generations below `below` that are not `named`. Objects whose name this version
+    /// does not understand stay: nothing is deleted in doubt (I4).
+    pub async fn remove_orphans(
+        &self,
+        job: &JobId,
+        named: &BTreeSet<String>,
+        below: Generation,
+    ) -> Result<OrphanReport, StateError> {
+        let mut report = OrphanReport::default();
+        for directory in ["state", "manifests"] {
+            for path in self.list(job, directory).await? {
+                let is_old = generation_of(&path).is_some_and(|generation| generation < below);
+                if is_old && !named.contains(&path) {
+                    match self.delete(job, &path).await {
+                        Ok(()) => report.deleted.push(path),
+                        Err(error) => {
+                            tracing::warn!(job = %job, path, %error, "orphaned checkpoint file cannot be deleted");
+                            report.failed.push(path);
+                        }
+                    }
+                }
+            }
+            if let Some(root) = &self.directory {
+                let directory = root.join("jobs").join(job.as_str()).join(directory);
+                remove_staged(&directory, below, &mut report);
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// Removes half-written files: the local store writes beside the target under `<name>#<number>` and does not
+/// list those.
+fn remove_staged(directory: &Path, below: Generation, report: &mut OrphanReport) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_staged = name.split_once('#').is_some_and(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
+        if is_staged && generation_of(&name).is_some_and(|generation| generation < below) {
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => report.deleted.push(name),
+                Err(_) => report.failed.push(name),
+            }
+        }
+    }
+}
+
+/// The generation in a name such as `state/12-g3-op1-0.state`.
+fn generation_of(path: &str) -> Option<Generation> {
+    let name = path.rsplit('/').next()?;
+    let (epoch, rest) = name.split_once("-g")?;
+    epoch.parse::<u64>().ok()?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok().map(Generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn generations_are_read_from_names() {
+        assert_eq!(generation_of("state/12-g3-op1-0.state"), Some(Generation(3)));
+        assert_eq!(generation_of("manifests/7-g40.manifest"), Some(Generation(40)));
+        assert_eq!(generation_of("state/12-g3-op1-0.state#2"), Some(Generation(3)));
+        for foreign in ["state/readme", "state/x-g3", "state/12-gx", "state/12-g99999999999999999999"] {
+            assert_eq!(generation_of(foreign), None, "{foreign}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_old_and_unnamed_objects_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::local(directory.path()).unwrap();
+        let job = JobId::new("j").unwrap();
+        assert_eq!(store.remove_orphans(&job, &BTreeSet::new(), Generation(9)).await.unwrap(), OrphanReport::default());
+        for path in [
+            "state/1-g1-op0-0.state",
+            "state/2-g1-op0-0.state",
+            "state/3-g2-op0-0.state",
+            "state/keep",
+            "manifests/1-g1.manifest",
+        ] {
+            store.put_new(&job, path, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let staged = directory.path().join("jobs/j/state/4-g1-op0-0.state#1");
+        std::fs::write(&staged, b"half").unwrap();
+        let named = BTreeSet::from(["state/1-g1-op0-0.state".to_owned()]);
+        let report = store.remove_orphans(&job, &named, Generation(2)).await.unwrap();
+        assert_eq!(report.deleted, vec!["state/2-g1-op0-0.state", "4-g1-op0-0.state#1", "manifests/1-g1.manifest"]);
+        let left = store.list(&job, "state").await.unwrap();
+        assert_eq!(left, vec!["state/1-g1-op0-0.state", "state/3-g2-op0-0.state", "state/keep"]);
+        assert!(!staged.exists());
+    }
+}

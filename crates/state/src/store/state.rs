@@ -1,0 +1,181 @@
+//! Writing and reading state files through the store.
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
+use mainstem_core::key_group::KeyGroupRange;
+use mainstem_core::protocol::StateHandle;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+
+use super::{CheckpointStore, full, location};
+use crate::error::StateError;
+use crate::state_file::{self, Block, Footer, HEADER, TRAILER_BYTES, TableDelta};
+
+/// Bytes at the end of a file that are read first; most footers lie within.
+const TAIL_BYTES: u64 = 64 << 10;
+
+impl CheckpointStore {
+    /// Writes one state file and gives its handle. Durable on return. `part` tells several files of one
+    /// subtask and epoch apart; empty where there is one. Encoding runs on the blocking pool.
+    ///
+    /// # Errors
+    /// [`StateError::Conflict`] where the name is taken by other content: a part was used twice.
+    #[expect(clippy::too_many_arguments, reason = "the name of a state file has that many parts")]
+    pub async fn write_state(
+        &self,
+        job: &JobId,
+        generation: Generation,
+        epoch: Epoch,
+        operator: OperatorId,
+        subtask: u32,
+        part: &str,
+        tables: Vec<TableDelta>,
+    ) -> Result<StateHandle, StateError> {
+        if !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(StateError::Bug(format!("part '{part}' of a state file's name")));
+        }
+        let dash = if part.is_empty() { "" } else { "-" };
+        let path = format!("state/{epoch}-g{generation}-{operator}-{subtask}{dash}{part}.state");
+        let encoded = tokio::task::spawn_blocking(move || {
+            let encoded = state_file::encode(&tables)?;
+            let crc32c = crc32c::crc32c(&encoded.bytes);
+            Ok::<_, StateError>((Bytes::from(encoded.bytes), crc32c, encoded.key_groups))
+        });
+        let (bytes, crc32c, key_groups) =
+            encoded.await.map_err(|e| StateError::Bug(format!("encoding state: {e}")))??;
+        let size = bytes.len() as u64;
+        self.put_new(job, &path, bytes).await?;
+        Ok(StateHandle { path, size, crc32c, key_groups, epoch })
+    }
+
+    /// Reads the rows of a state file whose key groups lie in `range`, in the order in which they were written;
+    /// a table may come in several pieces, each sorted by key group. Reads no more of the file than needed, and
+    /// verifies the checksum of everything that it reads. Decoding runs on the blocking pool.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`] and [`StateError::Missing`] name the file.
+    pub async fn read_state(
+        &self,
+        job: &JobId,
+        handle: &StateHandle,
+        range: KeyGroupRange,
+    ) -> Result<Vec<TableDelta>, StateError> {
+        let groups = handle.key_groups;
+        let whole = range.start <= groups.start && groups.end <= range.end;
+        let fetched =
+            if whole { self.fetch_whole(job, handle).await? } else { self.fetch_range(job, handle, range).await? };
+        let decoded = tokio::task::spawn_blocking(move || {
+            let deltas =
+                fetched.into_iter().map(|f| state_file::decode_block(&f.table, f.version, &f.block, &f.bytes, range));
+            deltas.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()
+        });
+        let decoded = decoded.await.map_err(|e| StateError::Bug(format!("decoding state: {e}")))?;
+        decoded.map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })
+    }
+
+    /// Checks that a state file exists with the size and the checksum of its handle. Reads all of it, holding
+    /// a piece at a time.
+    pub async fn verify(&self, job: &JobId, handle: &StateHandle) -> Result<(), StateError> {
+        let path = full(job, &handle.path);
+        let failed = |e| StateError::store("read", &path, e);
+        let result = self.objects.get(&location(job, &handle.path)?).await.map_err(failed)?;
+        check_size(&path, handle, result.meta.size)?;
+        let crc =
+            result.into_stream().try_fold(0, |crc, piece| std::future::ready(Ok(crc32c::crc32c_append(crc, &piece))));
+        check_crc(&path, handle, crc.await.map_err(failed)?)
+    }
+
+    /// All blocks, from one read that verifies the checksum of the whole file.
+    async fn fetch_whole(&self, job: &JobId, handle: &StateHandle) -> Result<Vec<Fetched>, StateError> {
+        let path = full(job, &handle.path);
+        let bytes = self.get(job, &handle.path).await?;
+        check_size(&path, handle, bytes.len() as u64)?;
+        check_crc(&path, handle, crc32c::crc32c(&bytes))?;
+        let parse = || {
+            if !bytes.starts_with(&HEADER) {
+                return Err("it does not begin as a state file of this version does".to_owned());
+            }
+            let start = Footer::start(&bytes, handle.size)?;
+            Footer::decode(&bytes[offset(start)..], start)
+        };
+        let footer = parse().map_err(|reason| StateError::Corrupt { path, reason })?;
+        // In bounds: the footer was checked against the size.
+        let slice = |block: &Block| bytes.slice(offset(block.offset)..offset(block.offset + block.length));
+        Ok(blocks(footer)
+            .map(|(table, version, block)| Fetched { bytes: slice(&block), table, version, block })
+            .collect())
+    }
+
+    /// The blocks that hold some of the key groups, each from a read of its own.
+    async fn fetch_range(
+        &self,
+        job: &JobId,
+        handle: &StateHandle,
+        range: KeyGroupRange,
+    ) -> Result<Vec<Fetched>, StateError> {
+        let path = full(job, &handle.path);
+        let failed = |e| StateError::store("read", &path, e);
+        let corrupt = |reason| StateError::Corrupt { path: path.clone(), reason };
+        let location = location(job, &handle.path)?;
+        if handle.size < TRAILER_BYTES as u64 {
+            return Err(corrupt("its recorded size is too small".to_owned()));
+        }
+        let options =
+            GetOptions { range: Some(GetRange::Suffix(TAIL_BYTES.min(handle.size))), ..GetOptions::default() };
+        let result = match self.objects.get_opts(&location, options).await {
+            Ok(result) => result,
+            // A file that is shorter than the tail; its head tells by how much.
+            Err(e) => {
+                let meta = self.objects.head(&location).await.map_err(failed)?;
+                check_size(&path, handle, meta.size)?;
+                return Err(failed(e));
+            }
+        };
+        check_size(&path, handle, result.meta.size)?;
+        let mut tail = result.bytes().await.map_err(failed)?;
+        let start = Footer::start(&tail, handle.size).map_err(corrupt)?;
+        if handle.size - start > tail.len() as u64 {
+            tail = self.objects.get_range(&location, start..handle.size).await.map_err(failed)?;
+        }
+        let footer = tail.slice(tail.len() - offset(handle.size - start)..);
+        let footer = Footer::decode(&footer, start).map_err(corrupt)?;
+        let wanted: Vec<_> = blocks(footer).filter(|(_, _, block)| block.overlaps(range)).collect();
+        let ranges: Vec<_> = wanted.iter().map(|(_, _, b)| b.offset..b.offset + b.length).collect();
+        let pieces = self.objects.get_ranges(&location, &ranges).await.map_err(failed)?;
+        let fetched = wanted.into_iter().zip(pieces);
+        Ok(fetched.map(|((table, version, block), bytes)| Fetched { table, version, block, bytes }).collect())
+    }
+}
+
+/// A block that was read and is not verified yet.
+struct Fetched {
+    table: String,
+    version: u32,
+    block: Block,
+    bytes: Bytes,
+}
+
+fn blocks(footer: Footer) -> impl Iterator<Item = (String, u32, Block)> {
+    footer.tables.into_iter().flat_map(|t| t.blocks.into_iter().map(move |b| (t.name.clone(), t.version, b)))
+}
+
+fn check_size(path: &str, handle: &StateHandle, size: u64) -> Result<(), StateError> {
+    if size == handle.size {
+        return Ok(());
+    }
+    let word = if size < handle.size { "truncated" } else { "too long" };
+    let reason = format!("{word}: it has {size} bytes and was written with {}", handle.size);
+    Err(StateError::Corrupt { path: path.to_owned(), reason })
+}
+
+fn check_crc(path: &str, handle: &StateHandle, crc: u32) -> Result<(), StateError> {
+    if crc == handle.crc32c {
+        return Ok(());
+    }
+    let reason = format!("its checksum is {crc:08x} and was {:08x} when it was written", handle.crc32c);
+    Err(StateError::Corrupt { path: path.to_owned(), reason })
+}
+
+fn offset(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("within a buffer in memory")
+}
