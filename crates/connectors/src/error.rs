@@ -49,6 +49,9 @@ impl ConnectorError {
             Io::NotFound => (ErrorKind::External, "check the path"),
             Io::PermissionDenied => (ErrorKind::External, "check its permissions"),
             Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Transient, "free some space"),
+            Io::NotADirectory | Io::AlreadyExists | Io::IsADirectory => {
+                (ErrorKind::External, "something else has that name")
+            }
             Io::ReadOnlyFilesystem => (ErrorKind::External, "the file system is read-only"),
             _ => (ErrorKind::Transient, "see the system's message"),
         };

@@ -143,6 +143,8 @@ impl Running {
 
     async fn on_read(&mut self, event: ReadEvent) -> Result<Next, EngineError> {
         match event {
+            // A source that keeps a pace says so with no rows; that is not activity.
+            ReadEvent::Batch { rows, .. } if rows.num_rows() == 0 => Ok(Next::Go),
             ReadEvent::Batch { split, rows, position } => {
                 let watermark = self.splits.watermark_of(&split);
                 let staged = self.task.stage.process(&rows, watermark)?;

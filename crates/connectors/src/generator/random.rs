@@ -56,7 +56,7 @@ pub(crate) fn unit(number: u64) -> f64 {
 pub(crate) fn letters(number: u64) -> [u8; 8] {
     // Eight bytes at once: each byte times 26, divided by 256, in lanes of 16 bits so that nothing overflows.
     const LANES: u64 = 0x00FF_00FF_00FF_00FF;
-    let even = ((number & LANES) * 26 >> 8) & LANES;
+    let even = (((number & LANES) * 26) >> 8) & LANES;
     let odd = (((number >> 8) & LANES) * 26) & !LANES;
     ((even | odd) + 0x6161_6161_6161_6161).to_le_bytes()
 }

@@ -47,7 +47,7 @@ pub(super) struct ClosedFile {
 }
 
 enum Body {
-    Text { encoder: Box<dyn TextEncoder>, packed: Packed },
+    Text { encoder: Box<dyn TextEncoder>, packed: Box<Packed> },
     Parquet(Box<ParquetEncoder<Buffered>>),
 }
 
@@ -109,11 +109,11 @@ impl OpenFile {
 
     /// About how large the file has become.
     pub(super) fn size(&self) -> u64 {
-        let buffered = |b: &Buffered| b.get_ref().size + b.buffer().len() as u64;
         match &self.body {
-            Body::Text { packed: Packed::Plain(b), .. } => buffered(b),
-            Body::Text { packed: Packed::Gzip(g), .. } => buffered(g.get_ref()),
-            Body::Text { packed: Packed::Zstd(z), .. } => buffered(z.get_ref()),
+            Body::Text { packed, .. } => {
+                let buffered = packed.buffered();
+                buffered.get_ref().size + buffered.buffer().len() as u64
+            }
             Body::Parquet(encoder) => encoder.file_bytes(),
         }
     }
@@ -123,9 +123,7 @@ impl OpenFile {
     pub(super) fn finish(self) -> Result<ClosedFile, ConnectorError> {
         let failed = |e: io::Error| io_error("write", self.path.display(), &e);
         let buffered = match self.body {
-            Body::Text { packed: Packed::Plain(buffered), .. } => buffered,
-            Body::Text { packed: Packed::Gzip(gzip), .. } => gzip.finish().map_err(failed)?,
-            Body::Text { packed: Packed::Zstd(zstd), .. } => zstd.finish().map_err(failed)?,
+            Body::Text { packed, .. } => packed.finish().map_err(failed)?,
             Body::Parquet(encoder) => encoder.finish().map_err(|e| parquet_error(&self.path, &e))?,
         };
         let checked = buffered.into_inner().map_err(|e| failed(e.into_error()))?;
@@ -184,11 +182,27 @@ impl Body {
         scratch.clear();
         encoder.begin_file(scratch);
         packed.write_all(scratch).map_err(failed)?;
-        Ok(Body::Text { encoder, packed })
+        Ok(Body::Text { encoder, packed: Box::new(packed) })
     }
 }
 
 impl Packed {
+    fn buffered(&self) -> &Buffered {
+        match self {
+            Packed::Plain(file) => file,
+            Packed::Gzip(file) => file.get_ref(),
+            Packed::Zstd(file) => file.get_ref(),
+        }
+    }
+
+    fn finish(self) -> io::Result<Buffered> {
+        match self {
+            Packed::Plain(file) => Ok(file),
+            Packed::Gzip(file) => file.finish(),
+            Packed::Zstd(file) => file.finish(),
+        }
+    }
+
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Packed::Plain(file) => file.write_all(bytes),

@@ -37,6 +37,8 @@ pub(super) struct ParquetFile {
     /// The thread that starts the groups; taken when it is found to be gone.
     pump: Option<JoinHandle<()>>,
     group: Option<Group>,
+    /// Where to stop; none: at the end of the file.
+    until: Option<RowPosition>,
 }
 
 /// From the thread that reads the footer, in the order of the file.
@@ -62,14 +64,20 @@ enum GroupMessage {
 
 impl ParquetFile {
     /// Begins to read a file. Must be called on a runtime.
-    pub(super) fn begin(table: &FileTable, split: FileSplit, from: RowPosition, ctx: &ReaderContext) -> ParquetFile {
+    pub(super) fn begin(
+        table: &FileTable,
+        split: FileSplit,
+        from: RowPosition,
+        until: Option<RowPosition>,
+        ctx: &ReaderContext,
+    ) -> ParquetFile {
         // Besides those in the queue, one group is in the hands of the thread and one in those of `next`.
         let (sender, messages) = mpsc::channel(table.in_flight_max.saturating_sub(2).max(1));
         let path = split.path.clone();
         let wanted = table.schema.project(&ctx.columns).map(Arc::new);
         let pump = Pump { split, from, ctx: ctx.clone(), runtime: Handle::current(), sender };
         let pump = tokio::task::spawn_blocking(move || pump.run(wanted.map_err(|error| error.to_string())));
-        ParquetFile { path, messages, pump: Some(pump), group: None }
+        ParquetFile { path, messages, pump: Some(pump), group: None, until }
     }
 
     /// The next rows and the position after them; none at the end of the file.
@@ -79,7 +87,7 @@ impl ParquetFile {
                 match group.rows.recv().await {
                     Some(GroupMessage::Rows(rows, position)) => {
                         self.group = Some(group);
-                        return Ok(Some((rows, to_json(&position))));
+                        return Ok(self.cut(rows, position));
                     }
                     Some(GroupMessage::End) => {}
                     Some(GroupMessage::Failed(error)) => return Err(error),
@@ -96,6 +104,16 @@ impl ParquetFile {
                 }
             }
         }
+    }
+}
+
+impl ParquetFile {
+    /// The rows that stand before the place where reading is to stop.
+    fn cut(&self, rows: RecordBatch, position: RowPosition) -> Option<FileRows> {
+        let surplus = self.until.map_or(0, |until| position.row.saturating_sub(until.row));
+        let wanted = rows.num_rows().saturating_sub(usize::try_from(surplus).unwrap_or(usize::MAX));
+        let position = RowPosition { row: position.row - surplus };
+        (wanted > 0).then(|| (rows.slice(0, wanted), to_json(&position)))
     }
 }
 

@@ -30,13 +30,13 @@ pub(super) struct FileReader {
 struct Waiting {
     id: SplitId,
     split: FileSplit,
-    from: From,
+    range: Range,
 }
 
-/// Where to begin in a file.
-enum From {
-    Text(TextPosition),
-    Row(RowPosition),
+/// Where to begin in a file, and where to stop unless at its end.
+enum Range {
+    Text(TextPosition, Option<TextPosition>),
+    Rows(RowPosition, Option<RowPosition>),
 }
 
 enum OpenFile {
@@ -55,27 +55,43 @@ impl FileReader {
 
     fn begin(&self, waiting: Waiting) -> OpenFile {
         let table = Arc::clone(&self.table);
-        match waiting.from {
-            From::Text(from) => OpenFile::Text(TextFile::begin(table, waiting.split, from, &self.ctx)),
-            From::Row(from) => OpenFile::Parquet(ParquetFile::begin(&table, waiting.split, from, &self.ctx)),
+        match waiting.range {
+            Range::Text(from, until) => OpenFile::Text(TextFile::begin(table, waiting.split, from, until, &self.ctx)),
+            Range::Rows(from, until) => {
+                OpenFile::Parquet(ParquetFile::begin(&table, waiting.split, from, until, &self.ctx))
+            }
         }
+    }
+
+    fn add(&mut self, split: SourceSplit, from: Option<&str>, until: Option<&str>) -> Result<(), ConnectorError> {
+        let range = match self.table.format {
+            FormatOptions::Parquet => {
+                let parse = |text: &str| parse_position(text, &split.id);
+                Range::Rows(from.map(parse).transpose()?.unwrap_or_default(), until.map(parse).transpose()?)
+            }
+            _ => {
+                let parse = |text: &str| parse_position(text, &split.id);
+                Range::Text(from.map(parse).transpose()?.unwrap_or(TextPosition::START), until.map(parse).transpose()?)
+            }
+        };
+        self.waiting.push_back(Waiting { split: FileSplit::parse(&split)?, id: split.id, range });
+        Ok(())
     }
 }
 
 #[async_trait]
 impl SourceReader for FileReader {
     fn add_split(&mut self, split: SourceSplit, position: Option<String>) -> Result<(), ConnectorError> {
-        let position = position.as_deref();
-        let from = match self.table.format {
-            FormatOptions::Parquet => {
-                From::Row(position.map(|text| parse_position(text, &split.id)).transpose()?.unwrap_or_default())
-            }
-            _ => From::Text(
-                position.map(|text| parse_position(text, &split.id)).transpose()?.unwrap_or(TextPosition::START),
-            ),
-        };
-        self.waiting.push_back(Waiting { split: FileSplit::parse(&split)?, id: split.id, from });
-        Ok(())
+        self.add(split, position.as_deref(), None)
+    }
+
+    fn add_split_until(
+        &mut self,
+        split: SourceSplit,
+        position: Option<String>,
+        until: String,
+    ) -> Result<(), ConnectorError> {
+        self.add(split, position.as_deref(), Some(&until))
     }
 
     async fn next(&mut self) -> Result<Option<ReaderEvent>, ConnectorError> {

@@ -82,6 +82,13 @@ async fn read(
 ) -> Result<Vec<(Vec<Row>, String)>, ConnectorError> {
     let mut reader = source.reader(context(batch_rows));
     reader.add_split(split.clone(), from.map(str::to_owned))?;
+    read_all(reader, split).await
+}
+
+async fn read_all(
+    mut reader: Box<dyn SourceReader>,
+    split: &SourceSplit,
+) -> Result<Vec<(Vec<Row>, String)>, ConnectorError> {
     let mut batches = Vec::new();
     loop {
         match reader.next().await? {
@@ -119,6 +126,12 @@ async fn check_resume(source: &FileSource, expected: &[Row]) {
         let rest = read(source, &split, Some(position), 100).await.unwrap();
         let rest: Vec<Row> = rest.into_iter().flat_map(|(rows, _)| rows).collect();
         assert_eq!(rest, rows[index + 1..], "{position}");
+        let mut reader = source.reader(context(2));
+        reader.add_split_until(split.clone(), None, position.clone()).unwrap();
+        let before = read_all(reader, &split).await.unwrap();
+        assert_eq!(before.last().map(|(_, position)| position), Some(position));
+        let before: Vec<Row> = before.into_iter().flat_map(|(rows, _)| rows).collect();
+        assert_eq!(before, rows[..=index], "{position}");
     }
 }
 

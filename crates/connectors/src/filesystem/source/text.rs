@@ -4,6 +4,7 @@
 //! a time: the queue of their tasks is bounded.
 
 use std::collections::VecDeque;
+use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,7 +57,13 @@ enum Message {
 
 impl TextFile {
     /// Begins to read a file. Must be called on a runtime.
-    pub(super) fn begin(table: Arc<FileTable>, split: FileSplit, from: TextPosition, ctx: &ReaderContext) -> TextFile {
+    pub(super) fn begin(
+        table: Arc<FileTable>,
+        split: FileSplit,
+        from: TextPosition,
+        until: Option<TextPosition>,
+        ctx: &ReaderContext,
+    ) -> TextFile {
         // Besides those in the queue, one block is in the hands of the thread and one in those of `next`.
         let (sender, messages) = mpsc::channel(table.in_flight_max.saturating_sub(2).max(1));
         let path = split.path.clone();
@@ -64,6 +71,7 @@ impl TextFile {
             table,
             split,
             from,
+            until,
             ctx: ctx.clone(),
             runtime: Handle::current(),
             sender,
@@ -148,6 +156,8 @@ struct Pump {
     table: Arc<FileTable>,
     split: FileSplit,
     from: TextPosition,
+    /// Where to stop, a boundary of records; none: at the end of the file.
+    until: Option<TextPosition>,
     ctx: ReaderContext,
     runtime: Handle,
     sender: mpsc::Sender<Message>,
@@ -185,6 +195,10 @@ impl Pump {
         let decoder = self.decoder()?;
         give_back(&self.idle.decoders, decoder);
         let OpenText { input, file } = self.open(start)?;
+        let input = match self.until {
+            Some(until) => Box::new(input.take(until.offset.saturating_sub(start))),
+            None => input,
+        };
         let mut blocks = BlockReader::new(input, self.cutter(), self.block_bytes(), start);
         loop {
             let buffer = take(&self.idle.buffers).unwrap_or_default();

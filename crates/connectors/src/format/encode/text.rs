@@ -125,7 +125,7 @@ pub(crate) fn write_time_of_day(seconds: u32, nanos: u32, fraction: Fraction, ou
     out.push(b':');
     write_two_digits(seconds / 60 % 60, out);
     let java = fraction == Fraction::Java;
-    if java && seconds % 60 == 0 && nanos == 0 {
+    if java && seconds.is_multiple_of(60) && nanos == 0 {
         return;
     }
     out.push(b':');
