@@ -4,13 +4,10 @@
 
 mod attempt;
 mod coordinator;
-mod discovery;
 mod error;
 mod job_store;
-mod lane;
 mod meta_log;
 mod recovery;
-mod services;
 mod spec;
 
 pub use coordinator::JobCoordinator;

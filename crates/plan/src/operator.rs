@@ -33,6 +33,7 @@ pub struct Operator {
 
 /// What an operator does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "a job has a handful of operators")]
 pub enum OperatorKind {
     /// Reads a table.
     Source(SourceOperator),

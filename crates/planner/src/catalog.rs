@@ -64,9 +64,11 @@ impl Catalog {
     pub(crate) fn find_sink(&self, name: &Ident) -> Result<&Arc<Table>, SqlError> {
         match self.find(name)? {
             (_, Relation::Table(table)) => Ok(table),
-            (known, Relation::View(_)) => {
-                Err(SqlError::new(ErrorCode::Name, name.span, format!("'{known}' is a view; INSERT INTO needs a table")))
-            }
+            (known, Relation::View(_)) => Err(SqlError::new(
+                ErrorCode::Name,
+                name.span,
+                format!("'{known}' is a view; INSERT INTO needs a table"),
+            )),
         }
     }
 }

@@ -8,7 +8,8 @@ use arrow::datatypes::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DFSchema, DataFusionError, Result, TableReference};
 use datafusion_expr::planner::{
-    ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
+    ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+    TypePlanner,
 };
 use datafusion_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion_sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
@@ -55,7 +56,10 @@ fn sql_to_rel(context: &Context) -> SqlToRel<'_, Context> {
 /// Whether a function of that name (in lower case) exists.
 pub(crate) fn function_exists(name: &str) -> bool {
     let registry = functions::registry();
-    marker::function(name).is_some() || registry.scalar(name).is_some() || registry.aggregate(name).is_some() || registry.window(name).is_some()
+    marker::function(name).is_some()
+        || registry.scalar(name).is_some()
+        || registry.aggregate(name).is_some()
+        || registry.window(name).is_some()
 }
 
 /// All function names, for suggestions.
@@ -76,7 +80,11 @@ struct Context {
 struct FixedRelation(LogicalPlan);
 
 impl RelationPlanner for FixedRelation {
-    fn plan_relation(&self, _relation: TableFactor, _context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+    fn plan_relation(
+        &self,
+        _relation: TableFactor,
+        _context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(self.0.clone(), None))))
     }
 }

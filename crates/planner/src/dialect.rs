@@ -4,7 +4,8 @@
 use std::any::TypeId;
 
 use datafusion_sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Map, MapEntry,
+    ObjectName,
 };
 use datafusion_sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion_sql::sqlparser::keywords::Keyword;
@@ -77,9 +78,31 @@ impl Dialect for FlinkDialect {
                 parser.advance_token();
                 Some(parser.parse_expr())
             }
+            [Token::Word(word), Token::LBracket]
+                if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("MAP") =>
+            {
+                Some(parse_map(parser))
+            }
             _ => None,
         }
     }
+}
+
+/// `MAP['key', value, ...]`.
+fn parse_map(parser: &mut Parser) -> Result<Expr, ParserError> {
+    parser.advance_token();
+    parser.expect_token(&Token::LBracket)?;
+    let mut entries = Vec::new();
+    loop {
+        let key = Box::new(parser.parse_expr()?);
+        parser.expect_token(&Token::Comma)?;
+        entries.push(MapEntry { key, value: Box::new(parser.parse_expr()?) });
+        if !parser.consume_token(&Token::Comma) {
+            break;
+        }
+    }
+    parser.expect_token(&Token::RBracket)?;
+    Ok(Expr::Map(Map { entries }))
 }
 
 fn parse_table_argument(parser: &mut Parser) -> Result<Expr, ParserError> {
@@ -94,7 +117,8 @@ fn parse_table_argument(parser: &mut Parser) -> Result<Expr, ParserError> {
         loop {
             args.push(Expr::Identifier(parser.parse_identifier()?));
             let [comma, next, after] = parser.peek_tokens::<3>();
-            let ends = |next: &Token| matches!(next, Token::Word(word) if word.value.eq_ignore_ascii_case("DESCRIPTOR"));
+            let ends =
+                |next: &Token| matches!(next, Token::Word(word) if word.value.eq_ignore_ascii_case("DESCRIPTOR"));
             if comma != Token::Comma || ends(&next) || matches!(after, Token::RArrow | Token::LParen) {
                 break;
             }

@@ -81,6 +81,15 @@ impl SqlError {
         SqlError::new(ErrorCode::Unsupported, at, message)
     }
 
+    /// The same at this place, if it has none yet.
+    pub(crate) fn or_at(mut self, at: impl Into<At>) -> SqlError {
+        let at = at.into().0;
+        if self.line == 0 {
+            (self.line, self.column) = (at.line, at.column);
+        }
+        self
+    }
+
     /// The error with the line that it speaks of and a caret below the place.
     #[must_use]
     pub fn render(&self, sql: &str) -> String {
@@ -90,7 +99,8 @@ impl SqlError {
         let Some(line) = line_index.and_then(|index| sql.lines().nth(index)) else { return self.to_string() };
         let column = usize::try_from(self.column).unwrap_or(0).saturating_sub(1);
         let skipped = if column > EXCERPT - 40 { column - 40 } else { 0 };
-        let excerpt: String = line.chars().skip(skipped).take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let excerpt: String =
+            line.chars().skip(skipped).take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
         let caret = " ".repeat(column - skipped);
@@ -105,7 +115,7 @@ impl SqlError {
             match innermost {
                 DataFusionError::External(inner) => {
                     if let Some(ours) = inner.downcast_ref::<SqlError>() {
-                        return ours.clone();
+                        return ours.clone().or_at(at.0);
                     }
                     break;
                 }
@@ -144,18 +154,58 @@ fn clean(error: &DataFusionError) -> String {
             SchemaError::DuplicateUnqualifiedField { name } | SchemaError::DuplicateQualifiedField { name, .. } => {
                 format!("the column '{name}' appears twice; give one of them another name with AS")
             }
+            SchemaError::AmbiguousReference { field } => {
+                format!("'{}' may mean several columns here; give them different names with AS", field.name)
+            }
             other => other.to_string(),
         },
         other => other.strip_backtrace(),
     };
-    let prefixes = ["Error during planning: ", "This feature is not implemented: ", "Arrow error: ", "Schema error: ", "Internal error: "];
+    let prefixes = [
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Arrow error: ",
+        "Schema error: ",
+        "Internal error: ",
+    ];
     let mut text = message.as_str();
     while let Some(rest) = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)) {
         text = rest;
     }
     let text = text.split("\nThis issue was likely caused").next().unwrap_or(text);
     let text = text.split("\n\tCandidate functions").next().unwrap_or(text);
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    // What follows is a dump of the parser's tree.
+    let text = text.split_once(" {").and_then(|(before, _)| before.rsplit_once(' ')).map_or(text, |(before, _)| before);
+    let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    in_sql_types(&text)
+}
+
+/// The text with Arrow's names of types replaced by SQL's.
+fn in_sql_types(text: &str) -> String {
+    let names = [
+        ("Int8", "TINYINT"),
+        ("Int16", "SMALLINT"),
+        ("Int32", "INT"),
+        ("Int64", "BIGINT"),
+        ("Float32", "FLOAT"),
+        ("Float64", "DOUBLE"),
+        ("Utf8", "STRING"),
+        ("Utf8View", "STRING"),
+        ("Boolean", "BOOLEAN"),
+        ("Binary", "BYTES"),
+        ("Date32", "DATE"),
+    ];
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_alphanumeric()) {
+        let (before, from) = rest.split_at(start);
+        let end = from.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(from.len());
+        let (word, after) = from.split_at(end);
+        shown.push_str(before);
+        shown.push_str(names.iter().find(|(name, _)| *name == word).map_or(word, |(_, sql)| sql));
+        rest = after;
+    }
+    shown + rest
 }
 
 /// A place in the text.
@@ -195,12 +245,18 @@ impl From<ParserError> for SqlError {
         let text = match error {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
             ParserError::RecursionLimitExceeded => {
-                return SqlError::new(ErrorCode::Limit, At::NOWHERE, "the statement is nested too deeply; split it with CREATE VIEW");
+                return SqlError::new(
+                    ErrorCode::Limit,
+                    At::NOWHERE,
+                    "the statement is nested too deeply; split it with CREATE VIEW",
+                );
             }
         };
         // The parser gives the place only as the end of its message.
         let (message, place) = text.rsplit_once(" at Line: ").unwrap_or((&text, ""));
-        let location = place.split_once(", Column: ").and_then(|(line, column)| Some(Location { line: line.parse().ok()?, column: column.parse().ok()? }));
+        let location = place
+            .split_once(", Column: ")
+            .and_then(|(line, column)| Some(Location { line: line.parse().ok()?, column: column.parse().ok()? }));
         let message = message.replace("Expected: ", "expected ");
         SqlError::new(ErrorCode::Syntax, location.map_or(At::NOWHERE, At), message)
     }
@@ -227,8 +283,17 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_datafusion_speak_sql() {
+        let message =
+            |text: &str| SqlError::from_datafusion(&DataFusionError::Plan(text.to_owned()), At::NOWHERE).message;
+        assert_eq!(message("Cannot coerce Int64 + Utf8 to Int64x"), "Cannot coerce BIGINT + STRING to Int64x");
+        assert_eq!(message("x without y is not valid Substring { expr: 1 }"), "x without y is not valid");
+    }
+
+    #[test]
     fn the_parsers_place_is_found_in_its_message() {
-        let error = SqlError::from(ParserError::ParserError("Expected: ), found: bid at Line: 3, Column: 14".to_owned()));
+        let error =
+            SqlError::from(ParserError::ParserError("Expected: ), found: bid at Line: 3, Column: 14".to_owned()));
         assert_eq!(error.to_string(), "line 3, column 14: expected ), found: bid");
     }
 }

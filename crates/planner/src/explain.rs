@@ -106,7 +106,11 @@ fn source_details(source: &SourceOperator) -> Vec<String> {
             Some(timeout) => format!("a split is idle after {}", duration(i64::try_from(timeout).unwrap_or(i64::MAX))),
             None => "a split is never idle".to_owned(),
         };
-        lines.push(format!("event time: {}, watermark {}, {idle}", watermark.time.display(&read), watermark.watermark.display(&read)));
+        lines.push(format!(
+            "event time: {}, watermark {}, {idle}",
+            watermark.time.display(&read),
+            watermark.watermark.display(&read)
+        ));
     }
     lines
 }
@@ -126,7 +130,9 @@ fn aggregate_details(aggregate: &WindowAggregate) -> Vec<String> {
         lines.push(format!("aggregates: {}", calls.join(", ")));
         if let Some(call) = aggregate.aggregates.iter().find(|call| call.depends_on_order()) {
             let call = call.display(input);
-            lines.push(format!("careful: {call} depends on the order of rows, which a replay may change; give it an ORDER BY"));
+            lines.push(format!(
+                "careful: {call} depends on the order of rows, which a replay may change; give it an ORDER BY"
+            ));
         }
     }
     if aggregate.late_output {
@@ -156,9 +162,13 @@ fn names(schema: &Schema) -> String {
 }
 
 fn display_window(window: &WindowKind, input: Option<&SchemaRef>) -> String {
-    let with_offset = |text: String, offset_ms: i64| if offset_ms == 0 { text } else { format!("{text}, offset {}", duration(offset_ms)) };
+    let with_offset = |text: String, offset_ms: i64| {
+        if offset_ms == 0 { text } else { format!("{text}, offset {}", duration(offset_ms)) }
+    };
     match window {
-        WindowKind::Tumble { size_ms, offset_ms } => with_offset(format!("tumble, size {}", duration(*size_ms)), *offset_ms),
+        WindowKind::Tumble { size_ms, offset_ms } => {
+            with_offset(format!("tumble, size {}", duration(*size_ms)), *offset_ms)
+        }
         WindowKind::Hop { slide_ms, size_ms, offset_ms } => {
             with_offset(format!("hop, slide {}, size {}", duration(*slide_ms), duration(*size_ms)), *offset_ms)
         }
@@ -185,12 +195,16 @@ fn duration(ms: i64) -> String {
 /// What an operator keeps from one epoch to the next, and when it lets go of it.
 fn state(kind: &OperatorKind) -> &'static str {
     match kind {
-        OperatorKind::Source(source) if source.watermark.is_some() => "position and watermark of each split, for the life of the job",
+        OperatorKind::Source(source) if source.watermark.is_some() => {
+            "position and watermark of each split, for the life of the job"
+        }
         OperatorKind::Source(_) => "position of each split, for the life of the job",
         OperatorKind::Calc { .. } | OperatorKind::Union | OperatorKind::WindowAssign { .. } => "none",
         OperatorKind::WindowPartial(_) => "none; what is aggregated is sent on before each checkpoint",
         OperatorKind::WindowFinal(aggregate) => match aggregate.window {
-            WindowKind::Session { .. } => "aggregates of each key and open session, released when the watermark passes the session's end",
+            WindowKind::Session { .. } => {
+                "aggregates of each key and open session, released when the watermark passes the session's end"
+            }
             WindowKind::Tumble { .. } | WindowKind::Attached { .. } => {
                 "aggregates of each key and window, released when the watermark passes the window's end"
             }
@@ -204,7 +218,8 @@ fn state(kind: &OperatorKind) -> &'static str {
 
 fn write_guarantee(out: &mut String, sink: &SinkInfo) -> fmt::Result {
     writeln!(out, "  [{}] {}: {}", sink.operator.0, sink.table, sink.delivery)?;
-    let requested = sink.requested.map_or("nothing, so the strongest there is".to_owned(), |requested| requested.to_string());
+    let requested =
+        sink.requested.map_or("nothing, so the strongest there is".to_owned(), |requested| requested.to_string());
     writeln!(out, "      asked for: {requested}")?;
     writeln!(out, "      sink: {} at most; {}", sink.strongest, sink.mechanism)?;
     for source in &sink.sources {

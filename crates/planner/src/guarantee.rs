@@ -43,13 +43,21 @@ pub struct SourceInfo {
 }
 
 /// The guarantee of a sink operator. `table` is its declaration, absent for a bare SELECT.
-pub(crate) fn of_sink(graph: &JobGraph, operator: OperatorId, table: Option<&Table>, at: At) -> Result<SinkInfo, SqlError> {
+pub(crate) fn of_sink(
+    graph: &JobGraph,
+    operator: OperatorId,
+    table: Option<&Table>,
+    at: At,
+) -> Result<SinkInfo, SqlError> {
     let OperatorKind::Sink(sink) = &graph.node(operator).op.kind else {
         return Err(SqlError::new(ErrorCode::Internal, at, format!("{operator} is no sink")));
     };
     let blamed = |message: &str| table.map_or(at, |table| table.blamed(message));
-    let refused = |error: &mainstem_connectors::ConnectorError| SqlError::new(ErrorCode::Option, blamed(&error.message), error.message.clone());
-    let (strongest, mechanism) = mainstem_connectors::sink(&sink.table).map_err(|error| refused(&error))?.strongest_delivery();
+    let refused = |error: &mainstem_connectors::ConnectorError| {
+        SqlError::new(ErrorCode::Option, blamed(&error.message), error.message.clone())
+    };
+    let (strongest, mechanism) =
+        mainstem_connectors::sink(&sink.table).map_err(|error| refused(&error))?.strongest_delivery();
     let mut sources = Vec::new();
     for source in upstream_sources(graph, operator) {
         let OperatorKind::Source(reads) = &graph.node(source).op.kind else { continue };
@@ -58,14 +66,19 @@ pub(crate) fn of_sink(graph: &JobGraph, operator: OperatorId, table: Option<&Tab
     }
     let requested = table.and_then(|table| table.delivery.map(|(delivery, _)| delivery));
     let (possible, limit) = match sources.iter().find(|source| !source.replayable) {
-        Some(source) => (Delivery::BestEffort, format!("the source '{}' cannot be read again after a failure", source.table)),
+        Some(source) => {
+            (Delivery::BestEffort, format!("the source '{}' cannot be read again after a failure", source.table))
+        }
         None => (strongest, mechanism.clone()),
     };
     if let Some(requested) = requested
         && requested > possible
     {
         let place = table.map_or(at, |table| table.option_at("delivery"));
-        let message = format!("table '{}' asks for 'delivery' = '{requested}', but at most {possible} can be kept: {limit}", sink.table.name);
+        let message = format!(
+            "table '{}' asks for 'delivery' = '{requested}', but at most {possible} can be kept: {limit}",
+            sink.table.name
+        );
         return Err(SqlError::new(ErrorCode::Delivery, place, message));
     }
     let delivery = requested.unwrap_or(possible);
@@ -74,7 +87,16 @@ pub(crate) fn of_sink(graph: &JobGraph, operator: OperatorId, table: Option<&Tab
         _ if possible == Delivery::BestEffort && sources.iter().any(|source| !source.replayable) => limit,
         _ => "every source can be read again; ".to_owned() + &limit,
     };
-    Ok(SinkInfo { operator, table: sink.table.name.clone(), requested, strongest, mechanism, delivery, reason, sources })
+    Ok(SinkInfo {
+        operator,
+        table: sink.table.name.clone(),
+        requested,
+        strongest,
+        mechanism,
+        delivery,
+        reason,
+        sources,
+    })
 }
 
 fn upstream_sources(graph: &JobGraph, sink: OperatorId) -> BTreeSet<OperatorId> {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion_common::ScalarValue;
-use datafusion_expr::{Expr, LogicalPlan, Projection, cast};
+use datafusion_common::{DFSchema, ExprSchema, ScalarValue};
+use datafusion_expr::{Expr, LogicalPlan, Operator, Projection, cast};
 use datafusion_sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr, Spanned};
 use mainstem_plan::sql_type_name;
 
@@ -17,7 +17,12 @@ use crate::statement::InsertTarget;
 use crate::suggest::advice;
 
 /// The query's plan with a projection to the table's physical columns on top.
-pub(crate) fn to_sink(plan: LogicalPlan, query: &Query, target: &InsertTarget, table: &Table) -> Result<LogicalPlan, SqlError> {
+pub(crate) fn to_sink(
+    plan: LogicalPlan,
+    query: &Query,
+    target: &InsertTarget,
+    table: &Table,
+) -> Result<LogicalPlan, SqlError> {
     let at = At::from(target.table.span);
     let fields = table.spec.schema.fields();
     let targets = target_positions(target, table)?;
@@ -26,7 +31,10 @@ pub(crate) fn to_sink(plan: LogicalPlan, query: &Query, target: &InsertTarget, t
         let names: Vec<&str> = targets.iter().map(|position| fields[*position].name().as_str()).collect();
         let message = format!(
             "table '{}' takes {} columns ({}), the query gives {}",
-            table.spec.name, targets.len(), names.join(", "), exprs.len()
+            table.spec.name,
+            targets.len(),
+            names.join(", "),
+            exprs.len()
         );
         return Err(SqlError::new(ErrorCode::Type, at, message));
     }
@@ -35,13 +43,24 @@ pub(crate) fn to_sink(plan: LogicalPlan, query: &Query, target: &InsertTarget, t
     for (index, (expr, position)) in exprs.into_iter().zip(targets).enumerate() {
         let given = plan.schema().field(index);
         let place = places.as_ref().map_or(at, |places| places[index].or(at));
-        columns[position] = Some(fit(expr, given, &fields[position], &table.spec.name, place)?);
+        // DataFusion takes every whole number for a BIGINT, Flink takes it for an INT where it fits.
+        let flink_type = match integer_bits(&plan, index) {
+            Some(bits) if given.data_type().is_signed_integer() => integer_type(bits),
+            _ => given.data_type().clone(),
+        };
+        let wanted = &fields[position];
+        check_fit(given.name(), &flink_type, wanted, &table.spec.name, place)?;
+        let same = given.data_type() == wanted.data_type();
+        columns[position] = Some(if same { expr } else { cast(expr, wanted.data_type().clone()) });
     }
     let columns = columns.into_iter().zip(fields).map(|(column, field)| match column {
         Some(expr) => Ok(expr.alias(field.name())),
-        None if field.is_nullable() => Ok(cast(Expr::Literal(ScalarValue::Null, None), field.data_type().clone()).alias(field.name())),
+        None if field.is_nullable() => {
+            Ok(cast(Expr::Literal(ScalarValue::Null, None), field.data_type().clone()).alias(field.name()))
+        }
         None => {
-            let message = format!("column '{}' of table '{}' is NOT NULL and must be written", field.name(), table.spec.name);
+            let message =
+                format!("column '{}' of table '{}' is NOT NULL and must be written", field.name(), table.spec.name);
             Err(SqlError::new(ErrorCode::Type, at, message))
         }
     });
@@ -59,7 +78,11 @@ fn target_positions(target: &InsertTarget, table: &Table) -> Result<Vec<usize>, 
     for name in &target.columns {
         let position = target_position(name, table)?;
         if positions.contains(&position) {
-            return Err(SqlError::new(ErrorCode::Name, name.span, format!("the column '{}' is given twice", name.value)));
+            return Err(SqlError::new(
+                ErrorCode::Name,
+                name.span,
+                format!("the column '{}' is given twice", name.value),
+            ));
         }
         positions.push(position);
     }
@@ -72,14 +95,20 @@ fn target_position(name: &Ident, table: &Table) -> Result<usize, SqlError> {
     let exact = names.iter().position(|known| *known == name.value);
     let found = match exact {
         Some(position) => Some(position),
-        None => unique_without_case(&name.value, names.iter().copied(), name.span)?.and_then(|found| names.iter().position(|known| *known == found)),
+        None => unique_without_case(&name.value, names.iter().copied(), name.span)?
+            .and_then(|found| names.iter().position(|known| *known == found)),
     };
     found.ok_or_else(|| {
         let computed = table.schema.index_of(&name.value).is_ok();
         let message = if computed {
             format!("column '{}' of table '{}' is computed and cannot be written", name.value, table.spec.name)
         } else {
-            format!("table '{}' has no column '{}'{}", table.spec.name, name.value, advice(&name.value, "it has", &names))
+            format!(
+                "table '{}' has no column '{}'{}",
+                table.spec.name,
+                name.value,
+                advice(&name.value, "it has", &names)
+            )
         };
         SqlError::new(ErrorCode::Name, name.span, message)
     })
@@ -95,25 +124,67 @@ fn item_places(query: &Query, count: usize) -> Option<Vec<At>> {
     places.collect::<Option<Vec<_>>>().filter(|places| places.len() == count)
 }
 
-fn fit(expr: Expr, given: &Field, wanted: &Field, table: &str, at: At) -> Result<Expr, SqlError> {
-    let (from, to) = (given.data_type(), wanted.data_type());
+fn check_fit(given: &str, from: &DataType, wanted: &Field, table: &str, at: At) -> Result<(), SqlError> {
+    let to = wanted.data_type();
     if *from == DataType::Null && !wanted.is_nullable() {
         let message = format!("column '{}' of table '{table}' is NOT NULL, the query gives NULL", wanted.name());
         return Err(SqlError::new(ErrorCode::Type, at, message));
     }
-    if from == to {
-        return Ok(expr);
-    }
-    if implicit(from, to) {
-        return Ok(cast(expr, to.clone()));
+    if from == to || implicit(from, to) {
+        return Ok(());
     }
     let (from, to) = (sql_type_name(from), sql_type_name(to));
     let message = format!(
-        "column '{}' of table '{table}' is of type {to}, the query gives {from}; write CAST({} AS {to}) if that is meant",
-        wanted.name(),
-        given.name()
+        "column '{}' of table '{table}' is of type {to}, the query gives {from}; write CAST({given} AS {to}) if that is meant",
+        wanted.name()
     );
     Err(SqlError::new(ErrorCode::Type, at, message))
+}
+
+/// The width of the integer that a query's column is in Flink's typing, where it can be told: literals are as
+/// narrow as INT allows, and arithmetic is as wide as its operands. A value that is too large after all fails
+/// the job when it is cast.
+fn integer_bits(plan: &LogicalPlan, column: usize) -> Option<u8> {
+    let LogicalPlan::Projection(projection) = plan else { return None };
+    bits_of(&projection.expr[column], projection.input.schema())
+}
+
+fn bits_of(expr: &Expr, schema: &DFSchema) -> Option<u8> {
+    match expr {
+        Expr::Alias(alias) => bits_of(&alias.expr, schema),
+        Expr::Literal(ScalarValue::Int64(Some(value)), _) => Some(if i32::try_from(*value).is_ok() { 32 } else { 64 }),
+        Expr::Negative(inner) => bits_of(inner, schema),
+        Expr::BinaryExpr(binary) if is_arithmetic(binary.op) => {
+            Some(bits_of(&binary.left, schema)?.max(bits_of(&binary.right, schema)?))
+        }
+        // The casts that made both operands a BIGINT.
+        Expr::Cast(widened) if *widened.field.data_type() == DataType::Int64 => bits_of(&widened.expr, schema),
+        Expr::Column(column) => match schema.field_from_column(column).ok()?.data_type() {
+            DataType::Int8 => Some(8),
+            DataType::Int16 => Some(16),
+            DataType::Int32 => Some(32),
+            DataType::Int64 => Some(64),
+            _ => None,
+        },
+        Expr::Case(case) => {
+            let branches = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+            branches.map(|branch| bits_of(branch, schema)).try_fold(0, |widest, bits| Some(widest.max(bits?)))
+        }
+        _ => None,
+    }
+}
+
+fn is_arithmetic(op: Operator) -> bool {
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+}
+
+fn integer_type(bits: u8) -> DataType {
+    match bits {
+        8 => DataType::Int8,
+        16 => DataType::Int16,
+        32 => DataType::Int32,
+        _ => DataType::Int64,
+    }
 }
 
 /// Whether Flink casts on its own: to wider numbers, between strings, between points in time.
@@ -133,7 +204,8 @@ fn implicit(from: &DataType, to: &DataType) -> bool {
     };
     let is_decimal = |data_type: &DataType| matches!(data_type, T::Decimal128(..) | T::Decimal256(..));
     let is_string = |data_type: &DataType| matches!(data_type, T::Utf8 | T::LargeUtf8 | T::Utf8View);
-    let is_bytes = |data_type: &DataType| matches!(data_type, T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_));
+    let is_bytes =
+        |data_type: &DataType| matches!(data_type, T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_));
     let is_exact = width(from).is_some() || is_decimal(from);
     match to {
         _ if *from == T::Null || from.equals_datatype(to) => true,
@@ -146,12 +218,14 @@ fn implicit(from: &DataType, to: &DataType) -> bool {
         T::Timestamp(..) => matches!(from, T::Timestamp(..) | T::Date32),
         T::Date32 => matches!(from, T::Timestamp(_, None)),
         T::Time32(_) => matches!(from, T::Time32(_) | T::Time64(_) | T::Timestamp(_, None)),
-        T::List(to) => matches!(from, T::List(from) if from.data_type() == to.data_type() || implicit(from.data_type(), to.data_type())),
+        T::List(to) => {
+            matches!(from, T::List(from) if from.data_type() == to.data_type() || implicit(from.data_type(), to.data_type()))
+        }
         T::Struct(to) => match from {
-            T::Struct(from) if from.len() == to.len() => from
-                .iter()
-                .zip(to)
-                .all(|(from, to)| from.name() == to.name() && (from.data_type() == to.data_type() || implicit(from.data_type(), to.data_type()))),
+            T::Struct(from) if from.len() == to.len() => from.iter().zip(to).all(|(from, to)| {
+                from.name() == to.name()
+                    && (from.data_type() == to.data_type() || implicit(from.data_type(), to.data_type()))
+            }),
             _ => false,
         },
         _ => false,

@@ -9,21 +9,23 @@ use datafusion_sql::sqlparser::ast::Ident;
 use mainstem_connectors::TableSpec;
 use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
+use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
 use mainstem_plan::operator::{JobGraph, Operator, OperatorKind, SinkOperator};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Catalog, Relation, Table};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::guarantee::{SinkInfo, of_sink};
+use crate::insert;
 use crate::lower::{Lowering, arrow_schema};
 use crate::optimize::optimize;
 use crate::query::{Scope, rename};
 use crate::settings::{self, duration_ms};
 use crate::statement::{self, CreateView, InsertTarget, Statement, StatementKind};
-use crate::insert;
 
-/// Stack of the planning thread, in bytes. Parser, planner and optimiser recurse over expressions.
-const STACK_BYTES: usize = 64 << 20;
+/// Stack of the planning thread, in bytes. Parser, planner and optimiser recurse over expressions; what is not
+/// used of it is only address space.
+const STACK_BYTES: usize = 256 << 20;
 
 /// What a file asks to be run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,11 +45,18 @@ pub struct JobPlan {
 /// # Errors
 /// The first mistake in the text, with its place.
 pub fn plan(sql: &str) -> Result<JobPlan, SqlError> {
-    let failed = |what: &str| SqlError::new(ErrorCode::Internal, At::NOWHERE, format!("{what}; this is a bug of the planner, please report the SQL"));
+    let failed = |what: &str| {
+        SqlError::new(
+            ErrorCode::Internal,
+            At::NOWHERE,
+            format!("{what}; this is a bug of the planner, please report the SQL"),
+        )
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
         let planning = thread.spawn_scoped(scope, || plan_here(sql));
-        let planning = planning.map_err(|error| failed(&format!("the planning thread could not be started ({error})")))?;
+        let planning =
+            planning.map_err(|error| failed(&format!("the planning thread could not be started ({error})")))?;
         planning.join().unwrap_or_else(|_| Err(failed("planning stopped unexpectedly")))
     })
 }
@@ -55,16 +64,10 @@ pub fn plan(sql: &str) -> Result<JobPlan, SqlError> {
 fn plan_here(sql: &str) -> Result<JobPlan, SqlError> {
     let mut file = File::default();
     for statement in statement::parse(sql)? {
-        file.take(statement).map_err(|(error, at)| placed(error, at))?;
+        let at = statement.at;
+        file.take(statement).map_err(|error| error.or_at(at))?;
     }
     file.finish()
-}
-
-fn placed(mut error: SqlError, at: At) -> SqlError {
-    if error.line == 0 {
-        (error.line, error.column) = (at.0.line, at.0.column);
-    }
-    error
 }
 
 /// A planned output of the file.
@@ -86,19 +89,18 @@ struct File {
 }
 
 impl File {
-    fn take(&mut self, statement: Statement) -> Result<(), (SqlError, At)> {
+    fn take(&mut self, statement: Statement) -> Result<(), SqlError> {
         let at = statement.at;
-        let taken = match statement.kind {
+        match statement.kind {
             StatementKind::Set { key, value } => self.set(key, value, at),
-            StatementKind::CreateTable(create) => self.create_table(create),
+            StatementKind::CreateTable(create) => self.create_table(*create),
             StatementKind::CreateView(create) => self.create_view(&create),
             StatementKind::Output { target, query, explain } => {
                 let first = if explain { &mut self.explain_at } else { &mut self.run_at };
                 first.get_or_insert(at);
                 self.output(target.as_ref(), &query, at)
             }
-        };
-        taken.map_err(|error| (error, at))
+        }
     }
 
     fn set(&mut self, key: String, value: String, at: At) -> Result<(), SqlError> {
@@ -125,7 +127,12 @@ impl File {
         self.catalog.add(&create.name, Relation::View(Arc::new(plan)))
     }
 
-    fn output(&mut self, target: Option<&InsertTarget>, query: &datafusion_sql::sqlparser::ast::Query, at: At) -> Result<(), SqlError> {
+    fn output(
+        &mut self,
+        target: Option<&InsertTarget>,
+        query: &datafusion_sql::sqlparser::ast::Query,
+        at: At,
+    ) -> Result<(), SqlError> {
         let table = target.map(|target| self.catalog.find_sink(&target.table).cloned()).transpose()?;
         let mut plan = Scope::new(&self.catalog).plan(query)?;
         if let (Some(target), Some(table)) = (target, &table) {
@@ -138,13 +145,20 @@ impl File {
 
     fn finish(self) -> Result<JobPlan, SqlError> {
         if self.outputs.is_empty() {
-            return Err(SqlError::new(ErrorCode::Syntax, At::NOWHERE, "the file has no INSERT and no SELECT, so there is nothing to run"));
+            return Err(SqlError::new(
+                ErrorCode::Syntax,
+                At::NOWHERE,
+                "the file has no INSERT and no SELECT, so there is nothing to run",
+            ));
         }
         if let (Some(_), Some(explain)) = (self.run_at, self.explain_at) {
-            let message = "EXPLAIN cannot stand beside statements that are to be run; put it before all of them or none";
+            let message =
+                "EXPLAIN cannot stand beside statements that are to be run; put it before all of them or none";
             return Err(SqlError::unsupported(explain, message));
         }
-        let idle_timeout_ms = self.settings.get("table.exec.source.idle-timeout").and_then(|(text, _)| duration_ms(text));
+        self.check_parallelism()?;
+        let idle_timeout_ms =
+            self.settings.get("table.exec.source.idle-timeout").and_then(|(text, _)| duration_ms(text));
         let mut lowering = Lowering::new(self.outputs.iter().map(|output| &output.plan), idle_timeout_ms);
         let mut written = Vec::<(OperatorId, Option<Arc<Table>>, At)>::new();
         let mut printed = 0;
@@ -156,7 +170,8 @@ impl File {
                     print_table(printed, &output.plan)
                 }
             };
-            let last = lowering.output(&output.plan, &spec.schema, output.at).map_err(|error| placed(error, output.at))?;
+            let last =
+                lowering.output(&output.plan, &spec.schema, output.at).map_err(|error| error.or_at(output.at))?;
             let sink = add_sink(&mut lowering, spec, last)?;
             written.push((sink, output.table.clone(), output.at));
         }
@@ -171,6 +186,21 @@ impl File {
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
         let settings = self.settings.into_iter().map(|(key, (value, _))| (key, value)).collect();
         Ok(JobPlan { graph, settings, explain_only: self.explain_at.is_some(), sinks })
+    }
+
+    /// A subtask without a key group would have nothing to do.
+    fn check_parallelism(&self) -> Result<(), SqlError> {
+        let number =
+            |key: &str| self.settings.get(key).and_then(|(value, at)| Some((value.trim().parse::<u64>().ok()?, *at)));
+        let Some((parallelism, at)) = number("parallelism.default") else { return Ok(()) };
+        let most = number("pipeline.max-parallelism").map_or(u64::from(KEY_GROUPS_DEFAULT), |(most, _)| most);
+        if parallelism <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "'parallelism.default' is {parallelism}, above 'pipeline.max-parallelism', which is {most}; raise that one too"
+        );
+        Err(SqlError::new(ErrorCode::Option, at, message))
     }
 
     fn late_table(&self, name: &str, at: At) -> Result<&Arc<Table>, SqlError> {

@@ -101,7 +101,10 @@ impl Lowering {
                 }
                 Err(self.internal(format!("no operator for {}", extension.node.name())))
             }
-            other => Err(SqlError::unsupported(self.at, format!("this statement needs '{}', which is not supported yet", other.display()))),
+            other => Err(SqlError::unsupported(
+                self.at,
+                format!("this statement needs '{}', which is not supported yet", other.display()),
+            )),
         }
     }
 
@@ -156,8 +159,10 @@ impl Lowering {
         for (expr, field) in projection.expr.iter().zip(schema.fields()) {
             project.push(NamedExpr { name: field.name().clone(), expr: self.expr(expr, input.schema(), &base)? });
         }
-        let columns: Option<Vec<usize>> =
-            project.iter().map(|named| if let Expr::Column(column) = named.expr { Some(column) } else { None }).collect();
+        let columns: Option<Vec<usize>> = project
+            .iter()
+            .map(|named| if let Expr::Column(column) = named.expr { Some(column) } else { None })
+            .collect();
         if let (None, Some(columns)) = (predicate, columns) {
             // Only chooses and renames: whoever reads it can do that.
             return Ok(Stream { operator: base.operator, columns });
@@ -185,7 +190,13 @@ impl Lowering {
         Ok(self.whole(operator))
     }
 
-    fn calc(&mut self, base: &Stream, filter: Option<Expr>, project: Option<Vec<NamedExpr>>, schema: SchemaRef) -> Result<OperatorId, SqlError> {
+    fn calc(
+        &mut self,
+        base: &Stream,
+        filter: Option<Expr>,
+        project: Option<Vec<NamedExpr>>,
+        schema: SchemaRef,
+    ) -> Result<OperatorId, SqlError> {
         let name = match (&filter, &project) {
             (Some(_), Some(_)) => "filter and project",
             (Some(_), None) => "filter",
@@ -234,7 +245,12 @@ impl Lowering {
     }
 
     /// The same without sharing; for sinks.
-    pub(crate) fn add_always(&mut self, name: &str, op: Operator, inputs: &[(OperatorId, Exchange)]) -> Result<OperatorId, SqlError> {
+    pub(crate) fn add_always(
+        &mut self,
+        name: &str,
+        op: Operator,
+        inputs: &[(OperatorId, Exchange)],
+    ) -> Result<OperatorId, SqlError> {
         if self.graph.nodes.len() >= OPERATORS_MAX {
             let message = format!("the job has more than {OPERATORS_MAX} operators; split it into several jobs");
             return Err(SqlError::new(ErrorCode::Limit, self.at, message));
@@ -249,7 +265,8 @@ impl Lowering {
 
 /// The Arrow schema of a plan's columns, as streams hold them.
 pub(crate) fn arrow_schema(schema: &DFSchema) -> SchemaRef {
-    let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_metadata(Default::default())).collect();
+    let fields: Vec<_> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_metadata(Default::default())).collect();
     Arc::new(plain_schema(&Schema::new(fields)))
 }
 

@@ -2,24 +2,25 @@
 //! place and every relation its event time; DataFusion plans what is inside one SELECT. Called by
 //! [`crate::plan`]. What is not supported is refused here by name and place.
 
+mod failure;
 mod from;
 mod select;
 mod shape;
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion_common::{Column, TableReference};
-use datafusion_expr::logical_plan::{SubqueryAlias, builder};
+use datafusion_expr::logical_plan::builder;
 use datafusion_expr::{Expr, LogicalPlan, Projection};
 use datafusion_sql::sqlparser::ast::{Ident, Query, SetExpr, SetOperator, SetQuantifier, Spanned};
+use mainstem_plan::sql_type_name;
 
 use crate::catalog::Catalog;
 use crate::error::{At, ErrorCode, SqlError};
 
 /// Deepest nesting of queries. Each level is analysed with all below it.
 const DEPTH_MAX: usize = 64;
-/// Most SELECTs that one UNION joins.
-const UNION_MAX: usize = 500;
 
 /// The names that a query sees.
 #[derive(Clone, Debug)]
@@ -61,8 +62,12 @@ impl<'a> Scope<'a> {
             SetExpr::Select(select) => self.select(select.as_ref().clone()),
             SetExpr::Query(query) => self.plan(query),
             SetExpr::SetOperation { .. } => self.union(body),
-            SetExpr::Values(values) => Err(SqlError::unsupported(values.span(), "VALUES is not supported; a query reads from a table")),
-            SetExpr::Table(_) => Err(SqlError::unsupported(body.span(), "TABLE as a query is not supported; write SELECT * FROM")),
+            SetExpr::Values(values) => {
+                Err(SqlError::unsupported(values.span(), "VALUES is not supported; a query reads from a table"))
+            }
+            SetExpr::Table(_) => {
+                Err(SqlError::unsupported(body.span(), "TABLE as a query is not supported; write SELECT * FROM"))
+            }
             other => Err(SqlError::unsupported(other.span(), "only a SELECT can stand here")),
         }
     }
@@ -73,18 +78,18 @@ impl<'a> Scope<'a> {
         let mut rest = body;
         while let SetExpr::SetOperation { left, op, set_quantifier, right } = rest {
             let at = At::from(right.span());
-            let refuse = |what: &str| Err(SqlError::unsupported(at, format!("{what} is not supported yet; UNION ALL is")));
+            let refuse =
+                |what: &str| Err(SqlError::unsupported(at, format!("{what} is not supported yet; UNION ALL is")));
             match (op, set_quantifier) {
                 (SetOperator::Union, SetQuantifier::All) => {}
-                (SetOperator::Union, SetQuantifier::None | SetQuantifier::Distinct) => return refuse("UNION that removes equal rows"),
+                (SetOperator::Union, SetQuantifier::None | SetQuantifier::Distinct) => {
+                    return refuse("UNION that removes equal rows");
+                }
                 (SetOperator::Union, _) => return refuse("UNION BY NAME"),
                 (other, _) => return refuse(&other.to_string()),
             }
             members.push(right.as_ref());
             rest = left;
-            if members.len() >= UNION_MAX {
-                return Err(SqlError::new(ErrorCode::Limit, at, format!("a UNION ALL joins at most {UNION_MAX} queries")));
-            }
         }
         members.push(rest);
         members.reverse();
@@ -98,14 +103,45 @@ impl<'a> Scope<'a> {
     fn unite(&self, plans: Vec<(LogicalPlan, At)>) -> Result<LogicalPlan, SqlError> {
         let width = plans[0].0.schema().fields().len();
         if let Some((plan, at)) = plans.iter().find(|(plan, _)| plan.schema().fields().len() != width) {
-            let message = format!("this query of the UNION ALL has {} columns, the first has {width}", plan.schema().fields().len());
+            let message = format!(
+                "this query of the UNION ALL has {} columns, the first has {width}",
+                plan.schema().fields().len()
+            );
             return Err(SqlError::new(ErrorCode::Type, *at, message));
+        }
+        for column in 0..width {
+            check_union_column(&plans, column)?;
         }
         let at = plans[0].1;
         let inputs: Vec<LogicalPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
-        let united = inputs.into_iter().map(Ok).reduce(|left, right| builder::union(left?, right?)).expect("a union has members");
+        let united = inputs
+            .into_iter()
+            .map(Ok)
+            .reduce(|left, right| builder::union(left?, right?))
+            .expect("a union has members");
         let united = united.and_then(|plan| select::settle_types(plan).map_err(SqlError::into_datafusion));
         united.map(flatten).map_err(|error| SqlError::from_datafusion(&error, at))
+    }
+}
+
+/// DataFusion would turn numbers beside texts into texts.
+fn check_union_column(plans: &[(LogicalPlan, At)], column: usize) -> Result<(), SqlError> {
+    let type_of = |plan: &LogicalPlan| plan.schema().field(column).data_type().clone();
+    let first = type_of(&plans[0].0);
+    let differs = |other: &DataType| {
+        *other != DataType::Null && first != DataType::Null && other.is_string() != first.is_string()
+    };
+    match plans.iter().find(|(plan, _)| differs(&type_of(plan))) {
+        None => Ok(()),
+        Some((plan, at)) => {
+            let (name, found) = (plan.schema().field(column).name(), sql_type_name(&type_of(plan)));
+            let first = sql_type_name(&first);
+            let number = column + 1;
+            let message = format!(
+                "column {number} ('{name}') of this query of the UNION ALL is of type {found}, in the first query it is {first}; write a CAST"
+            );
+            Err(SqlError::new(ErrorCode::Type, *at, message))
+        }
     }
 }
 
@@ -139,10 +175,17 @@ pub(crate) fn rename(plan: LogicalPlan, names: &[Ident], at: At) -> Result<Logic
     projection.map(LogicalPlan::Projection).map_err(|error| SqlError::from_datafusion(&error, at))
 }
 
-/// The plan under a name by which its columns can be qualified.
+/// The plan under a name by which its columns can be qualified. As a projection, not as DataFusion's
+/// `SubqueryAlias`: the optimiser merges projections, but not across an alias.
 fn alias(plan: LogicalPlan, name: &str, at: At) -> Result<LogicalPlan, SqlError> {
-    let alias = SubqueryAlias::try_new(Arc::new(plan), TableReference::bare(name.to_owned()));
-    alias.map(LogicalPlan::SubqueryAlias).map_err(|error| SqlError::from_datafusion(&error, at))
+    let table = TableReference::bare(name.to_owned());
+    let columns = plan.schema().columns().into_iter();
+    let exprs = columns.map(|column| {
+        let name = column.name.clone();
+        Expr::Column(column).alias_qualified(Some(table.clone()), name)
+    });
+    let projection = Projection::try_new(exprs.collect(), Arc::new(plan));
+    projection.map(LogicalPlan::Projection).map_err(|error| SqlError::from_datafusion(&error, at))
 }
 
 /// All columns of a plan, unqualified, as they are.

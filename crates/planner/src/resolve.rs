@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 use arrow::datatypes::DataType;
 use datafusion_common::{DFSchema, TableReference};
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned, Value, VisitMut, VisitorMut,
+    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned, Value,
+    VisitMut, VisitorMut,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use mainstem_plan::{functions, sql_type_name};
@@ -58,17 +59,25 @@ impl Resolver<'_> {
     }
 
     fn unknown_column(&self, ident: &Ident, names: &[&str]) -> SqlError {
-        let message = format!("unknown column '{}' in {}{}", ident.value, self.clause, advice(&ident.value, "known here are", names));
+        let message = format!(
+            "unknown column '{}' in {}{}",
+            ident.value,
+            self.clause,
+            advice(&ident.value, "known here are", names)
+        );
         SqlError::new(ErrorCode::Name, ident.span, message)
     }
 
     /// `table.column`, `table.column.field...` or `column.field...`.
     fn compound(&self, parts: &mut [Ident]) -> Result<(), SqlError> {
         for exact in [true, false] {
-            let same = |name: &str, ident: &Ident| if exact { name == ident.value } else { name.eq_ignore_ascii_case(&ident.value) };
+            let same = |name: &str, ident: &Ident| {
+                if exact { name == ident.value } else { name.eq_ignore_ascii_case(&ident.value) }
+            };
             let qualified = self.schema.iter().find_map(|(qualifier, field)| {
                 let qualifier = qualifier.map(TableReference::table)?;
-                (same(qualifier, &parts[0]) && same(field.name(), &parts[1])).then(|| (qualifier.to_owned(), field.clone()))
+                (same(qualifier, &parts[0]) && same(field.name(), &parts[1]))
+                    .then(|| (qualifier.to_owned(), field.clone()))
             });
             if let Some((qualifier, field)) = qualified {
                 parts[0].value = qualifier;
@@ -83,16 +92,23 @@ impl Resolver<'_> {
         let of_table: Vec<&str> = self
             .schema
             .iter()
-            .filter(|(qualifier, _)| qualifier.is_some_and(|qualifier| qualifier.table().eq_ignore_ascii_case(&parts[0].value)))
+            .filter(|(qualifier, _)| {
+                qualifier.is_some_and(|qualifier| qualifier.table().eq_ignore_ascii_case(&parts[0].value))
+            })
             .map(|(_, field)| field.name().as_str())
             .collect();
         if of_table.is_empty() {
-            let mut names: Vec<&str> = self.schema.iter().filter_map(|(qualifier, _)| Some(qualifier?.table())).collect();
+            let mut names: Vec<&str> =
+                self.schema.iter().filter_map(|(qualifier, _)| Some(qualifier?.table())).collect();
             names.dedup();
             names.extend(self.schema.fields().iter().map(|field| field.name().as_str()));
             let message = format!(
                 "'{}' in '{}.{}' is neither a table nor a column in {}{}",
-                parts[0].value, parts[0].value, parts[1].value, self.clause, advice(&parts[0].value, "known here are", &names)
+                parts[0].value,
+                parts[0].value,
+                parts[1].value,
+                self.clause,
+                advice(&parts[0].value, "known here are", &names)
             );
             return Err(SqlError::new(ErrorCode::Name, parts[0].span, message));
         }
@@ -121,7 +137,11 @@ impl Resolver<'_> {
             let suggestion = nearest.map(|known| format!("; did you mean '{known}'?")).unwrap_or_default();
             return Err(SqlError::new(ErrorCode::Name, at, format!("unknown function '{name}'{suggestion}")));
         }
-        if let Some(reason) = functions::registry().refused(&name) {
+        let registry = functions::registry();
+        if registry.window(&name).is_some() && registry.aggregate(&name).is_none() && registry.scalar(&name).is_none() {
+            return Err(SqlError::unsupported(at, format!("{name} needs OVER, which is not supported yet")));
+        }
+        if let Some(reason) = registry.refused(&name) {
             return Err(SqlError::unsupported(at, reason));
         }
         if UNIT_FUNCTIONS.contains(&name.as_str()) {
@@ -138,7 +158,8 @@ fn nested_fields(column: &DataType, parts: &mut [Ident]) -> Result<(), SqlError>
         let parent = parts[index - 1].value.clone();
         let part = &mut parts[index];
         let DataType::Struct(fields) = &data_type else {
-            let message = format!("'{parent}' is of type {} and has no field '{}'", sql_type_name(&data_type), part.value);
+            let message =
+                format!("'{parent}' is of type {} and has no field '{}'", sql_type_name(&data_type), part.value);
             return Err(SqlError::new(ErrorCode::Name, part.span, message));
         };
         let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
@@ -146,19 +167,25 @@ fn nested_fields(column: &DataType, parts: &mut [Ident]) -> Result<(), SqlError>
             match unique_without_case(&part.value, names.iter().copied(), part.span)? {
                 Some(name) => part.value = name,
                 None => {
-                    let message = format!("'{parent}' has no field '{}'{}", part.value, advice(&part.value, "it has", &names));
+                    let message =
+                        format!("'{parent}' has no field '{}'{}", part.value, advice(&part.value, "it has", &names));
                     return Err(SqlError::new(ErrorCode::Name, part.span, message));
                 }
             }
         }
-        let field = fields.iter().find(|field| *field.name() == part.value).expect("the name was just taken from the fields");
+        let field =
+            fields.iter().find(|field| *field.name() == part.value).expect("the name was just taken from the fields");
         data_type = field.data_type().clone();
     }
     Ok(())
 }
 
 /// The only name that is equal when case is ignored; an error where several are.
-pub(crate) fn unique_without_case<'a>(name: &str, known: impl Iterator<Item = &'a str>, span: Span) -> Result<Option<String>, SqlError> {
+pub(crate) fn unique_without_case<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+    span: Span,
+) -> Result<Option<String>, SqlError> {
     let lower = name.to_lowercase();
     let mut found: Vec<&str> = known.filter(|known| known.to_lowercase() == lower).collect();
     found.dedup();
@@ -166,7 +193,8 @@ pub(crate) fn unique_without_case<'a>(name: &str, known: impl Iterator<Item = &'
         [] => Ok(None),
         [one] => Ok(Some((*one).to_owned())),
         several => {
-            let message = format!("'{name}' may mean {}; write the one that is meant in its own case", several.join(" or "));
+            let message =
+                format!("'{name}' may mean {}; write the one that is meant in its own case", several.join(" or "));
             Err(SqlError::new(ErrorCode::Name, span, message))
         }
     }
@@ -192,7 +220,10 @@ impl VisitorMut for Visitor<'_> {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
-        ControlFlow::Break(SqlError::unsupported(query.span(), "sub-queries in expressions are not supported yet; sub-queries in FROM are"))
+        ControlFlow::Break(SqlError::unsupported(
+            query.span(),
+            "sub-queries in expressions are not supported yet; sub-queries in FROM are",
+        ))
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
@@ -205,8 +236,7 @@ impl VisitorMut for Visitor<'_> {
 
 impl Visitor<'_> {
     fn visit(&mut self, expr: &mut Expr) -> Result<(), SqlError> {
-        let refuse = |span: Span, what: &str| Err(SqlError::unsupported(span, what));
-        let span = expr.span();
+        let refuse = |expr: &Expr, what: &str| Err(SqlError::unsupported(expr.span(), what));
         match expr {
             Expr::Identifier(ident) if self.fields.contains(&ident.span.start) => Ok(()),
             Expr::Identifier(ident) => self.resolver.identifier(ident),
@@ -225,19 +255,20 @@ impl Visitor<'_> {
                 }
                 Ok(())
             }
-            Expr::InSubquery { .. } => refuse(span, "IN (SELECT ...) is not supported yet"),
-            Expr::Exists { .. } => refuse(span, "EXISTS is not supported yet"),
-            Expr::Subquery(_) => refuse(span, "sub-queries in expressions are not supported yet; sub-queries in FROM are"),
-            Expr::AnyOp { .. } | Expr::AllOp { .. } => refuse(span, "ANY and ALL are not supported"),
-            Expr::GroupingSets(_) => refuse(span, "GROUPING SETS are not supported yet"),
-            Expr::Cube(_) => refuse(span, "CUBE is not supported yet"),
-            Expr::Rollup(_) => refuse(span, "ROLLUP is not supported yet"),
-            Expr::InUnnest { .. } => refuse(span, "UNNEST is not supported yet"),
-            Expr::Lambda(_) => refuse(span, "lambda functions are not supported"),
-            Expr::Value(value) => match &value.value {
-                Value::Placeholder(text) => refuse(span, &format!("the placeholder '{text}' is not supported; write the value")),
-                _ => Ok(()),
-            },
+            Expr::InSubquery { .. } => refuse(expr, "IN (SELECT ...) is not supported yet"),
+            Expr::Exists { .. } => refuse(expr, "EXISTS is not supported yet"),
+            Expr::Subquery(_) => {
+                refuse(expr, "sub-queries in expressions are not supported yet; sub-queries in FROM are")
+            }
+            Expr::AnyOp { .. } | Expr::AllOp { .. } => refuse(expr, "ANY and ALL are not supported"),
+            Expr::GroupingSets(_) => refuse(expr, "GROUPING SETS are not supported yet"),
+            Expr::Cube(_) => refuse(expr, "CUBE is not supported yet"),
+            Expr::Rollup(_) => refuse(expr, "ROLLUP is not supported yet"),
+            Expr::InUnnest { .. } => refuse(expr, "UNNEST is not supported yet"),
+            Expr::Lambda(_) => refuse(expr, "lambda functions are not supported"),
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
+                refuse(expr, "placeholders are not supported; write the value")
+            }
             _ => Ok(()),
         }
     }

@@ -35,15 +35,39 @@ pub enum SettingKind {
 
 /// Every key that is known.
 pub const SETTINGS: &[Setting] = &[
-    Setting { key: "execution.checkpointing.dir", kind: SettingKind::Text, help: "Where checkpoints are stored: a directory or the URL of an object store." },
+    Setting {
+        key: "execution.checkpointing.dir",
+        kind: SettingKind::Text,
+        help: "Where checkpoints are stored: a directory or the URL of an object store.",
+    },
     Setting { key: "execution.checkpointing.interval", kind: SettingKind::Duration, help: "Time between checkpoints." },
-    Setting { key: "execution.runtime-mode", kind: SettingKind::Word(&["streaming"]), help: "Only streaming is there." },
-    Setting { key: "late-rows.table", kind: SettingKind::Text, help: "The table that rows are written to which come too late for their window; without it they are counted and dropped." },
+    Setting {
+        key: "execution.runtime-mode",
+        kind: SettingKind::Word(&["streaming"]),
+        help: "Only streaming is there.",
+    },
+    Setting {
+        key: "late-rows.table",
+        kind: SettingKind::Text,
+        help: "The table that rows are written to which come too late for their window; without it they are counted and dropped.",
+    },
     Setting { key: "parallelism.default", kind: SettingKind::Number(1, 32_768), help: "Subtasks of each operator." },
-    Setting { key: "pipeline.max-parallelism", kind: SettingKind::Number(1, 32_768), help: "Key groups of the job, fixed for its life; the parallelism can never be above it. Default 256." },
+    Setting {
+        key: "pipeline.max-parallelism",
+        kind: SettingKind::Number(1, 32_768),
+        help: "Key groups of the job, fixed for its life; the parallelism can never be above it. Default 256.",
+    },
     Setting { key: "pipeline.name", kind: SettingKind::Text, help: "The job's name. Default: the file's name." },
-    Setting { key: "state.checkpoints.num-retained", kind: SettingKind::Number(1, 1_000), help: "How many completed checkpoints are kept." },
-    Setting { key: "table.exec.source.idle-timeout", kind: SettingKind::Duration, help: "A split that shows nothing for so long no longer holds back event time; 0 is never. A table's 'scan.watermark.idle-timeout' goes before it." },
+    Setting {
+        key: "state.checkpoints.num-retained",
+        kind: SettingKind::Number(1, 1_000),
+        help: "How many completed checkpoints are kept.",
+    },
+    Setting {
+        key: "table.exec.source.idle-timeout",
+        kind: SettingKind::Duration,
+        help: "A split that shows nothing for so long no longer holds back event time; 0 is never. A table's 'scan.watermark.idle-timeout' goes before it.",
+    },
     Setting { key: "table.local-time-zone", kind: SettingKind::Word(&["UTC"]), help: "Only UTC is there." },
 ];
 
@@ -78,7 +102,13 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), String> {
 pub(crate) fn duration_ms(text: &str) -> Option<u64> {
     // The connectors own the notation; their typed reading of options is the way to it.
     let options = BTreeMap::from([("duration".to_owned(), text.to_owned())]);
-    let table = TableSpec { name: String::new(), schema: Arc::new(Schema::empty()), primary_key: vec![], partition_keys: vec![], options };
+    let table = TableSpec {
+        name: String::new(),
+        schema: Arc::new(Schema::empty()),
+        primary_key: vec![],
+        partition_keys: vec![],
+        options,
+    };
     let duration = table.options().duration("duration").ok()??;
     u64::try_from(duration.as_millis()).ok()
 }
@@ -90,11 +120,15 @@ mod tests {
     #[test]
     fn unknown_keys_and_wrong_values_are_refused() {
         assert_eq!(check("parallelism.default", "4"), Ok(()));
-        assert_eq!(check("paralelism.default", "4"), Err("the setting 'paralelism.default' is unknown; did you mean 'parallelism.default'?".to_owned()));
+        assert_eq!(
+            check("paralelism.default", "4"),
+            Err("the setting 'paralelism.default' is unknown; did you mean 'parallelism.default'?".to_owned())
+        );
         assert!(check("xyz", "4").unwrap_err().contains("known are execution.checkpointing.dir"));
         assert_eq!(
             check("parallelism.default", "0"),
-            Err("the setting 'parallelism.default' has the value '0': expected a whole number from 1 to 32768".to_owned())
+            Err("the setting 'parallelism.default' has the value '0': expected a whole number from 1 to 32768"
+                .to_owned())
         );
         assert!(check("execution.checkpointing.interval", "soon").is_err());
         assert_eq!(check("execution.checkpointing.interval", "10s"), Ok(()));

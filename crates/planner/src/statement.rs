@@ -2,6 +2,7 @@
 //! [`crate::plan`] first. Resolves no names; refuses what can be refused by its first words.
 
 mod create_table;
+mod guard;
 mod set;
 
 use datafusion_sql::sqlparser::ast::{Ident, Query};
@@ -30,11 +31,18 @@ pub(crate) struct Statement {
 
 #[derive(Clone, Debug)]
 pub(crate) enum StatementKind {
-    CreateTable(CreateTable),
+    CreateTable(Box<CreateTable>),
     CreateView(CreateView),
     /// `INSERT INTO` or, without a target, a bare query whose rows are printed.
-    Output { target: Option<InsertTarget>, query: Box<Query>, explain: bool },
-    Set { key: String, value: String },
+    Output {
+        target: Option<InsertTarget>,
+        query: Box<Query>,
+        explain: bool,
+    },
+    Set {
+        key: String,
+        value: String,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -76,13 +84,17 @@ fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
         match &token.token {
             // The parser takes a hint for a comment: what it asks for would silently not be done.
             Token::Whitespace(Whitespace::MultiLineComment(comment)) if comment.starts_with('+') => {
-                return Err(SqlError::unsupported(token.span, "hints (/*+ ... */) are not supported; put the options into the table's WITH clause"));
+                return Err(SqlError::unsupported(
+                    token.span,
+                    "hints (/*+ ... */) are not supported; put the options into the table's WITH clause",
+                ));
             }
             Token::Whitespace(_) => {}
             _ => count += 1,
         }
         if count > TOKENS_MAX {
-            let message = format!("the SQL text has more than {TOKENS_MAX} words and signs; split it into several jobs");
+            let message =
+                format!("the SQL text has more than {TOKENS_MAX} words and signs; split it into several jobs");
             return Err(SqlError::new(ErrorCode::Limit, token.span, message));
         }
     }
@@ -170,7 +182,7 @@ impl StatementParser<'_> {
         match word.value.to_ascii_uppercase().as_str() {
             "TABLE" => {
                 self.parser.advance_token();
-                let kind = StatementKind::CreateTable(create_table::parse(&mut self.parser)?);
+                let kind = StatementKind::CreateTable(Box::new(create_table::parse(&mut self.parser)?));
                 self.push(at, kind);
                 Ok(())
             }
@@ -180,10 +192,15 @@ impl StatementParser<'_> {
                 self.push(at, kind);
                 Ok(())
             }
-            "OR" => Err(SqlError::unsupported(at, "CREATE OR REPLACE is not supported; a name is declared once in a file")),
+            "OR" => {
+                Err(SqlError::unsupported(at, "CREATE OR REPLACE is not supported; a name is declared once in a file"))
+            }
             other => {
                 let temporary = if temporary { "TEMPORARY " } else { "" };
-                Err(SqlError::unsupported(at, format!("CREATE {temporary}{other} is not supported; CREATE TABLE and CREATE VIEW are")))
+                Err(SqlError::unsupported(
+                    at,
+                    format!("CREATE {temporary}{other} is not supported; CREATE TABLE and CREATE VIEW are"),
+                ))
             }
         }
     }
@@ -200,7 +217,7 @@ impl StatementParser<'_> {
             self.parser.parse_literal_string()?;
         }
         self.parser.expect_keyword(Keyword::AS)?;
-        let query = self.parser.parse_query()?;
+        let query = self.parse_query()?;
         Ok(CreateView { name, if_not_exists, columns, query })
     }
 
@@ -237,7 +254,10 @@ impl StatementParser<'_> {
             return self.parse_output(at, false);
         }
         let next = self.parser.peek_token();
-        Err(SqlError::unsupported(at, format!("EXECUTE {} is not supported; EXECUTE STATEMENT SET BEGIN ... END is", next.token)))
+        Err(SqlError::unsupported(
+            at,
+            format!("EXECUTE {} is not supported; EXECUTE STATEMENT SET BEGIN ... END is", next.token),
+        ))
     }
 
     /// The statements between `BEGIN` and `END`.
@@ -265,7 +285,7 @@ impl StatementParser<'_> {
 
     fn parse_output(&mut self, at: At, explain: bool) -> Result<(), SqlError> {
         let target = if self.next_is("INSERT") { Some(self.parse_insert_target(at)?) } else { None };
-        let query = self.parser.parse_query()?;
+        let query = self.parse_query()?;
         self.push(at, StatementKind::Output { target, query, explain });
         Ok(())
     }
@@ -273,7 +293,10 @@ impl StatementParser<'_> {
     fn parse_insert_target(&mut self, at: At) -> Result<InsertTarget, SqlError> {
         self.parser.advance_token();
         if self.next_is("OVERWRITE") {
-            return Err(SqlError::unsupported(at, "INSERT OVERWRITE is not supported: a stream only adds rows; use INSERT INTO"));
+            return Err(SqlError::unsupported(
+                at,
+                "INSERT OVERWRITE is not supported: a stream only adds rows; use INSERT INTO",
+            ));
         }
         self.parser.expect_keyword(Keyword::INTO)?;
         if self.next_is("TABLE") {
@@ -282,7 +305,10 @@ impl StatementParser<'_> {
         let table = parse_name(&mut self.parser)?;
         let next = self.parser.peek_token();
         if self.next_is("PARTITION") {
-            return Err(SqlError::unsupported(next.span, "INSERT INTO ... PARTITION is not supported; select the partition's columns in the query"));
+            return Err(SqlError::unsupported(
+                next.span,
+                "INSERT INTO ... PARTITION is not supported; select the partition's columns in the query",
+            ));
         }
         let column_list = match self.parser.peek_tokens::<2>() {
             [Token::LParen, Token::Word(word)] => !matches!(word.keyword, Keyword::SELECT | Keyword::WITH),
@@ -290,6 +316,13 @@ impl StatementParser<'_> {
         };
         let columns = if column_list { parse_name_list(&mut self.parser)? } else { Vec::new() };
         Ok(InsertTarget { table, columns })
+    }
+
+    fn parse_query(&mut self) -> Result<Box<Query>, SqlError> {
+        let at = At::from(self.parser.peek_token_ref().span);
+        let mut query = self.parser.parse_query()?;
+        guard::check_query(&mut query).map_err(|error| error.or_at(at))?;
+        Ok(query)
     }
 
     fn next_is(&self, text: &str) -> bool {
@@ -318,7 +351,10 @@ fn expect_word(parser: &mut Parser, text: &str) -> Result<(), SqlError> {
 fn parse_name(parser: &mut Parser) -> Result<Ident, SqlError> {
     let name = parser.parse_identifier()?;
     if parser.peek_token_ref().token == Token::Period {
-        let message = format!("the name that begins with '{}' has several parts; there are no catalogs and databases here, use a plain name", name.value);
+        let message = format!(
+            "the name that begins with '{}' has several parts; there are no catalogs and databases here, use a plain name",
+            name.value
+        );
         return Err(SqlError::unsupported(name.span, message));
     }
     Ok(name)
@@ -349,7 +385,10 @@ fn refused_statement(word: &Word, at: At) -> SqlError {
         "VALUES" | "TABLE" => "write a SELECT from a table",
         "ANALYZE" | "CALL" | "STOP" => "use the command line or the REST interface",
         _ => {
-            let message = format!("'{}' begins no statement that is known here; expected SELECT, INSERT, CREATE, SET or EXPLAIN", word.value);
+            let message = format!(
+                "'{}' begins no statement that is known here; expected SELECT, INSERT, CREATE, SET or EXPLAIN",
+                word.value
+            );
             return SqlError::new(ErrorCode::Syntax, at, message);
         }
     };

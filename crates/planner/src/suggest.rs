@@ -1,11 +1,11 @@
 //! The name that was probably meant. Used by every message about an unknown name.
 
-/// The candidate that differs least, if it differs little: by case only, or by at most a third of its letters.
+/// The candidate that differs least, if it differs little: in at most two letters of five.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let scored = candidates.into_iter().map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate));
     let (best, candidate) = scored.min_by_key(|(distance, _)| *distance)?;
-    (best <= name.chars().count().max(3) / 3).then_some(candidate)
+    (best <= name.chars().count().max(3) * 2 / 5).then_some(candidate)
 }
 
 /// `; did you mean 'x'?`, or, where nothing is near, the first of what there is.

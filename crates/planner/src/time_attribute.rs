@@ -121,7 +121,9 @@ fn of_table_column(table: &Table, column: usize) -> Role {
         return Role::EventTime;
     }
     match &table.sources[column] {
-        ColumnSource::Computed(expr) if matches!(expr.as_ref(), Expr::ScalarFunction(call) if call.name() == "proctime") => Role::ProcessingTime,
+        ColumnSource::Computed(expr) if matches!(expr.as_ref(), Expr::ScalarFunction(call) if call.name() == "proctime") => {
+            Role::ProcessingTime
+        }
         _ => Role::Plain,
     }
 }

@@ -31,10 +31,18 @@ impl TypeParser<'_, '_> {
     fn parse(&mut self, depth: usize) -> Result<(DataType, bool), SqlError> {
         let token = self.parser.next_token();
         if depth > NESTING_MAX {
-            return Err(SqlError::new(ErrorCode::Limit, token.span, format!("types may be nested {NESTING_MAX} deep at most")));
+            return Err(SqlError::new(
+                ErrorCode::Limit,
+                token.span,
+                format!("types may be nested {NESTING_MAX} deep at most"),
+            ));
         }
         let Token::Word(word) = &token.token else {
-            return Err(SqlError::new(ErrorCode::Syntax, token.span, format!("expected a type, found '{}'", token.token)));
+            return Err(SqlError::new(
+                ErrorCode::Syntax,
+                token.span,
+                format!("expected a type, found '{}'", token.token),
+            ));
         };
         let name = word.value.to_ascii_uppercase();
         let data_type = match name.as_str() {
@@ -73,11 +81,17 @@ impl TypeParser<'_, '_> {
         loop {
             let name = self.parser.parse_identifier()?;
             let (data_type, nullable) = self.parse(depth + 1)?;
-            if self.parser.parse_keyword(Keyword::COMMENT) || matches!(self.parser.peek_token_ref().token, Token::SingleQuotedString(_)) {
+            if self.parser.parse_keyword(Keyword::COMMENT)
+                || matches!(self.parser.peek_token_ref().token, Token::SingleQuotedString(_))
+            {
                 self.parser.parse_literal_string()?;
             }
             if fields.iter().any(|field| *field.name() == name.value) {
-                return Err(SqlError::new(ErrorCode::Name, name.span, format!("the field '{}' appears twice in this ROW", name.value)));
+                return Err(SqlError::new(
+                    ErrorCode::Name,
+                    name.span,
+                    format!("the field '{}' appears twice in this ROW", name.value),
+                ));
             }
             fields.push(Field::new(name.value, data_type, nullable));
             if self.open_brackets > 0 || !self.parser.consume_token(&Token::Comma) {
@@ -172,7 +186,11 @@ fn named(name: &str, arguments: &[u64], local: bool) -> Result<DataType, String>
         "DATE" => DataType::Date32,
         "TIME" => DataType::Time32(TimeUnit::Millisecond),
         "TIMESTAMP" | "TIMESTAMP_LTZ" => return timestamp(arguments.first().copied(), local),
-        _ => return Err(format!("the type '{name}' is unknown; known are BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL, CHAR, VARCHAR, STRING, BYTES, DATE, TIME, TIMESTAMP, TIMESTAMP_LTZ, ROW, ARRAY and MAP")),
+        _ => {
+            return Err(format!(
+                "the type '{name}' is unknown; known are BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL, CHAR, VARCHAR, STRING, BYTES, DATE, TIME, TIMESTAMP, TIMESTAMP_LTZ, ROW, ARRAY and MAP"
+            ));
+        }
     })
 }
 
@@ -181,7 +199,9 @@ fn decimal(arguments: &[u64]) -> Result<DataType, String> {
     let precision = arguments.first().copied().unwrap_or(10);
     let scale = arguments.get(1).copied().unwrap_or(0);
     if precision == 0 || precision > u64::from(DECIMAL128_MAX_PRECISION) || scale > precision {
-        return Err(format!("DECIMAL({precision}, {scale}) is out of range: the precision is 1 to {DECIMAL128_MAX_PRECISION}, the scale 0 to the precision"));
+        return Err(format!(
+            "DECIMAL({precision}, {scale}) is out of range: the precision is 1 to {DECIMAL128_MAX_PRECISION}, the scale 0 to the precision"
+        ));
     }
     let small = |number: u64| i8::try_from(number).expect("at most 38");
     Ok(DataType::Decimal128(small(precision).unsigned_abs(), small(scale)))
@@ -208,7 +228,8 @@ pub(crate) struct FlinkTypes;
 
 impl TypePlanner for FlinkTypes {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
-        let data_type = from_sql(sql_type).map_err(|message| SqlError::unsupported(crate::error::At::NOWHERE, message).into_datafusion())?;
+        let data_type = from_sql(sql_type)
+            .map_err(|message| SqlError::unsupported(crate::error::At::NOWHERE, message).into_datafusion())?;
         Ok(Some(Arc::new(Field::new("", data_type, true))))
     }
 }
@@ -216,16 +237,19 @@ impl TypePlanner for FlinkTypes {
 fn from_sql(sql_type: &ast::DataType) -> Result<DataType, String> {
     use ast::{ArrayElemTypeDef, DataType as Sql, ExactNumberInfo, TimezoneInfo};
     match sql_type {
-        Sql::Array(ArrayElemTypeDef::AngleBracket(item) | ArrayElemTypeDef::SquareBracket(item, None) | ArrayElemTypeDef::Parenthesis(item)) => {
-            Ok(DataType::List(Arc::new(Field::new_list_field(from_sql(item)?, true))))
-        }
+        Sql::Array(
+            ArrayElemTypeDef::AngleBracket(item)
+            | ArrayElemTypeDef::SquareBracket(item, None)
+            | ArrayElemTypeDef::Parenthesis(item),
+        ) => Ok(DataType::List(Arc::new(Field::new_list_field(from_sql(item)?, true)))),
         Sql::Map(key, value) => Ok(map_type(from_sql(key)?, from_sql(value)?, true)),
         Sql::Decimal(info) | Sql::Dec(info) | Sql::Numeric(info) => match info {
             ExactNumberInfo::None => decimal(&[]),
             ExactNumberInfo::Precision(precision) => decimal(&[*precision]),
-            ExactNumberInfo::PrecisionAndScale(precision, scale) => {
-                decimal(&[*precision, u64::try_from(*scale).map_err(|_| "the scale of a DECIMAL is not negative".to_owned())?])
-            }
+            ExactNumberInfo::PrecisionAndScale(precision, scale) => decimal(&[
+                *precision,
+                u64::try_from(*scale).map_err(|_| "the scale of a DECIMAL is not negative".to_owned())?,
+            ]),
         },
         Sql::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => timestamp(*precision, false),
         Sql::Custom(name, arguments) => {

@@ -66,8 +66,15 @@ impl TableSource for Table {
 
 impl Table {
     /// Resolves a declaration.
-    pub(crate) fn new(create: CreateTable) -> Result<Table, SqlError> {
+    pub(crate) fn new(mut create: CreateTable) -> Result<Table, SqlError> {
         check_columns(&create)?;
+        for column in &mut create.columns {
+            if let ColumnKind::Physical { nullable, .. } = &mut column.kind
+                && create.primary_key.iter().any(|key| key.value == column.name.value)
+            {
+                *nullable = false;
+            }
+        }
         let physical = physical_schema(&create.columns);
         let mut builder = Builder { physical: physical.clone(), fields: Vec::new(), sources: Vec::new() };
         // Physical columns come first, so that a computed column may stand before those that it reads.
@@ -77,7 +84,7 @@ impl Table {
         let mut computed = Vec::new();
         for column in &create.columns {
             if let ColumnKind::Computed(expr) = &column.kind {
-                computed.push(builder.computed(&column.name, expr.clone())?);
+                computed.push(builder.computed(&column.name, expr.as_ref().clone())?);
             }
         }
         let (fields, sources) = in_declared_order(&create.columns, &builder, computed);
@@ -116,19 +123,27 @@ impl Table {
     /// The place that a connector's message about options speaks of.
     pub(crate) fn blamed(&self, message: &str) -> At {
         // A value may also be quoted in a message; the option's name comes first.
-        let quoted = self.options.iter().filter_map(|option| Some((message.find(&format!("'{}'", option.key))?, option.at)));
-        quoted.min_by_key(|(position, _)| *position).map_or(self.at, |(_, at)| at)
+        let quoted =
+            self.options.iter().filter_map(|option| Some((message.find(&format!("'{}'", option.key))?, option.at)));
+        let first = quoted.min_by_key(|(position, _)| *position).map(|(_, at)| at);
+        first.unwrap_or_else(|| if message.contains("the connector '") { self.option_at("connector") } else { self.at })
     }
 
     fn read_options(&mut self) -> Result<(), SqlError> {
         let wrong = |option: &TableOption, expected: &str| {
-            let message = format!("option '{}' of table '{}' has the value '{}': expected {expected}", option.key, self.spec.name, option.value);
+            let message = format!(
+                "option '{}' of table '{}' has the value '{}': expected {expected}",
+                option.key, self.spec.name, option.value
+            );
             SqlError::new(ErrorCode::Option, option.at, message)
         };
         for option in &self.options {
             match option.key.as_str() {
                 "scan.watermark.idle-timeout" => {
-                    self.idle_timeout_ms = Some(duration_ms(&option.value).ok_or_else(|| wrong(option, "a duration such as '10 s' or '500 ms'"))?);
+                    self.idle_timeout_ms = Some(
+                        duration_ms(&option.value)
+                            .ok_or_else(|| wrong(option, "a duration such as '10 s' or '500 ms'"))?,
+                    );
                 }
                 "delivery" => {
                     let levels = [Delivery::ExactlyOnce, Delivery::AtLeastOnce, Delivery::BestEffort];
@@ -149,7 +164,11 @@ fn check_columns(create: &CreateTable) -> Result<(), SqlError> {
         return Err(SqlError::new(ErrorCode::Name, create.name.span, message));
     }
     if create.columns.len() > COLUMNS_MAX {
-        let message = format!("table '{}' has {} columns, at most {COLUMNS_MAX} are accepted", create.name.value, create.columns.len());
+        let message = format!(
+            "table '{}' has {} columns, at most {COLUMNS_MAX} are accepted",
+            create.name.value,
+            create.columns.len()
+        );
         return Err(SqlError::new(ErrorCode::Limit, create.name.span, message));
     }
     for (index, column) in create.columns.iter().enumerate() {
@@ -163,7 +182,9 @@ fn check_columns(create: &CreateTable) -> Result<(), SqlError> {
 
 fn physical_field(column: &ColumnDefinition) -> Option<FieldRef> {
     match &column.kind {
-        ColumnKind::Physical { data_type, nullable } => Some(Arc::new(Field::new(&column.name.value, data_type.clone(), *nullable))),
+        ColumnKind::Physical { data_type, nullable } => {
+            Some(Arc::new(Field::new(&column.name.value, data_type.clone(), *nullable)))
+        }
         ColumnKind::Computed(_) => None,
     }
 }
@@ -172,7 +193,11 @@ fn physical_schema(columns: &[ColumnDefinition]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().filter_map(physical_field).collect::<Vec<_>>()))
 }
 
-fn in_declared_order(columns: &[ColumnDefinition], builder: &Builder, computed: Vec<(FieldRef, Expr)>) -> (Vec<FieldRef>, Vec<ColumnSource>) {
+fn in_declared_order(
+    columns: &[ColumnDefinition],
+    builder: &Builder,
+    computed: Vec<(FieldRef, Expr)>,
+) -> (Vec<FieldRef>, Vec<ColumnSource>) {
     let mut computed = computed.into_iter();
     let mut next_physical = 0;
     columns
@@ -253,9 +278,13 @@ impl Builder {
     fn watermark(&self, expr: ast::Expr) -> Result<Expr, SqlError> {
         let at = At::from(expr.span());
         let expr = self.resolve(expr, at, "the watermark")?;
-        let data_type = expr.get_type(&self.physical_df_schema()).map_err(|error| SqlError::from_datafusion(&error, at))?;
+        let data_type =
+            expr.get_type(&self.physical_df_schema()).map_err(|error| SqlError::from_datafusion(&error, at))?;
         if !matches!(data_type, DataType::Timestamp(..)) {
-            let message = format!("a watermark is a timestamp such as ts - INTERVAL '5' SECOND, this one is of type {}", sql_type_name(&data_type));
+            let message = format!(
+                "a watermark is a timestamp such as ts - INTERVAL '5' SECOND, this one is of type {}",
+                sql_type_name(&data_type)
+            );
             return Err(SqlError::new(ErrorCode::Window, at, message));
         }
         Ok(expr)
@@ -267,12 +296,16 @@ impl Builder {
 
     /// The expression over the physical columns alone, with its types made to fit.
     fn resolve(&self, mut expr: ast::Expr, at: At, clause: &'static str) -> Result<Expr, SqlError> {
-        let schema = DFSchema::try_from(Schema::new(self.fields.clone())).expect("column names are unique, that was checked");
+        let schema =
+            DFSchema::try_from(Schema::new(self.fields.clone())).expect("column names are unique, that was checked");
         Resolver { schema: &schema, aliases: &[], clause }.expr(&mut expr)?;
         let planned = |error: datafusion_common::DataFusionError| SqlError::from_datafusion(&error, at);
         let expr = context::plan_expr(expr, &schema).map_err(planned)?;
         if !find_aggregate_exprs([&expr]).is_empty() || marker::find(&expr).is_some() {
-            return Err(SqlError::unsupported(at, format!("{clause} is computed from one row; aggregates and windows are not allowed in it")));
+            return Err(SqlError::unsupported(
+                at,
+                format!("{clause} is computed from one row; aggregates and windows are not allowed in it"),
+            ));
         }
         let expr = expr.transform_up(|expr| self.physical_expr(expr)).map_err(planned)?.data;
         let physical = Arc::new(self.physical_df_schema());

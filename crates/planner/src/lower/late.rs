@@ -23,7 +23,8 @@ impl Lowering {
         let schema = table.spec.schema.clone();
         let windows: Vec<OperatorId> = self.turn_on_late_output();
         if windows.is_empty() {
-            let message = "'late-rows.table' is set, but no query of this file groups by a window, so that no row can be late";
+            let message =
+                "'late-rows.table' is set, but no query of this file groups by a window, so that no row can be late";
             return Err(SqlError::new(ErrorCode::Option, at, message));
         }
         let mut outputs = Vec::new();
@@ -70,16 +71,28 @@ fn late_columns(table: &Table) -> Result<Vec<NamedExpr>, SqlError> {
     let columns = fields.map(|field| {
         let Ok(position) = late.index_of(field.name()) else {
             let known = LATE_ROW_COLUMNS.join(", ");
-            let message = format!("table '{}' takes late rows and has the column '{}'; its columns can only be {known}", table.spec.name, field.name());
+            let message = format!(
+                "table '{}' takes late rows and has the column '{}'; its columns can only be {known}",
+                table.spec.name,
+                field.name()
+            );
             return Err(SqlError::new(ErrorCode::Type, table.at, message));
         };
         let (given, wanted) = (late.field(position).data_type(), field.data_type());
         let column = Expr::Column(position);
         let expr = match (given, wanted) {
             (given, wanted) if given == wanted => column,
-            (DataType::Timestamp(..), DataType::Timestamp(..)) => Expr::Cast { expr: Box::new(column), to: wanted.clone() },
+            (DataType::Timestamp(..), DataType::Timestamp(..)) => {
+                Expr::Cast { expr: Box::new(column), to: wanted.clone() }
+            }
             _ => {
-                let message = format!("column '{}' of table '{}' takes late rows and must be {}, not {}", field.name(), table.spec.name, sql_type_name(given), sql_type_name(wanted));
+                let message = format!(
+                    "column '{}' of table '{}' takes late rows and must be {}, not {}",
+                    field.name(),
+                    table.spec.name,
+                    sql_type_name(given),
+                    sql_type_name(wanted)
+                );
                 return Err(SqlError::new(ErrorCode::Type, table.at, message));
             }
         };

@@ -31,15 +31,18 @@ impl Lowering {
             }
         };
         let wanted = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
-        let position = |column: &usize| columns.binary_search(column).expect("needed columns include those of every scan");
+        let position =
+            |column: &usize| columns.binary_search(column).expect("needed columns include those of every scan");
         Ok(Stream { operator, columns: wanted.iter().map(position).collect() })
     }
 
     fn source(&self, table: &Table, columns: &[usize]) -> Result<Operator, SqlError> {
         mainstem_connectors::source(&table.spec)
             .map_err(|error| SqlError::new(ErrorCode::Option, table.blamed(&error.message), error.message.clone()))?;
-        let physical = DFSchema::try_from(table.spec.schema.clone()).expect("column names are unique, that was checked");
-        let convert = |expr: &LogicalExpr| Expr::from_logical(expr, &physical).map_err(|error| self.table_error(table, &error));
+        let physical =
+            DFSchema::try_from(table.spec.schema.clone()).expect("column names are unique, that was checked");
+        let convert =
+            |expr: &LogicalExpr| Expr::from_logical(expr, &physical).map_err(|error| self.table_error(table, &error));
         let column = |column: usize| match &table.sources[column] {
             ColumnSource::Physical(position) => Ok(Expr::Column(*position)),
             ColumnSource::Computed(expr) => convert(expr),
@@ -62,7 +65,10 @@ impl Lowering {
         let read_columns = read_columns(exprs);
         let fields: Vec<_> = columns.iter().map(|index| table.schema.field(*index).clone()).collect();
         let source = SourceOperator { table: table.spec.clone(), read_columns, watermark, project };
-        Ok(Operator { schema: Arc::new(mainstem_plan::plain_schema(&Schema::new(fields))), kind: OperatorKind::Source(source) })
+        Ok(Operator {
+            schema: Arc::new(mainstem_plan::plain_schema(&Schema::new(fields))),
+            kind: OperatorKind::Source(source),
+        })
     }
 
     fn table_error(&self, table: &Table, error: &mainstem_plan::PlanError) -> SqlError {

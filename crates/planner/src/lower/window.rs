@@ -25,7 +25,10 @@ impl Lowering {
         }
         let input = self.whole_input(&node.input)?;
         let time = self.position(node.input.schema(), &node.time)?;
-        let op = Operator { schema: arrow_schema(&node.schema), kind: OperatorKind::WindowAssign { window: node.window.clone(), time } };
+        let op = Operator {
+            schema: arrow_schema(&node.schema),
+            kind: OperatorKind::WindowAssign { window: node.window.clone(), time },
+        };
         let name = format!("{} windows", kind_name(&node.window));
         let operator = self.add(&name, op, &[(input, Exchange::Forward)])?;
         Ok(self.whole(operator))
@@ -39,7 +42,7 @@ impl Lowering {
         let partial = Operator { schema, kind: OperatorKind::WindowPartial(aggregate.clone()) };
         let keys = (0..aggregate.keys.len()).collect();
         let first = self.add(&format!("{name} partial aggregate"), partial, &[(input, Exchange::Forward)])?;
-        let last = Operator { schema: arrow_schema(&node.schema), kind: OperatorKind::WindowFinal(aggregate) };
+        let last = Operator { schema: final_schema(&aggregate, node), kind: OperatorKind::WindowFinal(aggregate) };
         let last = self.add(&format!("{name} aggregate"), last, &[(first, Exchange::Hash { keys })])?;
         Ok(self.whole(last))
     }
@@ -62,34 +65,68 @@ impl Lowering {
                 (WindowKind::Attached { start: self.position(schema, start)?, end: self.position(schema, end)? }, 0)
             }
         };
-        let name = |index: usize| node.schema.field(index).name().clone();
+        let input_schema = self.graph.node(input).op.schema.clone();
+        let mut names = Names::default();
         let mut keys = Vec::new();
-        for (index, key) in node.keys.iter().enumerate() {
-            keys.push(NamedExpr { name: name(index), expr: self.expr(key, schema, &whole)? });
+        for key in &node.keys {
+            let expr = self.expr(key, schema, &whole)?;
+            let name = names.take(expr.display(&input_schema).to_string());
+            keys.push(NamedExpr { name, expr });
         }
         let mut aggregates = Vec::new();
-        for (index, expr) in node.aggregates.iter().enumerate() {
-            let expr = expr.clone().unalias();
-            let call = AggregateCall::from_logical(&expr, schema, name(keys.len() + index));
-            aggregates.push(call.map_err(|error| self.plan_error(&error))?);
+        for expr in &node.aggregates {
+            let call = AggregateCall::from_logical(expr, schema, "");
+            let mut call = call.map_err(|error| self.plan_error(&error))?;
+            call.name = names.take(call.display(&input_schema));
+            aggregates.push(call);
         }
         let first_property = keys.len() + aggregates.len();
-        let properties = node.properties.iter().enumerate().map(|(index, property)| (name(first_property + index), *property));
-        let properties = properties.collect();
-        let input_schema = self.graph.node(input).op.schema.clone();
+        let properties = node.properties.iter().enumerate();
+        let name = |index: usize| node.schema.field(first_property + index).name().clone();
+        let properties = properties.map(|(index, property)| (names.take(name(index)), *property)).collect();
         Ok(WindowAggregate { window, time, keys, aggregates, properties, input_schema, late_output: false })
     }
 
     fn partial_schema(&self, aggregate: &WindowAggregate, node: &WindowAggregation) -> Result<SchemaRef, SqlError> {
-        let output = arrow_schema(&node.schema);
-        let mut fields: Vec<Arc<Field>> = output.fields()[..aggregate.keys.len()].to_vec();
+        let mut fields: Vec<Arc<Field>> = final_schema(aggregate, node).fields()[..aggregate.keys.len()].to_vec();
         let types = [DataType::Int64, DataType::Int64, DataType::Boolean];
-        fields.extend(SLICE_COLUMNS.iter().zip(types).map(|(name, data_type)| Arc::new(Field::new(*name, data_type, false))));
+        fields.extend(
+            SLICE_COLUMNS.iter().zip(types).map(|(name, data_type)| Arc::new(Field::new(*name, data_type, false))),
+        );
         for call in &aggregate.aggregates {
             let compiled = call.compile(&aggregate.input_schema, &EvalContext::default());
-            fields.extend(compiled.and_then(|compiled| compiled.state_fields()).map_err(|error| self.plan_error(&error))?);
+            fields.extend(
+                compiled.and_then(|compiled| compiled.state_fields()).map_err(|error| self.plan_error(&error))?,
+            );
         }
         Ok(Arc::new(Schema::new(fields)))
+    }
+}
+
+/// The node's columns under the names that the operator gives them.
+fn final_schema(aggregate: &WindowAggregate, node: &WindowAggregation) -> SchemaRef {
+    let keys = aggregate.keys.iter().map(|key| &key.name);
+    let calls = aggregate.aggregates.iter().map(|call| &call.name);
+    let names = keys.chain(calls).chain(aggregate.properties.iter().map(|(name, _)| name));
+    let typed = arrow_schema(&node.schema);
+    let fields = typed.fields().iter().zip(names).map(|(field, name)| field.as_ref().clone().with_name(name));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Names of the columns of one operator: readable ones, and each only once.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl Names {
+    fn take(&mut self, name: String) -> String {
+        let mut free = name.clone();
+        let mut number = 1;
+        while self.0.contains(&free) {
+            number += 1;
+            free = format!("{name} {number}");
+        }
+        self.0.push(free.clone());
+        free
     }
 }
 

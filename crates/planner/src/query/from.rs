@@ -26,7 +26,12 @@ impl Scope<'_> {
                 Some(call) => (self.call(call)?, alias),
                 None => return Err(unknown_function(&function.name)),
             },
-            _ => return Err(SqlError::unsupported(at, "TABLE( ) takes a window function: TUMBLE, HOP, CUMULATE or SESSION")),
+            _ => {
+                return Err(SqlError::unsupported(
+                    at,
+                    "TABLE( ) takes a window function: TUMBLE, HOP, CUMULATE or SESSION",
+                ));
+            }
         };
         match table_alias {
             Some(table_alias) => self.aliased(plan, table_alias),
@@ -81,11 +86,15 @@ fn plain_name(name: &ObjectName) -> Result<&Ident, SqlError> {
         _ => None,
     };
     ident.ok_or_else(|| {
-        let message = format!("the name '{name}' has several parts; there are no catalogs and databases here, use a plain name");
+        let message =
+            format!("the name '{name}' has several parts; there are no catalogs and databases here, use a plain name");
         SqlError::unsupported(name.span(), message)
     })
 }
 
 fn unknown_function(name: &ObjectName) -> SqlError {
-    SqlError::unsupported(name.span(), format!("the table function {name} is not supported; TUMBLE, HOP, CUMULATE and SESSION are"))
+    SqlError::unsupported(
+        name.span(),
+        format!("the table function {name} is not supported; TUMBLE, HOP, CUMULATE and SESSION are"),
+    )
 }

@@ -8,11 +8,11 @@ use datafusion_expr::LogicalPlan;
 use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, Expr, GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
+    AccessExpr, Expr, GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
-use super::{Scope, shape};
+use super::{Scope, failure, shape};
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::resolve::Resolver;
@@ -25,32 +25,33 @@ impl Scope<'_> {
         shape::check_select(&select)?;
         let at = At::from(select.select_token.0.span);
         let from = std::mem::take(&mut select.from);
-        let input = self.deeper(at)?.relation(&from[0].relation)?;
-        let places = Places { select: at, group_by: group_by_place(&select).or(at), window_function: window_function_place(&select).or(at) };
-        name_items(&mut select);
+        let input = self.relation(&from[0].relation)?;
+        let places = Places {
+            select: at,
+            group_by: group_by_place(&select).or(at),
+            window_function: window_function_place(&select).or(at),
+        };
+        let original = select.clone();
+        let written: Vec<bool> =
+            select.projection.iter().map(|item| matches!(item, SelectItem::ExprWithAlias { .. })).collect();
+        name_expressions(&mut select);
         resolve(&mut select, &input)?;
+        name_columns(&mut select, &written)?;
+        let schema = input.schema().clone();
+        let resolved = select.clone();
         select.from = vec![TableWithJoins { relation: placeholder(), joins: vec![] }];
         let planned = context::plan_select(Statement::Query(Box::new(block(select))), input);
-        let planned = planned.map_err(|error| explain_failure(&error, places))?;
-        convert(settle_types(planned)?, places)
+        let settled = planned.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE)).and_then(settle_types);
+        let settled = settled.map_err(|error| failure::explain(error, &original, &resolved, &schema, places))?;
+        convert(settled, places)
     }
 }
 
 /// Makes the types of operands and arguments fit, as DataFusion would before it runs a plan.
 pub(super) fn settle_types(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
-    let at = At::NOWHERE;
     let analyzer = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())]);
     let settled = analyzer.execute_and_check(plan, context::options(), |_, _| {});
-    settled.map_err(|error| SqlError::from_datafusion(&error, at))
-}
-
-fn explain_failure(error: &datafusion_common::DataFusionError, places: Places) -> SqlError {
-    let mut error = SqlError::from_datafusion(error, places.select);
-    if error.message.contains("must appear in the GROUP BY clause") || error.message.contains("could not be resolved from available columns") {
-        error.message = format!("{}; every column of the SELECT must be in GROUP BY or inside of an aggregate", error.message.trim_end_matches(['.', ' ']));
-        error.code = ErrorCode::Name;
-    }
-    error
+    settled.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE))
 }
 
 fn block(select: Select) -> Query {
@@ -110,60 +111,81 @@ fn window_function_place(select: &Select) -> At {
     in_group_by.or_else(|| select.visit(&mut Finder).break_value()).unwrap_or(At::NOWHERE)
 }
 
-/// Gives items without a name the one that they have in Flink, where DataFusion's differs, and tells equal
-/// names apart: `SELECT a, a` is legal.
-fn name_items(select: &mut Select) {
-    let mut taken: Vec<String> = Vec::new();
-    for item in &mut select.projection {
-        match item {
-            SelectItem::ExprWithAlias { alias, .. } => taken.push(alias.value.clone()),
-            SelectItem::UnnamedExpr(expr) => {
-                let (name, own) = match natural_name(expr) {
-                    Some(name) => (name, true),
-                    None => (expr.to_string(), false),
-                };
-                let count = taken.iter().filter(|known| **known == name).count();
-                let simple = matches!(expr, Expr::Identifier(_));
-                if count > 0 || (own && !simple) {
-                    let alias = if count == 0 { name.clone() } else { free_name(&name, &taken) };
-                    taken.push(alias.clone());
-                    let expr = expr.clone();
-                    *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('`', alias) };
-                } else {
-                    taken.push(name);
-                }
+/// Longest text of an expression that becomes its column's name.
+const NAME_CHARACTERS_MAX: usize = 64;
+
+/// Names computed columns that have no name by their text. Before names are resolved, because window functions
+/// are rewritten there.
+fn name_expressions(select: &mut Select) {
+    for (index, item) in select.projection.iter_mut().enumerate() {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let text = expr.to_string();
+        let name = match &*expr {
+            Expr::Function(function) if is_window_function(&function.name.to_string()) => {
+                function.name.to_string().to_lowercase()
             }
-            _ => {}
-        }
+            expr if own_name(expr).is_some() => continue,
+            _ if text.chars().count() <= NAME_CHARACTERS_MAX => text,
+            _ => format!("EXPR${index}"),
+        };
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('`', name) };
     }
 }
 
-fn free_name(name: &str, taken: &[String]) -> String {
+fn is_window_function(name: &str) -> bool {
+    let name = name.to_lowercase();
+    marker::auxiliary(&name).is_some() || (Shape::from_name(&name).is_some() && marker::function(&name).is_some())
+}
+
+/// The name of a column or nested field.
+fn own_name(expr: &Expr) -> Option<&Ident> {
+    match expr {
+        Expr::Identifier(ident) => Some(ident),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        Expr::CompoundFieldAccess { access_chain, .. } => match access_chain.last() {
+            Some(AccessExpr::Dot(Expr::Identifier(ident))) => Some(ident),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Gives qualified columns and nested fields their own name, as Flink does, and tells equal names apart:
+/// `SELECT a, a` is legal. After names are resolved. `written`: which items have an alias in the text.
+fn name_columns(select: &mut Select, written: &[bool]) -> Result<(), SqlError> {
+    let mut taken = Vec::<(String, bool)>::new();
+    for (item, written) in select.projection.iter_mut().zip(written) {
+        let (expr, name, place) = match item {
+            SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), alias.value.clone(), At::from(alias.span)),
+            SelectItem::UnnamedExpr(expr) => match own_name(expr) {
+                Some(name) => (expr.clone(), name.value.clone(), At::from(name.span)),
+                None => continue,
+            },
+            _ => continue,
+        };
+        let before = taken.iter().find(|(known, _)| *known == name);
+        if before.is_some_and(|(_, before)| *before || *written) {
+            let message =
+                format!("two columns of this SELECT are named '{name}'; give one of them another name with AS");
+            return Err(SqlError::new(ErrorCode::Name, place, message));
+        }
+        let free = if before.is_some() { free_name(&name, &taken) } else { name };
+        if free != *own_name(&expr).map_or("", |ident| ident.value.as_str()) || !matches!(expr, Expr::Identifier(_)) {
+            *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('`', free.clone()) };
+        }
+        taken.push((free, *written));
+    }
+    Ok(())
+}
+
+fn free_name(name: &str, taken: &[(String, bool)]) -> String {
     let mut number = 0;
     loop {
         let candidate = format!("{name}{number}");
-        if !taken.contains(&candidate) {
+        if taken.iter().all(|(known, _)| *known != candidate) {
             return candidate;
         }
         number += 1;
-    }
-}
-
-/// The name of a column or nested field, and of a window function.
-fn natural_name(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(ident) => Some(ident.value.clone()),
-        Expr::CompoundIdentifier(parts) => parts.last().map(|ident| ident.value.clone()),
-        Expr::CompoundFieldAccess { access_chain, .. } => match access_chain.last() {
-            Some(AccessExpr::Dot(Expr::Identifier(ident))) => Some(ident.value.clone()),
-            _ => None,
-        },
-        Expr::Function(function) => {
-            let name = function.name.to_string().to_lowercase();
-            let is_window = marker::auxiliary(&name).is_some() || (Shape::from_name(&name).is_some() && marker::function(&name).is_some());
-            is_window.then_some(name)
-        }
-        _ => None,
     }
 }
 
@@ -173,12 +195,18 @@ fn resolve(select: &mut Select, input: &LogicalPlan) -> Result<(), SqlError> {
     let aliases: Vec<String> = select
         .projection
         .iter()
-        .filter_map(|item| if let SelectItem::ExprWithAlias { alias, .. } = item { Some(alias.value.clone()) } else { None })
+        .filter_map(
+            |item| if let SelectItem::ExprWithAlias { alias, .. } = item { Some(alias.value.clone()) } else { None },
+        )
         .collect();
     for item in &mut select.projection {
         match item {
-            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => in_clause("the SELECT list", &[]).expr(expr)?,
-            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => resolve_qualifier(name, input)?,
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                in_clause("the SELECT list", &[]).expr(expr)?
+            }
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                resolve_qualifier(name, input)?
+            }
             _ => {}
         }
     }
@@ -199,7 +227,8 @@ fn resolve(select: &mut Select, input: &LogicalPlan) -> Result<(), SqlError> {
 /// The table of `table.*`, whose case may differ.
 fn resolve_qualifier(name: &mut ObjectName, input: &LogicalPlan) -> Result<(), SqlError> {
     let span = name.span();
-    let mut known: Vec<&str> = input.schema().iter().filter_map(|(qualifier, _)| qualifier.map(TableReference::table)).collect();
+    let mut known: Vec<&str> =
+        input.schema().iter().filter_map(|(qualifier, _)| qualifier.map(TableReference::table)).collect();
     known.dedup();
     let wanted = match name.0.as_slice() {
         [part] => part.as_ident().map(|ident| ident.value.clone()).unwrap_or_default(),

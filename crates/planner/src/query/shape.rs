@@ -2,14 +2,15 @@
 //! field by field, so that a part that the parser learns later cannot be ignored silently.
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, GroupByExpr, Query, Select, SelectItem, Spanned, TableFactor, WildcardAdditionalOptions,
+    Distinct, GroupByExpr, Query, Select, SelectItem, Spanned, TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
 
 use crate::error::{At, SqlError};
 
 /// Refuses the clauses around a query's body that are not supported.
 pub(super) fn check_query(query: &Query) -> Result<(), SqlError> {
-    let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } = query;
+    let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
+        query;
     let at = At::from(body.span());
     if let Some(order_by) = order_by {
         let message = "ORDER BY is not supported: a stream has no end to sort up to";
@@ -21,7 +22,12 @@ pub(super) fn check_query(query: &Query) -> Result<(), SqlError> {
     if fetch.is_some() {
         return Err(SqlError::unsupported(at, "FETCH is not supported yet"));
     }
-    if !locks.is_empty() || for_clause.is_some() || settings.is_some() || format_clause.is_some() || !pipe_operators.is_empty() {
+    if !locks.is_empty()
+        || for_clause.is_some()
+        || settings.is_some()
+        || format_clause.is_some()
+        || !pipe_operators.is_empty()
+    {
         return Err(SqlError::unsupported(at, "FOR, SETTINGS, FORMAT and |> are not supported in a query"));
     }
     let Some(with) = with else { return Ok(()) };
@@ -67,7 +73,8 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
     if matches!(distinct, Some(Distinct::Distinct | Distinct::On(_))) {
         return refuse(at, "SELECT DISTINCT is not supported yet");
     }
-    if top.is_some() || exclude.is_some() || into.is_some() || value_table_mode.is_some() || select_modifiers.is_some() {
+    if top.is_some() || exclude.is_some() || into.is_some() || value_table_mode.is_some() || select_modifiers.is_some()
+    {
         return refuse(at, "TOP, EXCLUDE, INTO, AS STRUCT and other modifiers of SELECT are not supported");
     }
     if !optimizer_hints.is_empty() {
@@ -98,14 +105,28 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
         return refuse(having.span().into(), "HAVING needs a GROUP BY; use WHERE for conditions on single rows");
     }
     check_items(projection, at)?;
-    match from.as_slice() {
-        [] => refuse(at, "a SELECT without FROM is not supported; a query reads from a table"),
-        [one] => match one.joins.first() {
-            Some(join) => refuse(At::from(join.relation.span()).or(at), "JOIN is not supported yet"),
-            None => check_factor(&one.relation, at),
-        },
-        [_, second, ..] => refuse(At::from(second.relation.span()).or(at), "several tables in FROM (a join) are not supported yet"),
+    check_from(from, at)
+}
+
+fn check_from(from: &[TableWithJoins], at: At) -> Result<(), SqlError> {
+    let (first, second) = match from {
+        [] => {
+            return Err(SqlError::unsupported(at, "a SELECT without FROM is not supported; a query reads from a table"));
+        }
+        [first, rest @ ..] => (first, rest.first()),
+    };
+    check_factor(&first.relation, at)?;
+    if let Some(join) = first.joins.first() {
+        // What is joined may have a message of its own.
+        check_factor(&join.relation, at)?;
+        return Err(SqlError::unsupported(At::from(join.relation.span()).or(at), "JOIN is not supported yet"));
     }
+    if let Some(second) = second {
+        check_factor(&second.relation, at)?;
+        let message = "several tables in FROM (a join) are not supported yet";
+        return Err(SqlError::unsupported(At::from(second.relation.span()).or(at), message));
+    }
+    Ok(())
 }
 
 fn check_items(items: &[SelectItem], at: At) -> Result<(), SqlError> {
@@ -120,10 +141,19 @@ fn check_items(items: &[SelectItem], at: At) -> Result<(), SqlError> {
             }
             SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. } => continue,
         };
-        let WildcardAdditionalOptions { wildcard_token, opt_ilike, opt_exclude, opt_except, opt_replace, opt_rename, opt_alias } = options;
+        let WildcardAdditionalOptions {
+            wildcard_token,
+            opt_ilike,
+            opt_exclude,
+            opt_except,
+            opt_replace,
+            opt_rename,
+            opt_alias,
+        } = options;
         let modified = opt_ilike.is_some() || opt_exclude.is_some() || opt_except.is_some() || opt_replace.is_some();
         if modified || opt_rename.is_some() || opt_alias.is_some() {
-            let message = "modifiers of * (EXCLUDE, EXCEPT, REPLACE, RENAME, ILIKE) are not supported; name the columns";
+            let message =
+                "modifiers of * (EXCLUDE, EXCEPT, REPLACE, RENAME, ILIKE) are not supported; name the columns";
             return Err(SqlError::unsupported(At::from(wildcard_token.0.span).or(at), message));
         }
     }
@@ -134,14 +164,30 @@ fn check_factor(factor: &TableFactor, fallback: At) -> Result<(), SqlError> {
     let at = At::from(factor.span()).or(fallback);
     let refuse = |what: &str| Err(SqlError::unsupported(at, what));
     match factor {
-        TableFactor::Table { name: _, alias: _, args: _, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints } => {
+        TableFactor::Table {
+            name: _,
+            alias: _,
+            args: _,
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample,
+            index_hints,
+        } => {
             if version.is_some() {
                 return refuse("FOR SYSTEM_TIME AS OF is not supported yet");
             }
             if sample.is_some() {
                 return refuse("TABLESAMPLE is not supported");
             }
-            if !with_hints.is_empty() || !index_hints.is_empty() || *with_ordinality || !partitions.is_empty() || json_path.is_some() {
+            if !with_hints.is_empty()
+                || !index_hints.is_empty()
+                || *with_ordinality
+                || !partitions.is_empty()
+                || json_path.is_some()
+            {
                 return refuse("hints, partitions and WITH ORDINALITY are not supported after a table's name");
             }
             Ok(())

@@ -7,7 +7,7 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
 
-use super::{next_is, parse_name, parse_name_list};
+use super::{guard, next_is, parse_name, parse_name_list};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::types;
 
@@ -33,7 +33,7 @@ pub(crate) enum ColumnKind {
     /// The connector delivers it.
     Physical { data_type: DataType, nullable: bool },
     /// `name AS expr`.
-    Computed(Expr),
+    Computed(Box<Expr>),
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +72,13 @@ pub(super) fn parse(parser: &mut Parser) -> Result<CreateTable, SqlError> {
         match next.token {
             Token::Comma => {}
             Token::RParen => break,
-            other => return Err(SqlError::new(ErrorCode::Syntax, next.span, format!("expected ',' or ')' after a column, found '{other}'"))),
+            other => {
+                return Err(SqlError::new(
+                    ErrorCode::Syntax,
+                    next.span,
+                    format!("expected ',' or ')' after a column, found '{other}'"),
+                ));
+            }
         }
     }
     parse_clauses(parser, &mut table)?;
@@ -85,7 +91,10 @@ fn refuse_like_and_as(parser: &Parser) -> Result<(), SqlError> {
         return Err(SqlError::unsupported(next.span, "CREATE TABLE ... LIKE is not supported; write the columns out"));
     }
     if next_is(parser, "AS") {
-        return Err(SqlError::unsupported(next.span, "CREATE TABLE ... AS SELECT is not supported; declare the table and use INSERT INTO"));
+        return Err(SqlError::unsupported(
+            next.span,
+            "CREATE TABLE ... AS SELECT is not supported; declare the table and use INSERT INTO",
+        ));
     }
     Ok(())
 }
@@ -138,12 +147,19 @@ fn parse_watermark(parser: &mut Parser, table: &mut CreateTable, at: At) -> Resu
         return Err(SqlError::unsupported(column.span, message));
     }
     parser.expect_keyword(Keyword::AS)?;
-    let expr = parser.parse_expr()?;
+    let expr = parse_expr(parser)?;
     if table.watermark.is_some() {
         return Err(SqlError::new(ErrorCode::Window, at, "a table has at most one WATERMARK"));
     }
     table.watermark = Some(WatermarkDefinition { at, column, expr });
     Ok(())
+}
+
+fn parse_expr(parser: &mut Parser) -> Result<Expr, SqlError> {
+    let at = At::from(parser.peek_token_ref().span);
+    let mut expr = parser.parse_expr()?;
+    guard::check_expr(&mut expr).map_err(|error| error.or_at(at))?;
+    Ok(expr)
 }
 
 fn parse_primary_key(parser: &mut Parser, table: &mut CreateTable, at: At) -> Result<(), SqlError> {
@@ -155,7 +171,10 @@ fn parse_primary_key(parser: &mut Parser, table: &mut CreateTable, at: At) -> Re
 
 fn set_primary_key(parser: &mut Parser, table: &mut CreateTable, columns: Vec<Ident>, at: At) -> Result<(), SqlError> {
     if !parser.parse_keywords(&[Keyword::NOT, Keyword::ENFORCED]) {
-        return Err(SqlError::unsupported(at, "a PRIMARY KEY is not checked against the data; write PRIMARY KEY (...) NOT ENFORCED"));
+        return Err(SqlError::unsupported(
+            at,
+            "a PRIMARY KEY is not checked against the data; write PRIMARY KEY (...) NOT ENFORCED",
+        ));
     }
     if !table.primary_key.is_empty() {
         return Err(SqlError::new(ErrorCode::Name, at, "a table has at most one PRIMARY KEY"));
@@ -167,11 +186,11 @@ fn set_primary_key(parser: &mut Parser, table: &mut CreateTable, columns: Vec<Id
 fn parse_column(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlError> {
     let name = parser.parse_identifier()?;
     if parser.parse_keyword(Keyword::AS) {
-        let expr = parser.parse_expr()?;
+        let expr = parse_expr(parser)?;
         if parser.parse_keyword(Keyword::COMMENT) {
             parser.parse_literal_string()?;
         }
-        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(expr) });
+        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(Box::new(expr)) });
         return Ok(());
     }
     let (data_type, mut nullable) = types::parse(parser)?;
@@ -179,7 +198,10 @@ fn parse_column(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlE
     loop {
         let next = parser.peek_token();
         if next_is(parser, "METADATA") {
-            return Err(SqlError::unsupported(next.span, format!("METADATA columns are not supported yet (column '{}')", name.value)));
+            return Err(SqlError::unsupported(
+                next.span,
+                format!("METADATA columns are not supported yet (column '{}')", name.value),
+            ));
         } else if parser.parse_keyword(Keyword::COMMENT) {
             parser.parse_literal_string()?;
         } else if parser.parse_keywords(&[Keyword::PRIMARY, Keyword::KEY]) {
@@ -220,7 +242,13 @@ fn parse_options(parser: &mut Parser) -> Result<Vec<TableOption>, SqlError> {
         match next.token {
             Token::Comma => {}
             Token::RParen => return Ok(options),
-            other => return Err(SqlError::new(ErrorCode::Syntax, next.span, format!("expected ',' or ')' after an option, found '{other}'"))),
+            other => {
+                return Err(SqlError::new(
+                    ErrorCode::Syntax,
+                    next.span,
+                    format!("expected ',' or ')' after an option, found '{other}'"),
+                ));
+            }
         }
     }
 }
@@ -229,6 +257,10 @@ fn parse_quoted(parser: &mut Parser, what: &str) -> Result<String, SqlError> {
     let next = parser.next_token();
     match next.token {
         Token::SingleQuotedString(text) => Ok(text),
-        other => Err(SqlError::new(ErrorCode::Syntax, next.span, format!("expected {what} in single quotes, found '{other}'"))),
+        other => Err(SqlError::new(
+            ErrorCode::Syntax,
+            next.span,
+            format!("expected {what} in single quotes, found '{other}'"),
+        )),
     }
 }

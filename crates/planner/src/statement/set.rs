@@ -31,7 +31,11 @@ fn parse_text(parser: &mut Parser, ends: &dyn Fn(&Token) -> bool) -> Result<Stri
         parser.advance_token();
         if let Token::SingleQuotedString(quoted) = &next.token {
             if !text.is_empty() {
-                return Err(SqlError::new(ErrorCode::Syntax, next.span, format!("expected '=' or ';', found '{}'", next.token)));
+                return Err(SqlError::new(
+                    ErrorCode::Syntax,
+                    next.span,
+                    format!("expected '=' or ';', found '{}'", next.token),
+                ));
             }
             return Ok(quoted.clone());
         }

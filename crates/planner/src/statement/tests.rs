@@ -10,7 +10,7 @@ fn one(sql: &str) -> StatementKind {
 
 fn table(columns: &str) -> CreateTable {
     match one(&format!("CREATE TABLE t ({columns}) WITH ('connector' = 'print')")) {
-        StatementKind::CreateTable(table) => table,
+        StatementKind::CreateTable(table) => *table,
         other => panic!("{other:?}"),
     }
 }
@@ -72,8 +72,14 @@ fn types_are_those_that_connectors_know() {
 fn types_that_do_not_exist_are_refused_with_their_place() {
     let refused = |text: &str| error(&format!("CREATE TABLE t (a INT,\n  c {text})"));
     assert!(refused("NUMBER").starts_with("line 2, column 5: the type 'NUMBER' is unknown; known are BOOLEAN"));
-    assert_eq!(refused("DECIMAL(50, 2)"), "line 2, column 5: DECIMAL(50, 2) is out of range: the precision is 1 to 38, the scale 0 to the precision");
-    assert_eq!(refused("TIMESTAMP(3) WITH TIME ZONE"), "line 2, column 5: TIMESTAMP WITH TIME ZONE is not supported; TIMESTAMP WITH LOCAL TIME ZONE is");
+    assert_eq!(
+        refused("DECIMAL(50, 2)"),
+        "line 2, column 5: DECIMAL(50, 2) is out of range: the precision is 1 to 38, the scale 0 to the precision"
+    );
+    assert_eq!(
+        refused("TIMESTAMP(3) WITH TIME ZONE"),
+        "line 2, column 5: TIMESTAMP WITH TIME ZONE is not supported; TIMESTAMP WITH LOCAL TIME ZONE is"
+    );
     assert_eq!(refused("ROW<a INT, a INT>"), "line 2, column 16: the field 'a' appears twice in this ROW");
     assert_eq!(refused("MULTISET<INT>"), "line 2, column 5: columns of type MULTISET are not supported");
     assert!(refused(&"ARRAY<".repeat(60)).contains("nested 32 deep at most"));
@@ -87,7 +93,9 @@ fn tables_have_all_of_flinks_parts() {
     assert_eq!(table.name.value, "my table");
     assert!(table.if_not_exists);
     assert_eq!(table.columns.iter().map(|column| column.name.value.as_str()).collect::<Vec<_>>(), ["id", "ts", "day"]);
-    assert!(matches!(&table.columns[2].kind, ColumnKind::Computed(expr) if expr.to_string() == "DATE_FORMAT(ts, 'dd')"));
+    assert!(
+        matches!(&table.columns[2].kind, ColumnKind::Computed(expr) if expr.to_string() == "DATE_FORMAT(ts, 'dd')")
+    );
     assert_eq!(table.watermark.as_ref().map(|watermark| watermark.column.value.as_str()), Some("ts"));
     assert_eq!(table.primary_key[0].value, "id");
     assert_eq!(table.partition_keys[0].value, "day");
@@ -97,12 +105,24 @@ fn tables_have_all_of_flinks_parts() {
 #[test]
 fn table_parts_that_are_not_there_are_refused() {
     let refused = |text: &str| error(&format!("CREATE TABLE t {text}"));
-    assert_eq!(refused("(a INT METADATA FROM 'x')"), "line 1, column 23: METADATA columns are not supported yet (column 'a')");
-    assert_eq!(refused("(a INT) LIKE b"), "line 1, column 24: CREATE TABLE ... LIKE is not supported; write the columns out");
-    assert_eq!(refused("(a INT, PRIMARY KEY (a))"), "line 1, column 24: a PRIMARY KEY is not checked against the data; write PRIMARY KEY (...) NOT ENFORCED");
+    assert_eq!(
+        refused("(a INT METADATA FROM 'x')"),
+        "line 1, column 23: METADATA columns are not supported yet (column 'a')"
+    );
+    assert_eq!(
+        refused("(a INT) LIKE b"),
+        "line 1, column 24: CREATE TABLE ... LIKE is not supported; write the columns out"
+    );
+    assert_eq!(
+        refused("(a INT, PRIMARY KEY (a))"),
+        "line 1, column 24: a PRIMARY KEY is not checked against the data; write PRIMARY KEY (...) NOT ENFORCED"
+    );
     assert!(refused("AS SELECT 1").starts_with("line 1, column 16: CREATE TABLE ... AS SELECT is not supported"));
     assert_eq!(refused("(a INT) WITH ('x' = '1', 'x' = '2')"), "line 1, column 41: the option 'x' is given twice");
-    assert_eq!(refused("(a INT) WITH (x = '1')"), "line 1, column 30: expected an option's name in single quotes, found 'x'");
+    assert_eq!(
+        refused("(a INT) WITH (x = '1')"),
+        "line 1, column 30: expected an option's name in single quotes, found 'x'"
+    );
     assert!(refused("(a INT DEFAULT 3)").contains("'DEFAULT' is not supported in the declaration of column 'a'"));
     assert!(refused("(a INT, WATERMARK FOR a.b AS a)").contains("not a nested field"));
 }
@@ -125,12 +145,19 @@ fn statement_sets_are_several_inserts() {
         let StatementKind::Output { target: Some(target), explain: false, .. } = &statements[1].kind else { panic!() };
         assert_eq!((target.table.value.as_str(), target.columns.len()), ("b", 2));
     }
-    assert_eq!(error("EXECUTE STATEMENT SET BEGIN INSERT INTO a SELECT 1 FROM t;"), "line 1, column 1: this statement set has no END");
+    assert_eq!(
+        error("EXECUTE STATEMENT SET BEGIN INSERT INTO a SELECT 1 FROM t;"),
+        "line 1, column 1: this statement set has no END"
+    );
 }
 
 #[test]
 fn explain_takes_queries() {
-    for sql in ["EXPLAIN SELECT 1 FROM t", "EXPLAIN PLAN FOR INSERT INTO a SELECT 1 FROM t", "EXPLAIN STATEMENT SET BEGIN INSERT INTO a SELECT 1 FROM t; END"] {
+    for sql in [
+        "EXPLAIN SELECT 1 FROM t",
+        "EXPLAIN PLAN FOR INSERT INTO a SELECT 1 FROM t",
+        "EXPLAIN STATEMENT SET BEGIN INSERT INTO a SELECT 1 FROM t; END",
+    ] {
         assert!(matches!(one(sql), StatementKind::Output { explain: true, .. }), "{sql}");
     }
     assert!(error("EXPLAIN CREATE TABLE t (a INT)").contains("EXPLAIN takes a SELECT or an INSERT"));
@@ -138,8 +165,20 @@ fn explain_takes_queries() {
 
 #[test]
 fn statements_that_are_not_there_are_refused() {
-    assert_eq!(error("\n  DROP TABLE t"), "line 2, column 3: DROP is not supported: a file declares the tables of one job; change the declaration instead");
-    for sql in ["SHOW TABLES", "DESCRIBE t", "RESET 'x'", "UPDATE t SET a = 1", "DELETE FROM t", "USE CATALOG c", "VALUES (1)", "ALTER TABLE t RENAME TO u"] {
+    assert_eq!(
+        error("\n  DROP TABLE t"),
+        "line 2, column 3: DROP is not supported: a file declares the tables of one job; change the declaration instead"
+    );
+    for sql in [
+        "SHOW TABLES",
+        "DESCRIBE t",
+        "RESET 'x'",
+        "UPDATE t SET a = 1",
+        "DELETE FROM t",
+        "USE CATALOG c",
+        "VALUES (1)",
+        "ALTER TABLE t RENAME TO u",
+    ] {
         assert!(error(sql).contains(" is not supported: "), "{sql}");
     }
     assert!(error("INSERT OVERWRITE t SELECT 1").starts_with("line 1, column 1: INSERT OVERWRITE is not supported"));
@@ -147,13 +186,18 @@ fn statements_that_are_not_there_are_refused() {
     assert!(error("CREATE OR REPLACE VIEW v AS SELECT 1").contains("CREATE OR REPLACE is not supported"));
     assert!(error("INSERT INTO c.d.t SELECT 1").contains("has several parts"));
     assert!(error("SELEKT 1").contains("'SELEKT' begins no statement"));
-    assert!(error("SELECT a FROM t SELECT b").starts_with("line 1, column 17: expected ';' or the end of the statement"));
+    assert!(
+        error("SELECT a FROM t SELECT b").starts_with("line 1, column 17: expected ';' or the end of the statement")
+    );
 }
 
 #[test]
 fn hints_are_not_taken_for_comments() {
     assert!(parse("SELECT /* a comment */ 1 FROM t -- another\n").is_ok());
-    assert!(error("SELECT 1 FROM t /*+ OPTIONS('a'='b') */").starts_with("line 1, column 17: hints (/*+ ... */) are not supported"));
+    assert!(
+        error("SELECT 1 FROM t /*+ OPTIONS('a'='b') */")
+            .starts_with("line 1, column 17: hints (/*+ ... */) are not supported")
+    );
 }
 
 #[test]

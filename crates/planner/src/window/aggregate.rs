@@ -12,10 +12,10 @@ use mainstem_plan::operator::WindowProperty;
 use mainstem_plan::{functions, sql_type_name};
 
 use super::interval::{is_interval, milliseconds};
+use super::marker;
 use super::node::{WindowAggregation, Windows, downcast, extension};
 use super::strip::{Stripped, strip};
 use super::table_function::not_event_time;
-use super::marker;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::time_attribute::{Role, field_name, left_marker, of_expr, roles};
 
@@ -71,7 +71,8 @@ fn check_markers(plan: &LogicalPlan, places: Places) -> Result<(), SqlError> {
     match found {
         None => Ok(()),
         Some(name) => {
-            let message = format!("the window function {name} belongs in GROUP BY; elsewhere it must repeat the one there");
+            let message =
+                format!("the window function {name} belongs in GROUP BY; elsewhere it must repeat the one there");
             Err(SqlError::new(ErrorCode::Window, places.window_function, message))
         }
     }
@@ -146,20 +147,31 @@ impl Conversion<'_> {
             _ => (self.only_event_time(&name)?, call.args.as_slice()),
         };
         if intervals.len() != shape.required() {
-            let takes: Vec<String> = shape.intervals()[..shape.required()].iter().map(|name| name.to_lowercase()).collect();
+            let takes: Vec<String> =
+                shape.intervals()[..shape.required()].iter().map(|name| name.to_lowercase()).collect();
             let takes = takes.join(", ");
-            let message = format!("{name} in GROUP BY takes the event time, which may be left out, and {takes}; write {name}(ts, {takes}) or {name}({takes})");
+            let message = format!(
+                "{name} in GROUP BY takes the event time, which may be left out, and {takes}; write {name}(ts, {takes}) or {name}({takes})"
+            );
             return Err(self.wrong(at, message));
         }
         let lengths = intervals.iter().zip(shape.intervals());
-        let lengths = lengths.map(|(expr, part)| milliseconds(expr, &format!("the {} of {name}", part.to_lowercase()), at));
+        let lengths =
+            lengths.map(|(expr, part)| milliseconds(expr, &format!("the {} of {name}", part.to_lowercase()), at));
         let window = shape.windows(&lengths.collect::<Result<Vec<_>, _>>()?, at)?;
         let properties = [(START, WindowProperty::Start), (END, WindowProperty::End), (TIME, WindowProperty::Time)];
         let properties = properties.into_iter().map(|(name, property)| (None, window_field(name), property)).collect();
         let struct_column = Some(self.aggregate.schema.field(position).name().clone());
         let keys: Vec<usize> = (0..self.groups.len()).filter(|other| *other != position).collect();
         let keys = self.exprs_of(&keys);
-        self.node(self.aggregate.input.clone(), Windows::Assigned { window, time }, keys, self.aggregate.aggr_expr.clone(), properties, struct_column)
+        self.node(
+            self.aggregate.input.clone(),
+            Windows::Assigned { window, time },
+            keys,
+            self.aggregate.aggr_expr.clone(),
+            properties,
+            struct_column,
+        )
     }
 
     fn time_argument(&self, time: &Expr, name: &str) -> Result<Column, SqlError> {
@@ -181,16 +193,20 @@ impl Conversion<'_> {
 
     fn only_event_time(&self, name: &str) -> Result<Column, SqlError> {
         let schema = self.aggregate.input.schema();
-        let found: Vec<usize> = (0..self.input_roles.len()).filter(|index| self.input_roles[*index].is_event_time()).collect();
+        let found: Vec<usize> =
+            (0..self.input_roles.len()).filter(|index| self.input_roles[*index].is_event_time()).collect();
         match found.as_slice() {
             [one] => Ok(Column::from(schema.qualified_field(*one))),
             [] => {
-                let message = format!("{name} without an event-time argument needs an input with event time; declare a WATERMARK in the table, and pass the column on unchanged");
+                let message = format!(
+                    "{name} without an event-time argument needs an input with event time; declare a WATERMARK in the table, and pass the column on unchanged"
+                );
                 Err(self.wrong(self.places.window_function, message))
             }
             several => {
                 let names: Vec<&str> = several.iter().map(|index| schema.field(*index).name().as_str()).collect();
-                let message = format!("{name} without an event-time argument may mean {}; name one", names.join(" or "));
+                let message =
+                    format!("{name} without an event-time argument may mean {}; name one", names.join(" or "));
                 Err(self.wrong(self.places.window_function, message))
             }
         }
@@ -199,14 +215,29 @@ impl Conversion<'_> {
     /// `GROUP BY window_start, window_end, ...`.
     fn over_columns(&self) -> Result<WindowAggregation, SqlError> {
         let structs = self.positions(|group| matches!(group, Group::Struct));
-        let bound = |wanted: WindowProperty| self.positions(|group| matches!(group, Group::Bound(property) if *property == wanted));
+        let bound = |wanted: WindowProperty| {
+            self.positions(|group| matches!(group, Group::Bound(property) if *property == wanted))
+        };
         let (starts, ends) = (bound(WindowProperty::Start), bound(WindowProperty::End));
         match (structs.as_slice(), starts.as_slice(), ends.as_slice()) {
             ([], [], []) => return Err(self.no_window()),
-            ([], [], [_, ..]) => return Err(self.wrong(self.places.group_by, "GROUP BY has window_end but not window_start; it needs both")),
-            ([], [_, ..], []) => return Err(self.wrong(self.places.group_by, "GROUP BY has window_start but not window_end; it needs both")),
+            ([], [], [_, ..]) => {
+                return Err(
+                    self.wrong(self.places.group_by, "GROUP BY has window_end but not window_start; it needs both")
+                );
+            }
+            ([], [_, ..], []) => {
+                return Err(
+                    self.wrong(self.places.group_by, "GROUP BY has window_start but not window_end; it needs both")
+                );
+            }
             ([_], [], []) | ([], [_], [_]) => {}
-            _ => return Err(self.wrong(self.places.group_by, "GROUP BY names the bounds of more than one window; it takes one start and one end")),
+            _ => {
+                return Err(self.wrong(
+                    self.places.group_by,
+                    "GROUP BY names the bounds of more than one window; it takes one start and one end",
+                ));
+            }
         }
         if let Some(stripped) = self.stripped()?
             && let Some(node) = self.fused(&stripped)?
@@ -219,7 +250,10 @@ impl Conversion<'_> {
     fn no_window(&self) -> SqlError {
         let advice = "group by the columns window_start and window_end of TABLE(TUMBLE(...)), or by a window such as TUMBLE(ts, INTERVAL '10' SECOND)";
         if self.aggregate.group_expr.is_empty() {
-            return SqlError::unsupported(self.places.select, format!("aggregates over a whole stream are not supported yet; {advice}"));
+            return SqlError::unsupported(
+                self.places.select,
+                format!("aggregates over a whole stream are not supported yet; {advice}"),
+            );
         }
         SqlError::unsupported(self.places.group_by, format!("GROUP BY without a window is not supported yet; {advice}"))
     }
@@ -228,12 +262,15 @@ impl Conversion<'_> {
     fn stripped(&self) -> Result<Option<Stripped>, SqlError> {
         let input = &self.aggregate.input;
         let Some(stripped) = strip(input).map_err(|error| self.datafusion(&error))? else { return Ok(None) };
-        let same = self.groups.iter().zip(&self.aggregate.group_expr).all(|(group, expr)| match (group, expr.clone().unalias()) {
-            (Group::Key, _) => true,
-            (Group::Bound(property), Expr::Column(column)) => {
-                input.schema().maybe_index_of_column(&column).and_then(|index| stripped.property(index)) == Some(*property)
+        let same = self.groups.iter().zip(&self.aggregate.group_expr).all(|(group, expr)| {
+            match (group, expr.clone().unalias()) {
+                (Group::Key, _) => true,
+                (Group::Bound(property), Expr::Column(column)) => {
+                    input.schema().maybe_index_of_column(&column).and_then(|index| stripped.property(index))
+                        == Some(*property)
+                }
+                _ => false,
             }
-            _ => false,
         });
         Ok(same.then_some(stripped))
     }
@@ -279,7 +316,8 @@ impl Conversion<'_> {
                 (call("get_field", vec![of.clone(), lit("start")]), call("get_field", vec![of, lit("end")]))
             }
         };
-        let (input, start, end) = with_columns(&self.aggregate.input, start, end).map_err(|error| self.datafusion(&error))?;
+        let (input, start, end) =
+            with_columns(&self.aggregate.input, start, end).map_err(|error| self.datafusion(&error))?;
         let keys = self.exprs_of(&self.positions(|group| matches!(group, Group::Key)));
         let (properties, struct_column) = match struct_position {
             None => (self.bound_fields(), None),
@@ -290,7 +328,14 @@ impl Conversion<'_> {
                 (properties, Some(self.aggregate.schema.field(position).name().clone()))
             }
         };
-        self.node(input, Windows::Attached { start, end }, keys, self.aggregate.aggr_expr.clone(), properties, struct_column)
+        self.node(
+            input,
+            Windows::Attached { start, end },
+            keys,
+            self.aggregate.aggr_expr.clone(),
+            properties,
+            struct_column,
+        )
     }
 
     fn exprs_of(&self, positions: &[usize]) -> Vec<Expr> {
@@ -304,7 +349,13 @@ impl Conversion<'_> {
             (qualifier.cloned(), window_field(field.name()), property)
         };
         let groups = self.groups.iter().enumerate();
-        groups.filter_map(|(position, group)| if let Group::Bound(property) = group { Some(named(position, *property)) } else { None }).collect()
+        groups
+            .filter_map(
+                |(position, group)| {
+                    if let Group::Bound(property) = group { Some(named(position, *property)) } else { None }
+                },
+            )
+            .collect()
     }
 
     fn node(
@@ -324,7 +375,8 @@ impl Conversion<'_> {
         let aggregate_positions = self.aggregate.group_expr.len()..self.aggregate.schema.fields().len();
         let mut fields: Vec<_> = key_positions.into_iter().chain(aggregate_positions).map(of_schema).collect();
         fields.extend(properties.iter().map(|(qualifier, field, _)| (qualifier.clone(), field.clone())));
-        let schema = DFSchema::new_with_metadata(fields, Default::default()).map_err(|error| self.datafusion(&error))?;
+        let schema =
+            DFSchema::new_with_metadata(fields, Default::default()).map_err(|error| self.datafusion(&error))?;
         Ok(WindowAggregation {
             input,
             windows,
@@ -376,7 +428,8 @@ fn struct_of(plan: &LogicalPlan) -> Option<String> {
 
 /// Replaces the struct column by the columns that the aggregation really gives.
 fn unfold(expr: Expr, name: &str) -> Result<Expr> {
-    let is_struct = |expr: &Expr| matches!(expr, Expr::Column(column) if column.relation.is_none() && column.name == name);
+    let is_struct =
+        |expr: &Expr| matches!(expr, Expr::Column(column) if column.relation.is_none() && column.name == name);
     let bound = |name: &str| Expr::Column(Column::new_unqualified(name));
     let unfolded = expr.transform_down(|expr| {
         if marker::as_window_time(&expr).is_some_and(is_struct) {
@@ -394,7 +447,10 @@ fn unfold(expr: Expr, name: &str) -> Result<Expr> {
             }
         }
         if is_struct(&expr) {
-            return Ok(Transformed::yes(call("named_struct", vec![lit("start"), bound(START), lit("end"), bound(END)])));
+            return Ok(Transformed::yes(call(
+                "named_struct",
+                vec![lit("start"), bound(START), lit("end"), bound(END)],
+            )));
         }
         Ok(Transformed::no(expr))
     })?;

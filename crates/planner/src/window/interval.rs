@@ -21,7 +21,7 @@ pub(crate) fn is_interval(expr: &Expr) -> bool {
 /// The milliseconds of a constant interval; `what` names it in messages.
 pub(crate) fn milliseconds(expr: &Expr, what: &str, at: At) -> Result<i64, SqlError> {
     let wrong = |message: String| SqlError::new(ErrorCode::Window, at, message);
-    let interval = constant(expr).ok_or_else(|| wrong(format!("{what} must be a constant interval such as INTERVAL '10' SECOND")))?;
+    let interval = constant(expr).ok_or_else(|| not_constant(what, at))?;
     if interval.months != 0 {
         return Err(wrong(format!("{what} is in months or years, whose lengths differ; give it in days or less")));
     }
@@ -33,6 +33,11 @@ pub(crate) fn milliseconds(expr: &Expr, what: &str, at: At) -> Result<i64, SqlEr
         return Err(wrong(format!("{what} is longer than a thousand years")));
     }
     Ok(total)
+}
+
+/// The error for a length that depends on a row.
+pub(crate) fn not_constant(what: &str, at: At) -> SqlError {
+    SqlError::new(ErrorCode::Window, at, format!("{what} must be a constant interval such as INTERVAL '10' SECOND"))
 }
 
 struct Interval {
@@ -107,7 +112,8 @@ impl Shape {
         let offset_ms = lengths.get(required).copied().unwrap_or(0);
         let multiple = |part: &str, part_ms: i64, size_ms: i64| {
             (size_ms % part_ms == 0).then_some(()).ok_or_else(|| {
-                let message = format!("the size of {name} ({size_ms} ms) must be a multiple of its {part} ({part_ms} ms)");
+                let message =
+                    format!("the size of {name} ({size_ms} ms) must be a multiple of its {part} ({part_ms} ms)");
                 SqlError::new(ErrorCode::Window, at, message)
             })
         };
@@ -151,6 +157,9 @@ mod tests {
         let error = Shape::Hop.windows(&[3_000, 10_000], At::NOWHERE).unwrap_err();
         assert_eq!(error.message, "the size of HOP (10000 ms) must be a multiple of its slide (3000 ms)");
         assert!(Shape::Tumble.windows(&[0], At::NOWHERE).is_err());
-        assert_eq!(Shape::Tumble.windows(&[10, -3], At::NOWHERE), Ok(WindowKind::Tumble { size_ms: 10, offset_ms: -3 }));
+        assert_eq!(
+            Shape::Tumble.windows(&[10, -3], At::NOWHERE),
+            Ok(WindowKind::Tumble { size_ms: 10, offset_ms: -3 })
+        );
     }
 }

@@ -112,13 +112,18 @@ pub(crate) fn replace_auxiliary(function: &Function, name: &str, at: At) -> Resu
     match property {
         "start" | "end" => Ok(Some(call("get_field", vec![window, text(property)]))),
         "rowtime" => Ok(Some(call(WINDOW_TIME_OF, vec![window]))),
-        _ => Err(SqlError::new(ErrorCode::Unsupported, at, format!("{} is not supported yet: there are no processing-time windows", name.to_uppercase()))),
+        _ => Err(SqlError::new(
+            ErrorCode::Unsupported,
+            at,
+            format!("{} is not supported yet: there are no processing-time windows", name.to_uppercase()),
+        )),
     }
 }
 
 /// Splits `tumble_start` into `tumble` and `start`.
 pub(crate) fn auxiliary(name: &str) -> Option<(&str, &str)> {
     let (shape, property) = name.split_once('_')?;
-    let known = ["tumble", "hop", "session"].contains(&shape) && ["start", "end", "rowtime", "proctime"].contains(&property);
+    let known =
+        ["tumble", "hop", "session"].contains(&shape) && ["start", "end", "rowtime", "proctime"].contains(&property);
     known.then_some((shape, property))
 }

@@ -86,7 +86,9 @@ fn column(expr: Expr) -> Result<Column> {
     match expr {
         Expr::Column(column) => Ok(column),
         Expr::Alias(alias) => column(*alias.expr),
-        other => Err(datafusion_common::DataFusionError::Internal(format!("the optimiser made {other} of a window's column"))),
+        other => Err(datafusion_common::DataFusionError::Internal(format!(
+            "the optimiser made {other} of a window's column"
+        ))),
     }
 }
 
@@ -200,7 +202,13 @@ impl UserDefinedLogicalNodeCore for WindowAggregation {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "WindowAggregation: {:?}, {} keys, {} aggregates", self.windows, self.keys.len(), self.aggregates.len())
+        write!(
+            f,
+            "WindowAggregation: {:?}, {} keys, {} aggregates",
+            self.windows,
+            self.keys.len(),
+            self.aggregates.len()
+        )
     }
 
     fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {

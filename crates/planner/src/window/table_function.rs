@@ -10,7 +10,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use mainstem_plan::sql_type_name;
 
-use super::interval::{Shape, milliseconds};
+use super::interval::{self, Shape, milliseconds};
 use super::node::{WindowTableFunction, extension};
 use super::{WINDOW_END, WINDOW_START, WINDOW_TIME};
 use crate::context;
@@ -60,7 +60,10 @@ impl Call {
         let schema = input.schema().clone();
         for name in [WINDOW_START, WINDOW_END, WINDOW_TIME] {
             if schema.fields().iter().any(|field| field.name() == name) {
-                let message = format!("the data of {} have a column '{name}' already; give it another name in a sub-query", self.name());
+                let message = format!(
+                    "the data of {} have a column '{name}' already; give it another name in a sub-query",
+                    self.name()
+                );
                 return Err(SqlError::new(ErrorCode::Window, self.at, message));
             }
         }
@@ -75,11 +78,18 @@ impl Call {
         let mut lengths = Vec::new();
         for (expr, name) in self.intervals.iter().zip(self.shape.intervals()) {
             let at = At::from(expr.span()).or(self.at);
-            let planned = context::plan_expr(expr.clone(), &DFSchema::empty()).map_err(|error| SqlError::from_datafusion(&error, at))?;
-            lengths.push(milliseconds(&planned, &format!("the {} of {}", name.to_lowercase(), self.name()), at)?);
+            let what = format!("the {} of {}", name.to_lowercase(), self.name());
+            let planned = context::plan_expr(expr.clone(), &DFSchema::empty());
+            let planned = planned.map_err(|error| match SqlError::from_datafusion(&error, at) {
+                // A column: there are none in scope.
+                unknown if unknown.code == ErrorCode::Name => interval::not_constant(&what, at),
+                other => other,
+            });
+            lengths.push(milliseconds(&planned?, &what, at)?);
         }
         let window = self.shape.windows(&lengths, self.at)?;
-        let schema = WindowTableFunction::output_schema(&schema).map_err(|error| SqlError::from_datafusion(&error, self.at))?;
+        let schema =
+            WindowTableFunction::output_schema(&schema).map_err(|error| SqlError::from_datafusion(&error, self.at))?;
         Ok(extension(WindowTableFunction { input: Arc::new(input), window, time, partition_by, at: self.at, schema }))
     }
 
@@ -96,12 +106,18 @@ impl Call {
     }
 
     fn check_event_time(&self, time: &Column, input: &LogicalPlan) -> Result<(), SqlError> {
-        let index = input.schema().index_of_column(time).map_err(|error| SqlError::from_datafusion(&error, self.time.span))?;
+        let index =
+            input.schema().index_of_column(time).map_err(|error| SqlError::from_datafusion(&error, self.time.span))?;
         let role = roles(input)[index];
         if role.is_event_time() {
             return Ok(());
         }
-        Err(not_event_time(&time.name, role, &sql_type_name(input.schema().field(index).data_type()), self.time.span.into()))
+        Err(not_event_time(
+            &time.name,
+            role,
+            &sql_type_name(input.schema().field(index).data_type()),
+            self.time.span.into(),
+        ))
     }
 }
 
@@ -109,15 +125,26 @@ impl Call {
 pub(crate) fn not_event_time(name: &str, role: Role, type_name: &str, at: At) -> SqlError {
     let message = match role {
         Role::ProcessingTime => {
-            return SqlError::unsupported(at, format!("'{name}' is processing time, and processing-time windows are not supported yet; use a column with a WATERMARK"));
+            return SqlError::unsupported(
+                at,
+                format!(
+                    "'{name}' is processing time, and processing-time windows are not supported yet; use a column with a WATERMARK"
+                ),
+            );
         }
         Role::WindowStart | Role::WindowEnd | Role::Window => {
-            format!("'{name}' is a bound of a window, not event time; use window_time, and add it to GROUP BY where the rows are grouped")
+            format!(
+                "'{name}' is a bound of a window, not event time; use window_time, and add it to GROUP BY where the rows are grouped"
+            )
         }
         _ if type_name.starts_with("TIMESTAMP") => {
-            format!("'{name}' is not event time here; declare WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND in its table, and pass the column on unchanged")
+            format!(
+                "'{name}' is not event time here; declare WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND in its table, and pass the column on unchanged"
+            )
         }
-        _ => format!("'{name}' is of type {type_name}; a window needs an event-time column, which is a TIMESTAMP with a WATERMARK in its table"),
+        _ => format!(
+            "'{name}' is of type {type_name}; a window needs an event-time column, which is a TIMESTAMP with a WATERMARK in its table"
+        ),
     };
     SqlError::new(ErrorCode::Window, at, message)
 }
@@ -138,7 +165,9 @@ fn read_call(shape: Shape, args: &[FunctionArg], at: At) -> Result<Call, SqlErro
     for (position, arg) in args.iter().enumerate() {
         let (slot, arg) = match arg {
             FunctionArg::Unnamed(arg) => (Some(position), arg),
-            FunctionArg::Named { name: key, arg, .. } => (names.iter().position(|name| key.value.eq_ignore_ascii_case(name)), arg),
+            FunctionArg::Named { name: key, arg, .. } => {
+                (names.iter().position(|name| key.value.eq_ignore_ascii_case(name)), arg)
+            }
             FunctionArg::ExprNamed { name: key, arg, .. } => {
                 let key = key.to_string();
                 (names.iter().position(|name| key.eq_ignore_ascii_case(name)), arg)
@@ -148,7 +177,10 @@ fn read_call(shape: Shape, args: &[FunctionArg], at: At) -> Result<Call, SqlErro
             return Err(wrong(at, format!("{name} does not take the argument '{arg}'")));
         };
         if slots[slot].replace(expr).is_some() {
-            return Err(wrong(At::from(expr.span()).or(at), format!("{name} is given the argument {} twice", names[slot])));
+            return Err(wrong(
+                At::from(expr.span()).or(at),
+                format!("{name} is given the argument {} twice", names[slot]),
+            ));
         }
     }
     let required = 2 + shape.required();
@@ -157,10 +189,15 @@ fn read_call(shape: Shape, args: &[FunctionArg], at: At) -> Result<Call, SqlErro
     }
     let mut slots = slots.into_iter().flatten();
     let mut next = || slots.next().expect("the required arguments are there");
-    let (data, partition_by) = read_data(next()).ok_or_else(|| wrong(at, format!("the first argument of {name} must be a table or a sub-query")))?;
+    let (data, partition_by) = read_data(next())
+        .ok_or_else(|| wrong(at, format!("the first argument of {name} must be a table or a sub-query")))?;
     let descriptor = next();
-    let time = read_descriptor(descriptor)
-        .ok_or_else(|| wrong(At::from(descriptor.span()).or(at), format!("the second argument of {name} must be DESCRIPTOR with one column")))?;
+    let time = read_descriptor(descriptor).ok_or_else(|| {
+        wrong(
+            At::from(descriptor.span()).or(at),
+            format!("the second argument of {name} must be DESCRIPTOR with one column"),
+        )
+    })?;
     Ok(Call { data, at, shape, partition_by, time, intervals: slots.cloned().collect() })
 }
 
@@ -182,7 +219,9 @@ fn read_data(expr: &Expr) -> Option<(Data, Vec<Ident>)> {
                 return None;
             }
             let mut idents = list.args.iter().filter_map(|arg| match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(parts))) if parts.len() == 1 => Some(parts[0].clone()),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(parts))) if parts.len() == 1 => {
+                    Some(parts[0].clone())
+                }
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(ident))) => Some(ident.clone()),
                 _ => None,
             });

@@ -1,0 +1,235 @@
+//! The driver of one job: keeps it running through attempts until it ends. What follows what is decided by
+//! `mainstem_core::job`; one attempt is driven by [`crate::attempt`].
+
+use std::sync::Arc;
+
+use mainstem_core::checkpoint::End;
+use mainstem_core::ids::{Epoch, Generation, OperatorId};
+use mainstem_core::job::{JobCommand, JobEvent, JobLifecycle, JobState};
+use mainstem_core::protocol::{Committable, Failure};
+use mainstem_core::retry::Backoff;
+use mainstem_rt::Clock;
+use tokio::sync::{mpsc, watch};
+
+use crate::attempt::{self, AttemptEnd};
+use crate::job_store::JobStore;
+use crate::meta_log::{JobCreated, JobEnd, LocalMetaLog, MetaLog, MetaLogError, Record};
+use crate::recovery;
+use crate::spec::{Control, Deployer, JobOutcome, JobSpec, JobStatus};
+
+/// Runs one job in this process.
+pub struct JobCoordinator {
+    pub(crate) spec: JobSpec,
+    pub(crate) store: JobStore,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What every part of the driver needs.
+pub(crate) struct Driver<D> {
+    pub(crate) spec: JobSpec,
+    pub(crate) store: JobStore,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log: LocalMetaLog,
+    pub(crate) deployer: D,
+    pub(crate) control: mpsc::Receiver<Control>,
+    pub(crate) status: watch::Sender<JobStatus>,
+    pub(crate) lifecycle: JobLifecycle,
+    /// Why there will be a new attempt, for its record.
+    pub(crate) reason: String,
+}
+
+impl JobCoordinator {
+    /// A coordinator for the job, which holds its lock.
+    #[must_use]
+    pub fn new(spec: JobSpec, store: JobStore, clock: Arc<dyn Clock>) -> JobCoordinator {
+        JobCoordinator { spec, store, clock }
+    }
+
+    /// Runs the job until it has finished, failed for good, or been stopped. Everything that it decided is
+    /// durable on return.
+    pub async fn run<D: Deployer>(
+        mut self,
+        deployer: D,
+        control: mpsc::Receiver<Control>,
+        status: watch::Sender<JobStatus>,
+    ) -> JobOutcome {
+        let log = match self.store.take_log() {
+            Ok(log) => log,
+            Err(error) => return JobOutcome::Failed(fatal(error.to_string())),
+        };
+        let lifecycle = JobLifecycle::new(self.spec.options.restart);
+        let reason = "started".to_owned();
+        let mut driver = Driver {
+            spec: self.spec,
+            store: self.store,
+            clock: self.clock,
+            log,
+            deployer,
+            control,
+            status,
+            lifecycle,
+            reason,
+        };
+        driver.run().await
+    }
+}
+
+/// A failure that another attempt would meet again.
+pub(crate) fn fatal(message: String) -> Failure {
+    Failure { message, retryable: false, consequence: false }
+}
+
+impl From<MetaLogError> for Failure {
+    fn from(error: MetaLogError) -> Failure {
+        // A failed write may or may not be durable: only opening the log again can tell (RELIABILITY: a retry
+        // of a failed fsync may "succeed" without the data).
+        fatal(error.to_string())
+    }
+}
+
+impl<D: Deployer> Driver<D> {
+    async fn run(&mut self) -> JobOutcome {
+        match self.create_job().await {
+            Ok(true) => {}
+            Ok(false) => return JobOutcome::AlreadyFinished,
+            Err(failure) => return JobOutcome::Failed(failure),
+        }
+        let mut commands = self.lifecycle.on(self.clock.monotonic(), JobEvent::Start);
+        loop {
+            let mut event = None;
+            for command in commands {
+                match command {
+                    JobCommand::StartAttempt => event = Some(self.run_attempt().await),
+                    JobCommand::Wait { ms } => event = Some(self.wait(ms).await),
+                    JobCommand::End { failure } => return self.end(failure).await,
+                    // Only an attempt that runs is asked for these, and it handles them itself.
+                    JobCommand::TakeLastCheckpoint | JobCommand::CancelAttempt => {}
+                }
+            }
+            self.publish_state();
+            let Some(event) = event else { return self.end(Some(fatal("bug: the job stands still".to_owned()))).await };
+            commands = self.lifecycle.on(self.clock.monotonic(), event);
+            self.publish_state();
+        }
+    }
+
+    /// Records the job where it is new. False when it has finished before.
+    async fn create_job(&mut self) -> Result<bool, Failure> {
+        if self.log.state().end == Some(JobEnd::Finished) {
+            return Ok(false);
+        }
+        if self.log.state().created.is_none() {
+            let created = JobCreated {
+                graph_json: self.spec.graph_json.clone(),
+                sql_hash: self.spec.sql_hash.clone(),
+                key_groups: self.spec.key_groups,
+                created_at: self.clock.now(),
+            };
+            self.log.append(Record::JobCreated(created)).await?;
+        }
+        Ok(true)
+    }
+
+    async fn run_attempt(&mut self) -> JobEvent {
+        self.publish_state();
+        let failure = match self.attempt().await {
+            Ok(AttemptEnd::Ended(End::InputEnd)) => return JobEvent::InputEnded,
+            Ok(AttemptEnd::Ended(End::Stop)) => return JobEvent::LastCheckpointCommitted,
+            Ok(AttemptEnd::Cancelled) => return JobEvent::CancelRequested,
+            Err(failure) => failure,
+        };
+        tracing::warn!(job = %self.spec.job, failure = %failure.message, "attempt failed");
+        self.reason.clone_from(&failure.message);
+        let restarts = self.lifecycle.restarts() + 1;
+        self.status.send_modify(|s| {
+            s.last_failure = Some(failure.message.clone());
+            s.restarts = restarts;
+        });
+        JobEvent::AttemptFailed { failure, random: self.random() }
+    }
+
+    async fn attempt(&mut self) -> Result<AttemptEnd, Failure> {
+        let recovered = recovery::recover(self).await?;
+        attempt::run(self, recovered).await
+    }
+
+    /// Waits before the next attempt, unless the user wants none.
+    async fn wait(&mut self, ms: u64) -> JobEvent {
+        let deadline = self.clock.monotonic().plus_ms(i64::try_from(ms).unwrap_or(i64::MAX));
+        tokio::select! {
+            control = self.control.recv() => match control {
+                Some(Control::Stop) => JobEvent::StopRequested,
+                Some(Control::Cancel) | None => JobEvent::CancelRequested,
+            },
+            () = self.clock.sleep_until(deadline) => JobEvent::WaitOver,
+        }
+    }
+
+    async fn end(&mut self, failure: Option<Failure>) -> JobOutcome {
+        self.publish_state();
+        let (end, outcome) = match (self.lifecycle.state(), failure) {
+            (_, Some(failure)) => (JobEnd::Failed { reason: failure.message.clone() }, JobOutcome::Failed(failure)),
+            (JobState::Finished, None) => (JobEnd::Finished, JobOutcome::Finished),
+            (_, None) => (JobEnd::Stopped, JobOutcome::Stopped),
+        };
+        let at = self.clock.now();
+        match self.log.append(Record::Ended { end, at }).await {
+            Ok(()) => outcome,
+            Err(error) => match outcome {
+                JobOutcome::Failed(failure) => JobOutcome::Failed(failure),
+                _ => JobOutcome::Failed(error.into()),
+            },
+        }
+    }
+
+    /// Publishes the output of an epoch, with retries; the committers see it in the order of their operators.
+    pub(crate) async fn commit(
+        &mut self,
+        epoch: Epoch,
+        committables: &std::collections::BTreeMap<OperatorId, Vec<Committable>>,
+    ) -> Result<(), Failure> {
+        mainstem_rt::failpoint::hit(mainstem_rt::failpoint::EPOCH_COMPLETE);
+        for (operator, committables) in committables {
+            let mut backoff = Backoff::new(self.spec.options.operation);
+            loop {
+                let random = self.random();
+                let Some(committer) = self.spec.committers.get_mut(operator) else {
+                    return Err(fatal(format!("bug: {operator} has output to publish and no committer")));
+                };
+                let Err(error) = committer.commit(epoch, committables).await else { break };
+                let wait = backoff.on_failure(self.clock.monotonic(), random).filter(|_| error.is_retryable());
+                let Some(ms) = wait else {
+                    let message = format!("cannot publish epoch {epoch}: {error}");
+                    return Err(Failure { message, retryable: error.is_retryable(), consequence: false });
+                };
+                tracing::warn!(job = %self.spec.job, %epoch, %error, "publishing failed, trying again");
+                self.sleep(ms).await;
+            }
+            mainstem_rt::failpoint::hit(mainstem_rt::failpoint::PUBLISHING);
+        }
+        mainstem_rt::failpoint::hit(mainstem_rt::failpoint::PUBLISHED);
+        Ok(())
+    }
+
+    /// Records that an epoch is published.
+    pub(crate) async fn record_committed(&mut self, generation: Generation, epoch: Epoch) -> Result<(), Failure> {
+        self.log.append(Record::EpochCommitted { generation, epoch }).await?;
+        self.status.send_modify(|s| s.last_committed = Some(epoch));
+        Ok(())
+    }
+
+    pub(crate) async fn sleep(&self, ms: u64) {
+        let deadline = self.clock.monotonic().plus_ms(i64::try_from(ms).unwrap_or(i64::MAX));
+        self.clock.sleep_until(deadline).await;
+    }
+
+    /// A number that differs between processes and tries, to spread waits; nothing else depends on it.
+    pub(crate) fn random(&self) -> u64 {
+        (self.clock.now().0 as u64 ^ u64::from(std::process::id()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn publish_state(&self) {
+        let state = self.lifecycle.state();
+        self.status.send_modify(|s| s.state = state);
+    }
+}

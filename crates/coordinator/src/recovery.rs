@@ -1,0 +1,147 @@
+//! What comes before an attempt: fencing the one before by a higher number, finding a checkpoint that can be
+//! read, publishing what was complete and is not visible yet, and removing what crashed attempts left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstem_core::ids::{Epoch, Generation};
+use mainstem_core::protocol::{Barrier, Failure};
+use mainstem_core::splits::SourceEpoch;
+use mainstem_core::time::Timestamp;
+use mainstem_state::{Manifest, StateError};
+
+use crate::coordinator::{Driver, fatal};
+use crate::meta_log::{EpochRecord, MetaLog, Record};
+use crate::spec::Deployer;
+
+/// What an attempt starts from.
+pub(crate) struct Recovered {
+    /// The attempt.
+    pub(crate) generation: Generation,
+    /// The checkpoint; none: from nothing.
+    pub(crate) manifest: Option<Manifest>,
+    /// What the clock says in the first epoch.
+    pub(crate) first_epoch_now: Timestamp,
+    /// Epochs to run again, whose own checkpoints cannot be read, oldest first.
+    pub(crate) replay: Vec<EpochRecord>,
+    /// Readable checkpoints up to the one that is restored, with the objects that each names.
+    pub(crate) retained: BTreeMap<Epoch, BTreeSet<String>>,
+}
+
+impl Recovered {
+    /// The epoch that is restored; 0: none.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.manifest.as_ref().map_or(Epoch(0), |m| m.epoch)
+    }
+
+    /// The barriers of the epochs that are run again.
+    pub(crate) fn barriers(&self) -> Vec<Barrier> {
+        self.replay.iter().map(EpochRecord::barrier).collect()
+    }
+
+    /// What an epoch that is run again did to a source.
+    pub(crate) fn source_epoch(&self, epoch: Epoch, operator: mainstem_core::ids::OperatorId) -> SourceEpoch {
+        let record = self.replay.iter().find(|record| record.epoch == epoch);
+        record.and_then(|r| r.sources.get(&operator)).cloned().unwrap_or_default()
+    }
+}
+
+/// Prepares the next attempt.
+pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recovered, Failure> {
+    let floor = driver.store.generation_floor().map_err(|e| fatal(e.to_string()))?;
+    let generation = driver.log.state().generation.max(floor).next();
+    let found = find_checkpoint(driver).await?;
+    let restored_from = found.manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
+    let (reason, at) = (driver.reason.clone(), driver.clock.now());
+    // From here on no earlier attempt can record anything (I3).
+    driver.log.append(Record::GenerationStarted { generation, restored_from, reason, at }).await?;
+    driver.status.send_modify(|s| {
+        s.generation = generation;
+        s.damaged.clone_from(&found.damaged);
+    });
+    publish_complete(driver, generation).await?;
+    for (operator, committer) in &mut driver.spec.committers {
+        if let Err(error) = committer.clean_up(generation).await {
+            // Left-overs are hidden and harmless; the next start tries again.
+            tracing::warn!(job = %driver.spec.job, %operator, %error, "cannot remove what earlier attempts left");
+        }
+    }
+    remove_orphans(driver, generation, &found).await;
+    let replay: Vec<EpochRecord> =
+        driver.log.state().epochs.range(restored_from.next()..).map(|(_, record)| record.clone()).collect();
+    let first_epoch_now = match (&found.manifest, replay.first()) {
+        (Some(manifest), _) => manifest.next_epoch_now,
+        (None, Some(first)) => first.epoch_now,
+        (None, None) => driver.clock.now(),
+    };
+    Ok(Recovered { generation, manifest: found.manifest, first_epoch_now, replay, retained: found.retained })
+}
+
+/// The newest checkpoint that can be read.
+struct Found {
+    manifest: Option<Manifest>,
+    retained: BTreeMap<Epoch, BTreeSet<String>>,
+    damaged: Vec<String>,
+}
+
+async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failure> {
+    let store = driver.store.checkpoints();
+    let mut found = Found { manifest: None, retained: BTreeMap::new(), damaged: Vec::new() };
+    let records: Vec<EpochRecord> = driver.log.state().epochs.values().rev().cloned().collect();
+    for record in &records {
+        let read = async {
+            let manifest = store.read_manifest(&driver.spec.job, &record.manifest).await?;
+            // Only what will be restored is read as a whole; older checkpoints are checked when they are needed.
+            if found.manifest.is_none() {
+                manifest.verify_files(&store).await?;
+            }
+            Ok::<_, StateError>(manifest)
+        };
+        match read.await {
+            Ok(manifest) => {
+                let mut objects = manifest.state_paths();
+                objects.insert(record.manifest.path.clone());
+                found.retained.insert(record.epoch, objects);
+                found.manifest.get_or_insert(manifest);
+            }
+            Err(error) if error.is_retryable() => {
+                let message = format!("cannot read the checkpoint of epoch {}: {error}", record.epoch);
+                return Err(Failure { message, retryable: true, consequence: false });
+            }
+            Err(error) => {
+                tracing::warn!(job = %driver.spec.job, epoch = %record.epoch, %error, "checkpoint cannot be used; falling back to the one before");
+                found.damaged.push(error.to_string());
+            }
+        }
+    }
+    let complete_from_start = records.last().is_none_or(|oldest| oldest.epoch == Epoch(1));
+    if found.manifest.is_none() && !complete_from_start {
+        let damage = found.damaged.join("; ");
+        return Err(fatal(format!(
+            "no checkpoint of the job can be read: {damage}; restore the files from a backup, or give up the state with --fresh"
+        )));
+    }
+    Ok(found)
+}
+
+/// Publishes every epoch that is complete and not visible yet (I2).
+async fn publish_complete<D: Deployer>(driver: &mut Driver<D>, generation: Generation) -> Result<(), Failure> {
+    let committed = driver.log.state().committed;
+    let open: Vec<EpochRecord> =
+        driver.log.state().epochs.range(committed.next()..).map(|(_, record)| record.clone()).collect();
+    for record in open {
+        driver.commit(record.epoch, &record.committables).await?;
+        driver.record_committed(generation, record.epoch).await?;
+    }
+    Ok(())
+}
+
+/// Removes objects that no checkpoint of the log names. Without a manifest to tell what it names, nothing goes.
+async fn remove_orphans<D: Deployer>(driver: &Driver<D>, generation: Generation, found: &Found) {
+    if !found.damaged.is_empty() {
+        return;
+    }
+    let named = found.retained.values().flatten().cloned().collect();
+    if let Err(error) = driver.store.checkpoints().remove_orphans(&driver.spec.job, &named, generation).await {
+        tracing::warn!(job = %driver.spec.job, %error, "cannot remove orphaned checkpoint files");
+    }
+}
