@@ -432,6 +432,53 @@ fn computed_columns_and_watermarks_are_evaluated_in_the_source() {
 }
 
 #[test]
+fn flinks_nexmark_tables_are_planned() {
+    let plan = planned(
+        "CREATE TABLE datagen (
+            event_type INT,
+            person ROW<id BIGINT, name VARCHAR, emailAddress VARCHAR, creditCard VARCHAR, city VARCHAR, state VARCHAR,
+                `dateTime` TIMESTAMP(3), extra VARCHAR>,
+            auction ROW<id BIGINT, itemName VARCHAR, description VARCHAR, initialBid BIGINT, reserve BIGINT,
+                `dateTime` TIMESTAMP(3), expires TIMESTAMP(3), seller BIGINT, category BIGINT, extra VARCHAR>,
+            bid ROW<auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR,
+                `dateTime` TIMESTAMP(3), extra VARCHAR>,
+            `dateTime` AS CASE WHEN event_type = 0 THEN person.`dateTime`
+                WHEN event_type = 1 THEN auction.`dateTime` ELSE bid.`dateTime` END,
+            WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '4' SECOND
+        ) WITH ('connector' = 'nexmark', 'events.num' = '1000');
+        CREATE VIEW bids AS SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, `dateTime`, bid.extra
+            FROM datagen WHERE event_type = 2;
+        INSERT INTO out_counts SELECT auction, COUNT(*), window_start, window_end
+            FROM TABLE(HOP(TABLE bids, DESCRIPTOR(`dateTime`), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
+            GROUP BY auction, window_start, window_end",
+    );
+    let names: Vec<&str> = plan.graph.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "source datagen",
+            "filter and project",
+            "hop partial aggregate",
+            "hop aggregate",
+            "project",
+            "sink out_counts"
+        ]
+    );
+    assert!(plan.sinks[0].sources[0].replayable);
+}
+
+#[test]
+fn keys_are_not_null() {
+    let plan = planned(
+        "CREATE TABLE p (id BIGINT, s STRING, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'blackhole');
+        INSERT INTO p SELECT k, s FROM plain",
+    );
+    let OperatorKind::Sink(sink) = &plan.graph.nodes.last().unwrap().op.kind else { panic!() };
+    assert_eq!(sink.table.primary_key, ["id"]);
+    assert!(!sink.table.schema.field(0).is_nullable());
+}
+
+#[test]
 fn inserts_cast_as_flink_does() {
     for (query, first) in [
         ("SELECT 1, v FROM plain", "1 AS k"),

@@ -111,7 +111,10 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
 fn check_from(from: &[TableWithJoins], at: At) -> Result<(), SqlError> {
     let (first, second) = match from {
         [] => {
-            return Err(SqlError::unsupported(at, "a SELECT without FROM is not supported; a query reads from a table"));
+            return Err(SqlError::unsupported(
+                at,
+                "a SELECT without FROM is not supported; a query reads from a table",
+            ));
         }
         [first, rest @ ..] => (first, rest.first()),
     };

@@ -297,6 +297,10 @@ fn normalise<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
             if let Some(number) = value.as_f64() {
                 *value = serde_json::json!((number * 1e6).round() / 1e6);
             }
+            // A time without a fraction of a second is written without one.
+            if let Some(whole) = value.as_str().and_then(|text| text.strip_suffix(".000")) {
+                *value = serde_json::json!(whole);
+            }
         }
         serde_json::to_string(&object).unwrap()
     };

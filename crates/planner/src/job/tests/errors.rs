@@ -238,6 +238,10 @@ fn options_and_promises_that_cannot_be_kept() {
         "CREATE TABLE p (a BIGINT) WITH ('connector' = 'print', 'delivery' = 'twice'); SELECT auction FROM bid",
         "sql-option 1:56 option 'delivery' of table 'p' has the value 'twice': expected exactly-once, at-least-once or best-effort",
     );
+    refused(
+        "SET 'parallelism.default' = '500'; SELECT k FROM plain",
+        "sql-option 1:1 'parallelism.default' is 500, above 'pipeline.max-parallelism', which is 256; raise that one too",
+    );
     let unknown =
         plan("CREATE TABLE g (k BIGINT) WITH ('connector' = 'datagen', 'no-such-option' = '1');\nSELECT k FROM g")
             .unwrap_err();
