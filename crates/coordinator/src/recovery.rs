@@ -103,9 +103,9 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
                 found.retained.insert(record.epoch, objects);
                 found.manifest.get_or_insert(manifest);
             }
-            Err(error) if error.is_retryable() => {
+            Err(error) if !error.is_damage() => {
                 let message = format!("cannot read the checkpoint of epoch {}: {error}", record.epoch);
-                return Err(Failure { message, retryable: true, consequence: false });
+                return Err(Failure { message, retryable: error.is_retryable(), consequence: false });
             }
             Err(error) => {
                 tracing::warn!(job = %driver.spec.job, epoch = %record.epoch, %error, "checkpoint cannot be used; falling back to the one before");

@@ -87,6 +87,8 @@ impl Chain {
                 self.release(at, watermark).await?;
                 self.links[at].metrics.set_watermark(self.subtask, watermark);
             }
+        } else {
+            self.flush().await?;
         }
         match &mut self.end {
             ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::Watermark(status)).await,
@@ -112,11 +114,7 @@ impl Chain {
 
     /// Ends an epoch: everything is flushed, state is frozen, the barrier passed on.
     pub(crate) async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<ChainCapture, EngineError> {
-        for at in 0..self.links.len() {
-            let mut out = Collector::default();
-            self.links[at].operator.before_barrier(&mut out)?;
-            self.hand_on(at, out).await?;
-        }
+        self.flush().await?;
         let mut captures = Vec::new();
         for link in &mut self.links {
             if let Some(capture) = link.operator.capture(barrier.epoch)? {
@@ -132,6 +130,15 @@ impl Chain {
             ChainEnd::Sink(sink) => Some(sink.seal(barrier.epoch).await?),
         };
         Ok(ChainCapture { captures, sealed })
+    }
+
+    async fn flush(&mut self) -> Result<(), EngineError> {
+        for at in 0..self.links.len() {
+            let mut out = Collector::default();
+            self.links[at].operator.flush_held(&mut out)?;
+            self.hand_on(at, out).await?;
+        }
+        Ok(())
     }
 
     /// Passes on that the stream has ended.

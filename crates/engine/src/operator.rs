@@ -40,8 +40,9 @@ pub(crate) trait Operator: Send {
         Ok(Release::Done)
     }
 
-    /// Gives what may not stay behind when an epoch ends.
-    fn before_barrier(&mut self, _out: &mut Collector) -> Result<(), EngineError> {
+    /// Gives what it holds back only to send less often. Nothing of it may stay behind when an epoch ends, nor
+    /// when the stream is declared idle and others no longer wait for it.
+    fn flush_held(&mut self, _out: &mut Collector) -> Result<(), EngineError> {
         Ok(())
     }
 

@@ -187,7 +187,7 @@ impl Operator for PartialAggregate {
         Ok(Release::Done)
     }
 
-    fn before_barrier(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+    fn flush_held(&mut self, out: &mut Collector) -> Result<(), EngineError> {
         self.flush(|_| true, out)
     }
 }

@@ -63,7 +63,7 @@ const AGGREGATES: [(&str, &str); 14] = [
     ("fn", "COUNT(*) FILTER (WHERE v IS NOT NULL AND d < 50)"),
     ("mink", "MIN(k)"),
     ("bits", "BIT_OR(v)"),
-    ("med", "MEDIAN(v)"),
+    ("med", "MEDIAN(d)"),
     ("ex", "MAX(v * 2 + g)"),
 ];
 
@@ -120,7 +120,7 @@ impl Case {
             self.delay / 1000,
             self.delay % 1000
         );
-        let types: HashMap<_, _> = [("k", "STRING"), ("mink", "STRING"), ("maxd", "DOUBLE"), ("avgd", "DOUBLE")].into();
+        let types: HashMap<_, _> = [("k", "STRING"), ("mink", "STRING"), ("maxd", "DOUBLE"), ("med", "DOUBLE"), ("avgd", "DOUBLE")].into();
         let type_of = |name: &str| *types.get(name).unwrap_or(&"BIGINT");
         let outputs = self.keys.iter().copied().chain(self.aggregates.iter().map(|(name, _)| *name));
         let columns: String = outputs.map(|name| format!("{name} {}, ", type_of(name))).collect();
@@ -297,10 +297,13 @@ fn normalise<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
             if let Some(number) = value.as_f64() {
                 *value = serde_json::json!((number * 1e6).round() / 1e6);
             }
-            // A time without a fraction of a second is written without one.
-            if let Some(whole) = value.as_str().and_then(|text| text.strip_suffix(".000")) {
-                *value = serde_json::json!(whole);
-            }
+        }
+        for time in ["ws", "we"] {
+            // Zeros at the end of the fraction of a second are not written.
+            let text = object[time].as_str().unwrap();
+            let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+            let short = serde_json::json!(short);
+            object.insert(time.to_owned(), short);
         }
         serde_json::to_string(&object).unwrap()
     };
