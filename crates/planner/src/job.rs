@@ -27,6 +27,9 @@ use crate::statement::{self, CreateView, InsertTarget, Statement, StatementKind}
 /// used of it is only address space.
 const STACK_BYTES: usize = 256 << 20;
 
+/// How the rows of a bare SELECT are printed.
+const PRINT_TABLE_STYLE: &str = "table";
+
 /// What a file asks to be run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobPlan {
@@ -214,8 +217,15 @@ impl File {
 
 fn add_sink(lowering: &mut Lowering, table: TableSpec, input: OperatorId) -> Result<OperatorId, SqlError> {
     let name = format!("sink {}", table.name);
+    // A table for people has one header and one order: a single subtask prints it.
+    let single = table.options.get("print.style").is_some_and(|style| style == PRINT_TABLE_STYLE);
     let op = Operator { schema: table.schema.clone(), kind: OperatorKind::Sink(SinkOperator { table }) };
-    lowering.add_always(&name, op, &[(input, Exchange::Forward)])
+    if !single {
+        return lowering.add_always(&name, op, &[(input, Exchange::Forward)]);
+    }
+    let id = lowering.add_always(&name, op, &[(input, Exchange::Hash { keys: vec![] })])?;
+    lowering.run_alone(id);
+    Ok(id)
 }
 
 /// The table that stands for the rows of a bare SELECT.
@@ -226,7 +236,7 @@ fn print_table(number: usize, plan: &LogicalPlan) -> TableSpec {
         schema: arrow_schema(plan.schema()),
         primary_key: vec![],
         partition_keys: vec![],
-        options: BTreeMap::from([option("connector", "print"), option("print.style", "table")]),
+        options: BTreeMap::from([option("connector", "print"), option("print.style", PRINT_TABLE_STYLE)]),
     }
 }
 

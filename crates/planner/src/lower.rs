@@ -263,6 +263,13 @@ impl Lowering {
     }
 }
 
+impl Lowering {
+    /// Gives an operator a single subtask.
+    pub(crate) fn run_alone(&mut self, id: OperatorId) {
+        self.graph.nodes[id.0 as usize].parallelism = Some(1);
+    }
+}
+
 /// The Arrow schema of a plan's columns, as streams hold them.
 pub(crate) fn arrow_schema(schema: &DFSchema) -> SchemaRef {
     let fields: Vec<_> =

@@ -2,15 +2,22 @@
 
 use std::process::ExitCode;
 
+use mainstem_planner::JobPlan;
+
 use crate::cli::InspectArgs;
 use crate::job::{load_sql, parallelism};
 
 /// Prints the plan of a SQL file.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn explain(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let (_, plan) = load_sql(&args.file)?;
-    let parallelism = parallelism(args.parallelism, &plan)?;
-    println!("{}", mainstem_planner::explain(&plan, parallelism));
+    show(args.parallelism, &plan)
+}
+
+/// Prints a plan.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub(crate) fn show(flag: Option<u32>, plan: &JobPlan) -> anyhow::Result<ExitCode> {
+    let parallelism = parallelism(flag, plan)?;
+    println!("{}", mainstem_planner::explain(plan, parallelism));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,12 +18,16 @@ use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
 use crate::deployer::LocalDeployer;
+use crate::inspect;
 use crate::job;
 use crate::status::{StatusReporter, Totals, totals};
 
 /// Runs the job of a SQL file until it has finished, failed or been stopped.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (sql, plan) = job::load_sql(&args.file)?;
+    if plan.explain_only {
+        return inspect::show(args.parallelism, &plan);
+    }
     let id = job::job_id(args.job_id.as_ref(), &plan, &args.file)?;
     let runtimes = Runtimes::start()?;
     let outcome = runtimes.control.block_on(run_job(args, &sql, &plan, &id, &runtimes));
@@ -94,10 +98,12 @@ async fn run_job(
     let reporter = reporter(&graph, metrics, clock.clone(), status, args.json);
     let totals_of = totals_reader(&graph, reporter.metrics.clone());
     let started = clock.now();
-    let signals = tokio::spawn(forward_signals(control_sender));
+    // A second sender: the job must not take the end of the signal task for a wish to stop.
+    let signals = tokio::spawn(forward_signals(control_sender.clone()));
     let reporting = tokio::spawn(reporter.run());
     let outcome = JobCoordinator::new(spec, store, clock.clone()).run(deployer, control, status_sender).await;
     signals.abort();
+    drop(control_sender);
     reporting.abort();
     let _ = reporting.await;
     let seconds = clock.now().since_ms(started) as f64 / 1000.0;

@@ -72,7 +72,8 @@ fn case(seed: u64) -> Case {
     let delay = random.random_range(0..4000);
     let step = random.random_range(1..60);
     let disorder = random.random_range(0..6000);
-    let rows = random.random_range(50..4000);
+    // Some are large enough to be killed in the middle.
+    let rows = if random.random_bool(0.2) { random.random_range(20_000..60_000) } else { random.random_range(50..4000) };
     let mut files = vec![Vec::new(); random.random_range(1..5)];
     let keys = ["a", "b", "c", "ä ö", "", "quote\"d, x"];
     for id in 0..rows {
@@ -321,7 +322,7 @@ async fn run_case(seed: u64) -> usize {
     for _ in 0..random.random_range(0..4) {
         let parallelism = random.random_range(1..5).to_string();
         let arguments = ["run", "job.sql", "--checkpoint-interval", "5 ms", "-p", &parallelism];
-        let killed = sandbox.run_and_kill(&arguments, Duration::from_millis(random.random_range(20..200)));
+        let killed = sandbox.run_and_kill(&arguments, Duration::from_millis(random.random_range(10..120)));
         if !killed {
             break;
         }
