@@ -35,5 +35,8 @@ fn connector_name(table: &TableSpec) -> Result<&str, ConnectorError> {
 
 fn unknown(table: &TableSpec, name: &str, verb: &str, known: &[&str]) -> ConnectorError {
     let known = known.join(", ");
-    ConnectorError::option(format!("table '{}' has the connector '{name}', which cannot be {verb}; known: {known}", table.name))
+    ConnectorError::option(format!(
+        "table '{}' has the connector '{name}', which cannot be {verb}; known: {known}",
+        table.name
+    ))
 }

@@ -73,7 +73,10 @@ pub trait SinkWriter: Send {
     /// Ends the epoch: rows written from here on belong to the next one. The future that is returned makes the
     /// rows of `epoch` durable and gives what the committer needs to publish them; it runs beside further
     /// writes. Nothing to publish gives an empty list.
-    async fn seal(&mut self, epoch: Epoch) -> Result<BoxFuture<'static, Result<Vec<Committable>, ConnectorError>>, ConnectorError>;
+    async fn seal(
+        &mut self,
+        epoch: Epoch,
+    ) -> Result<BoxFuture<'static, Result<Vec<Committable>, ConnectorError>>, ConnectorError>;
 }
 
 /// Publishes what writers have made durable. Lives beside the coordinator; at most one a sink.

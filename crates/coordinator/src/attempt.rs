@@ -423,7 +423,8 @@ impl<'a, D: Deployer> Running<'a, D> {
             created_at: self.driver.clock.now(),
         };
         let written = self.driver.store.checkpoints().write_manifest(&manifest).await;
-        let written = written.map_err(|e| Failure { message: e.to_string(), retryable: e.is_retryable(), consequence: false })?;
+        let written =
+            written.map_err(|e| Failure { message: e.to_string(), retryable: e.is_retryable(), consequence: false })?;
         failpoint::hit(failpoint::MANIFEST_DURABLE);
         let path = written.path.clone();
         open.record = Some(EpochRecord {

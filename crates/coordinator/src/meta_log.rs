@@ -40,7 +40,9 @@ pub enum MetaLogError {
         source: std::io::Error,
     },
     /// An earlier write has failed.
-    #[error("the metadata log '{path}' takes nothing more after a failed write; check the disk, then start the job again")]
+    #[error(
+        "the metadata log '{path}' takes nothing more after a failed write; check the disk, then start the job again"
+    )]
     Closed {
         /// The file.
         path: String,

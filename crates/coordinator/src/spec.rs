@@ -97,14 +97,18 @@ impl CheckpointOptions {
     /// Names the option that is out of range.
     pub fn validate(&self) -> Result<CheckpointConfig, String> {
         let positive = |name: &str, value: i64| {
-            u64::try_from(value).ok().filter(|v| *v > 0).ok_or_else(|| format!("{name} must be positive, it is {value} ms"))
+            u64::try_from(value)
+                .ok()
+                .filter(|v| *v > 0)
+                .ok_or_else(|| format!("{name} must be positive, it is {value} ms"))
         };
         if self.in_flight_max == 0 || self.retained == 0 {
             return Err("checkpoints in flight and checkpoints retained must be at least 1".to_owned());
         }
         Ok(CheckpointConfig {
             interval_ms: positive("the checkpoint interval", self.interval_ms)?,
-            min_pause_ms: u64::try_from(self.min_pause_ms).map_err(|_| "the pause between checkpoints is negative".to_owned())?,
+            min_pause_ms: u64::try_from(self.min_pause_ms)
+                .map_err(|_| "the pause between checkpoints is negative".to_owned())?,
             timeout_ms: positive("the checkpoint time-out", self.timeout_ms)?,
             in_flight_max: self.in_flight_max as usize,
             retained: self.retained as usize,

@@ -338,7 +338,9 @@ impl CheckpointCoordinator {
         for running in self.running.values_mut() {
             let epoch = running.barrier.epoch;
             match running.phase {
-                Phase::Collecting if running.snapshots.len() == self.subtasks.len() && ahead >= Phase::WritingManifest => {
+                Phase::Collecting
+                    if running.snapshots.len() == self.subtasks.len() && ahead >= Phase::WritingManifest =>
+                {
                     commands.push(running.write_manifest());
                 }
                 Phase::ManifestDurable if ahead >= Phase::Complete => {

@@ -76,7 +76,11 @@ impl<Op> StreamGraph<Op> {
     /// # Panics
     /// Where the edge does not go from an earlier to a later operator of this graph.
     pub fn connect(&mut self, from: OperatorId, port: u8, to: OperatorId, exchange: Exchange) {
-        assert!(from < to && (to.0 as usize) < self.nodes.len(), "edge {from} to {to} of {} operators", self.nodes.len());
+        assert!(
+            from < to && (to.0 as usize) < self.nodes.len(),
+            "edge {from} to {to} of {} operators",
+            self.nodes.len()
+        );
         self.edges.push(Edge { from, port, to, exchange });
     }
 

@@ -71,7 +71,9 @@ impl JobId {
             return Err(format!("a job id has 1 to {} characters, this one has {}", Self::LENGTH_MAX, name.len()));
         }
         if name.starts_with('.') || !name.chars().all(legal) {
-            return Err(format!("job id '{name}' may hold only letters, digits, '-', '_' and '.', and not start with '.'"));
+            return Err(format!(
+                "job id '{name}' may hold only letters, digits, '-', '_' and '.', and not start with '.'"
+            ));
         }
         Ok(JobId(name))
     }

@@ -29,7 +29,10 @@ impl KeyGroupRange {
         assert!(parallelism > 0 && parallelism <= u32::from(groups), "{parallelism} subtasks for {groups} key groups");
         assert!(index < parallelism, "subtask {index} of {parallelism}");
         // ceil(i * groups / parallelism) is the least group g with floor(g * parallelism / groups) >= i, see `owner`.
-        let bound = |i: u32| u16::try_from((u64::from(i) * u64::from(groups)).div_ceil(u64::from(parallelism))).expect("at most `groups`");
+        let bound = |i: u32| {
+            u16::try_from((u64::from(i) * u64::from(groups)).div_ceil(u64::from(parallelism)))
+                .expect("at most `groups`")
+        };
         KeyGroupRange { start: bound(index), end: bound(index + 1) }
     }
 
@@ -73,7 +76,11 @@ mod tests {
                     assert_eq!(range.start, next);
                     next = range.end;
                     for group in range.start..range.end {
-                        assert_eq!(owner(KeyGroup(group), groups, parallelism), index, "{groups} {parallelism} {group}");
+                        assert_eq!(
+                            owner(KeyGroup(group), groups, parallelism),
+                            index,
+                            "{groups} {parallelism} {group}"
+                        );
                     }
                 }
                 assert_eq!(next, groups);

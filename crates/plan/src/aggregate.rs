@@ -152,7 +152,8 @@ impl AggregateCall {
     /// order, so that a replay may differ (I6); ORDER BY over distinct values makes such a call safe.
     #[must_use]
     pub fn depends_on_order(&self) -> bool {
-        let ordered = ORDERED.contains(&self.function.as_str()) || matches!(self.function.as_str(), "any_value" | "nth_value");
+        let ordered =
+            ORDERED.contains(&self.function.as_str()) || matches!(self.function.as_str(), "any_value" | "nth_value");
         ordered && self.order_by.is_empty()
     }
 
@@ -193,7 +194,9 @@ fn check_mergeable(function: &str, distinct: bool, order_by: &[Sort]) -> Result<
         "nth_value" if !order_by.is_empty() => {
             "NTH_VALUE with ORDER BY needs its whole input sorted, which a stream is not; use FIRST_VALUE or ARRAY_AGG with ORDER BY"
         }
-        "first_value" | "last_value" | "nth_value" if distinct => "FIRST_VALUE, LAST_VALUE and NTH_VALUE do not take DISTINCT",
+        "first_value" | "last_value" | "nth_value" if distinct => {
+            "FIRST_VALUE, LAST_VALUE and NTH_VALUE do not take DISTINCT"
+        }
         _ => return Ok(()),
     };
     Err(PlanError::unsupported(reason))

@@ -249,7 +249,8 @@ impl Expr {
     /// Whether the expression reads the clock or the watermark, and so may differ from epoch to epoch.
     #[must_use]
     pub fn reads_clock(&self) -> bool {
-        let here = matches!(self, Expr::ScalarFunction { name, args, .. } if crate::functions::reads_clock(name, args.len()));
+        let here =
+            matches!(self, Expr::ScalarFunction { name, args, .. } if crate::functions::reads_clock(name, args.len()));
         here || self.children().into_iter().any(Expr::reads_clock)
     }
 

@@ -56,7 +56,8 @@ impl LocalMetaLog {
         }
         let mut log = LocalMetaLog { path: path.to_owned(), file: None, bytes: end as u64, compact_above, state };
         let prepared = prepare(&mut file, end);
-        log.bytes = prepared.and_then(|bytes| sync_directory(path).map(|()| bytes)).map_err(|e| failed("prepare", e))?;
+        log.bytes =
+            prepared.and_then(|bytes| sync_directory(path).map(|()| bytes)).map_err(|e| failed("prepare", e))?;
         log.file = Some(file);
         Ok(log)
     }

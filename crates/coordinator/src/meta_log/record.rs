@@ -276,7 +276,10 @@ mod tests {
     }
 
     fn retired(epochs: &[u64], generation: u64) -> Record {
-        Record::EpochsRetired { generation: Generation(generation), epochs: epochs.iter().copied().map(Epoch).collect() }
+        Record::EpochsRetired {
+            generation: Generation(generation),
+            epochs: epochs.iter().copied().map(Epoch).collect(),
+        }
     }
 
     fn state(records: Vec<Record>) -> JobRecord {
@@ -313,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_replayed_epoch_replaces_its_record_and_publishes_nothing() {
-        let state = state(vec![generation(1), epoch(1, 1), epoch(2, 1), committed(1, 1), committed(2, 1), generation(2)]);
+        let state =
+            state(vec![generation(1), epoch(1, 1), epoch(2, 1), committed(1, 1), committed(2, 1), generation(2)]);
         state.check(&epoch(2, 2)).unwrap();
         let Record::EpochComplete(mut loud) = epoch(2, 2) else { unreachable!() };
         loud.committables.insert(OperatorId(1), vec![Committable { payload: "x".to_owned() }]);
@@ -339,7 +343,9 @@ mod tests {
         full.end = Some(End::InputEnd);
         let mut state = state(vec![generation(1), epoch(1, 1)]);
         state.initial_splits.insert(OperatorId(4), Vec::new());
-        for record in [Record::EpochComplete(full), committed(1, 1), retired(&[1], 1), Record::Snapshot(Box::new(state))] {
+        for record in
+            [Record::EpochComplete(full), committed(1, 1), retired(&[1], 1), Record::Snapshot(Box::new(state))]
+        {
             let json = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
         }

@@ -34,7 +34,16 @@ fn input() -> RecordBatch {
         ("b", Arc::new(rows().map(|v| v.map(|v| v % 3 == 0)).collect::<BooleanArray>())),
         ("t", Arc::new(rows().collect::<TimestampMillisecondArray>())),
         ("day", Arc::new(rows().map(|v| v.map(|v| v as i32)).collect::<Date32Array>())),
-        ("o", Arc::new((0..ROWS).map(|i| (i * 7) % ROWS).map(|o| if o % 2 == 0 { o } else { 1000 - o }).map(Some).collect::<Int64Array>())),
+        (
+            "o",
+            Arc::new(
+                (0..ROWS)
+                    .map(|i| (i * 7) % ROWS)
+                    .map(|o| if o % 2 == 0 { o } else { 1000 - o })
+                    .map(Some)
+                    .collect::<Int64Array>(),
+            ),
+        ),
     ];
     let nullable = columns.into_iter().map(|(n, c)| (n, c, true));
     RecordBatch::try_from_iter_with_nullable(nullable).unwrap()
@@ -62,7 +71,9 @@ fn arguments(function: &str) -> Vec<Vec<Logical>> {
         "approx_percentile_cont" | "percentile_cont" => vec![vec![col("f"), lit(0.25)]],
         "approx_percentile_cont_with_weight" => vec![vec![col("f"), col("f2"), lit(0.25)]],
         "grouping" => each(&["i"]),
-        name if name.starts_with("regr") || name.starts_with("cov") || name == "corr" => vec![vec![col("f"), col("f2")]],
+        name if name.starts_with("regr") || name.starts_with("cov") || name == "corr" => {
+            vec![vec![col("f"), col("f2")]]
+        }
         _ => each(&["f"]),
     }
 }
@@ -150,7 +161,9 @@ fn assert_agree(what: &str, left: &ArrayRef, right: &ArrayRef, ordered: bool) {
         let tolerance = if what.starts_with("approx") { 0.1 } else { 1e-9 };
         let (left, right) = (left.as_primitive::<Float64Type>(), right.as_primitive::<Float64Type>());
         for (l, r) in left.iter().zip(right) {
-            let close = |(l, r): (f64, f64)| l == r || (l.is_nan() && r.is_nan()) || (l - r).abs() <= tolerance * (1.0 + l.abs());
+            let close = |(l, r): (f64, f64)| {
+                l == r || (l.is_nan() && r.is_nan()) || (l - r).abs() <= tolerance * (1.0 + l.abs())
+            };
             assert!(l.is_some() == r.is_some() && l.zip(r).is_none_or(close), "{what}: {left:?} and {right:?}");
         }
         return;
@@ -188,18 +201,26 @@ fn every_aggregate_agrees_with_itself_in_several_phases() {
                 let (distinct, ordered, filtered) = (case & 1 > 0, case & 2 > 0 || within_group, case & 4 > 0);
                 // With DISTINCT, only the argument may be the order.
                 let order = if distinct || within_group { args[0].clone() } else { col("o") };
-                let mut builder = function.call(args.clone()).order_by(if ordered { vec![order.sort(true, false)] } else { vec![] });
+                let mut builder =
+                    function.call(args.clone()).order_by(if ordered { vec![order.sort(true, false)] } else { vec![] });
                 if distinct {
                     builder = builder.distinct();
                 }
                 if filtered {
                     builder = builder.filter(col("o").gt(lit(9i64)));
                 }
-                let what = format!("{} {args:?} distinct {distinct} ordered {ordered} filtered {filtered}", function.name());
+                let what =
+                    format!("{} {args:?} distinct {distinct} ordered {ordered} filtered {filtered}", function.name());
                 let call = match AggregateCall::from_logical(&builder.build().unwrap().alias("x"), &schema, "x") {
                     Ok(call) => call,
                     Err(_) => {
-                        let with = if distinct { " DISTINCT" } else if ordered && !within_group { " ORDER BY" } else { "" };
+                        let with = if distinct {
+                            " DISTINCT"
+                        } else if ordered && !within_group {
+                            " ORDER BY"
+                        } else {
+                            ""
+                        };
                         refused.insert(format!("{}{with}", function.name()));
                         continue;
                     }

@@ -51,7 +51,9 @@ impl Compiler<'_> {
             Expr::Not(expr) => Ok(expressions::not(self.compile(expr)?)?),
             Expr::Is { expr, test, negated } => self.is(expr, *test, *negated),
             Expr::Negative(expr) => Ok(expressions::negative(self.compile(expr)?, self.input)?),
-            Expr::Case { operand, branches, otherwise } => self.case(operand.as_deref(), branches, otherwise.as_deref()),
+            Expr::Case { operand, branches, otherwise } => {
+                self.case(operand.as_deref(), branches, otherwise.as_deref())
+            }
             Expr::Cast { expr, to } => self.cast(self.compile(expr)?, to),
             Expr::TryCast { expr, to } => Ok(expressions::try_cast(self.compile(expr)?, self.input, to.clone())?),
             Expr::Like { negated, case_insensitive, expr, pattern } => {

@@ -44,7 +44,9 @@ pub(crate) fn location(expr: &Logical) -> Option<Location> {
 }
 
 fn too_deep() -> PlanError {
-    PlanError::unsupported(format!("the expression is nested deeper than {EXPRESSION_DEPTH_MAX}; compute parts of it in a view"))
+    PlanError::unsupported(format!(
+        "the expression is nested deeper than {EXPRESSION_DEPTH_MAX}; compute parts of it in a view"
+    ))
 }
 
 struct Converter<'a> {
@@ -67,7 +69,8 @@ impl Converter<'_> {
     fn count(&self, nodes: usize) -> Result<(), PlanError> {
         self.nodes.set(self.nodes.get() + nodes);
         if self.nodes.get() > EXPRESSION_NODES_MAX {
-            let message = format!("the expression has more than {EXPRESSION_NODES_MAX} parts; compute some of them in a view");
+            let message =
+                format!("the expression has more than {EXPRESSION_NODES_MAX} parts; compute some of them in a view");
             return Err(PlanError::unsupported(message));
         }
         Ok(())
@@ -87,9 +90,9 @@ impl Converter<'_> {
             Logical::Alias(alias) => self.convert(&alias.expr, depth),
             Logical::Column(column) => {
                 let index = self.schema.maybe_index_of_column(column);
-                index.map(Expr::Column).ok_or_else(|| {
-                    PlanError::invalid(format!("there is no column '{}' here", column.flat_name()))
-                })
+                index
+                    .map(Expr::Column)
+                    .ok_or_else(|| PlanError::invalid(format!("there is no column '{}' here", column.flat_name())))
             }
             Logical::Literal(value, _) => Ok(Expr::Literal(Literal::plain(value)?)),
             Logical::BinaryExpr(binary) => self.binary(logical, binary, depth),
@@ -174,11 +177,7 @@ impl Converter<'_> {
             return Err(PlanError::unsupported("SIMILAR TO needs a constant pattern"));
         };
         let pattern = Expr::literal(patterns::similar_to_regex(text, like.escape_char).map_err(PlanError::invalid)?);
-        Ok(Expr::SimilarTo {
-            negated: like.negated,
-            expr: self.boxed(&like.expr, depth)?,
-            pattern: Box::new(pattern),
-        })
+        Ok(Expr::SimilarTo { negated: like.negated, expr: self.boxed(&like.expr, depth)?, pattern: Box::new(pattern) })
     }
 
     fn function(&self, logical: &Logical, function: &ScalarFunction, depth: usize) -> Converted {
@@ -233,7 +232,9 @@ fn chain(expr: &Logical, op: Operator) -> Vec<&Logical> {
     let mut stack = vec![expr];
     while let Some(next) = stack.pop() {
         match next {
-            Logical::BinaryExpr(binary) if binary.op == op => stack.extend([binary.right.as_ref(), binary.left.as_ref()]),
+            Logical::BinaryExpr(binary) if binary.op == op => {
+                stack.extend([binary.right.as_ref(), binary.left.as_ref()])
+            }
             other => operands.push(other),
         }
     }

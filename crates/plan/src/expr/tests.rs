@@ -41,9 +41,11 @@ fn evaluate(logical: &Logical) -> Vec<String> {
     let read: Expr = serde_json::from_str(&stored).unwrap();
     assert_eq!(read, expr, "{stored}");
     let batch = batch();
-    let result = read.compile(&schema(), &EvalContext::default()).unwrap().evaluate(&batch).unwrap().into_array(3).unwrap();
+    let result =
+        read.compile(&schema(), &EvalContext::default()).unwrap().evaluate(&batch).unwrap().into_array(3).unwrap();
     assert_eq!(*result.data_type(), expr.data_type(&schema()).unwrap());
-    let shown = |row| if result.is_null(row) { "NULL".to_owned() } else { array_value_to_string(&result, row).unwrap() };
+    let shown =
+        |row| if result.is_null(row) { "NULL".to_owned() } else { array_value_to_string(&result, row).unwrap() };
     (0..3).map(shown).collect()
 }
 
@@ -151,7 +153,8 @@ fn damaged_storage_is_refused() {
 #[test]
 fn the_stored_form_does_not_change() {
     let expr = convert(&(col("id").gt(lit(1i64)))).unwrap();
-    let stored = r#"[{"Column":0},{"Literal":{"Int64":1}},{"Binary":{"left":[{"Column":0}],"op":"Gt","right":[{"Column":1}]}}]"#;
+    let stored =
+        r#"[{"Column":0},{"Literal":{"Int64":1}},{"Binary":{"left":[{"Column":0}],"op":"Gt","right":[{"Column":1}]}}]"#;
     assert_eq!(serde_json::to_string(&expr).unwrap(), stored);
 }
 
@@ -175,12 +178,10 @@ fn columns_of_one_name_are_told_apart_by_position() {
     let schema = Arc::new(Schema::new(vec![field(), field()]));
     let column = |v: i64| Arc::new(Int64Array::from(vec![v])) as ArrayRef;
     let batch = RecordBatch::try_new(schema.clone(), vec![column(1), column(2)]).unwrap();
-    let sum = Expr::Binary {
-        left: Box::new(Expr::Column(0)),
-        op: BinaryOperator::Minus,
-        right: Box::new(Expr::Column(1)),
-    };
-    let result = sum.compile(&schema, &EvalContext::default()).unwrap().evaluate(&batch).unwrap().into_array(1).unwrap();
+    let sum =
+        Expr::Binary { left: Box::new(Expr::Column(0)), op: BinaryOperator::Minus, right: Box::new(Expr::Column(1)) };
+    let result =
+        sum.compile(&schema, &EvalContext::default()).unwrap().evaluate(&batch).unwrap().into_array(1).unwrap();
     assert_eq!(array_value_to_string(&result, 0).unwrap(), "-1");
 }
 

@@ -8,7 +8,9 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::{self, kernels::zip};
 use arrow::datatypes::DataType;
 use datafusion_common::{DataFusionError, Result, ScalarValue};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility};
+use datafusion_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
 
 use super::udf::{Arguments, Definition, Kind, text};
 use crate::types::sql_type_name;
@@ -38,10 +40,8 @@ pub(super) const REFUSED: [(&str, &str); 6] = [
 /// Functions that are no plain tables.
 pub(super) fn special() -> Vec<Arc<ScalarUDF>> {
     let refused = REFUSED.iter().map(|(name, reason)| Arc::new(ScalarUDF::from(Refused::new(name, reason))));
-    let extremes = [
-        ("greatest", datafusion_functions::core::greatest()),
-        ("least", datafusion_functions::core::least()),
-    ];
+    let extremes =
+        [("greatest", datafusion_functions::core::greatest()), ("least", datafusion_functions::core::least())];
     let extremes = extremes.map(|(name, inner)| {
         Arc::new(ScalarUDF::from(Strict { name, inner, signature: Signature::user_defined(Volatility::Immutable) }))
     });
@@ -169,8 +169,13 @@ impl ScalarUDFImpl for If {
         };
         let condition = condition.as_boolean();
         // NULL chooses the second value.
-        let condition = if condition.null_count() > 0 { compute::prep_null_mask_filter(condition) } else { condition.clone() };
+        let condition =
+            if condition.null_count() > 0 { compute::prep_null_mask_filter(condition) } else { condition.clone() };
         let result = zip::zip(&condition, yes, no)?;
-        if constant { ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar) } else { Ok(ColumnarValue::Array(result)) }
+        if constant {
+            ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar)
+        } else {
+            Ok(ColumnarValue::Array(result))
+        }
     }
 }

@@ -6,8 +6,8 @@ mod units;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Date32Array, TimestampMillisecondArray};
 use arrow::array::timezone::Tz;
+use arrow::array::{ArrayRef, Date32Array, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone};
 use datafusion_common::Result;
@@ -21,7 +21,18 @@ const STANDARD: &str = "yyyy-MM-dd HH:mm:ss";
 pub(super) const FUNCTIONS: &[Definition] = &[
     Definition::new("date_format", &[&[Kind::Timestamp, Kind::Text]], text, date_format),
     Definition::new("to_timestamp", &[&[Kind::Text], &[Kind::Text, Kind::Text]], timestamp, to_timestamp),
-    Definition::new("to_timestamp_ltz", &[&[Kind::Integer], &[Kind::Integer, Kind::Integer], &[Kind::Text], &[Kind::Text, Kind::Text], &[Kind::Text, Kind::Text, Kind::Text]], timestamp_ltz, to_timestamp_ltz),
+    Definition::new(
+        "to_timestamp_ltz",
+        &[
+            &[Kind::Integer],
+            &[Kind::Integer, Kind::Integer],
+            &[Kind::Text],
+            &[Kind::Text, Kind::Text],
+            &[Kind::Text, Kind::Text, Kind::Text],
+        ],
+        timestamp_ltz,
+        to_timestamp_ltz,
+    ),
     Definition::new("to_date", &[&[Kind::Text], &[Kind::Text, Kind::Text]], date, to_date),
     Definition::new("from_unixtime", &[&[Kind::Integer], &[Kind::Integer, Kind::Text]], text, from_unixtime),
     Definition::new("convert_tz", &[&[Kind::Text, Kind::Text, Kind::Text]], text, convert_tz),
@@ -36,10 +47,30 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     Definition::new("hour", &[&[Kind::Temporal]], integer, |a| units::part(a, 0, "HOUR")),
     Definition::new("minute", &[&[Kind::Temporal]], integer, |a| units::part(a, 0, "MINUTE")),
     Definition::new("second", &[&[Kind::Temporal]], integer, |a| units::part(a, 0, "SECOND")),
-    Definition::new("timestampadd", &[&[Kind::Text, Kind::Integer, Kind::Timestamp]], |types| types[2].clone(), units::timestamp_add),
-    Definition::new("timestampdiff", &[&[Kind::Text, Kind::Timestamp, Kind::Timestamp]], integer, units::timestamp_diff),
-    Definition::new("flink_floor", &[&[Kind::Text, Kind::Temporal]], |types| types[1].clone(), |a| units::round(a, false)),
-    Definition::new("flink_ceil", &[&[Kind::Text, Kind::Temporal]], |types| types[1].clone(), |a| units::round(a, true)),
+    Definition::new(
+        "timestampadd",
+        &[&[Kind::Text, Kind::Integer, Kind::Timestamp]],
+        |types| types[2].clone(),
+        units::timestamp_add,
+    ),
+    Definition::new(
+        "timestampdiff",
+        &[&[Kind::Text, Kind::Timestamp, Kind::Timestamp]],
+        integer,
+        units::timestamp_diff,
+    ),
+    Definition::new(
+        "flink_floor",
+        &[&[Kind::Text, Kind::Temporal]],
+        |types| types[1].clone(),
+        |a| units::round(a, false),
+    ),
+    Definition::new(
+        "flink_ceil",
+        &[&[Kind::Text, Kind::Temporal]],
+        |types| types[1].clone(),
+        |a| units::round(a, true),
+    ),
 ];
 
 /// The form of `UNIX_TIMESTAMP` that reads no clock; see `clock.rs`.
@@ -131,7 +162,9 @@ fn to_timestamp_ltz(args: &Arguments) -> Result<ArrayRef> {
                 None => Ok(None),
                 Some(0) => Ok(number.checked_mul(1000)),
                 Some(3) => Ok(Some(number)),
-                Some(other) => failed(format!("TO_TIMESTAMP_LTZ: the precision must be 0 (seconds) or 3 (milliseconds), not {other}")),
+                Some(other) => failed(format!(
+                    "TO_TIMESTAMP_LTZ: the precision must be 0 (seconds) or 3 (milliseconds), not {other}"
+                )),
             }
         };
         (0..args.rows).map(row).collect::<Result<Vec<_>>>()?
@@ -143,7 +176,11 @@ fn to_timestamp_ltz(args: &Arguments) -> Result<ArrayRef> {
                 let mut known = Zones::default();
                 let row = |(row, time): (usize, Option<NaiveDateTime>)| {
                     let Some((time, zone)) = time.zip(zones.get(row)) else { return Ok(None) };
-                    Ok(known.get("TO_TIMESTAMP_LTZ", zone)?.from_local_datetime(&time).earliest().map(|t| t.timestamp_millis()))
+                    Ok(known
+                        .get("TO_TIMESTAMP_LTZ", zone)?
+                        .from_local_datetime(&time)
+                        .earliest()
+                        .map(|t| t.timestamp_millis()))
                 };
                 times.into_iter().enumerate().map(row).collect::<Result<Vec<_>>>()?
             }
@@ -159,7 +196,8 @@ fn to_date(args: &Arguments) -> Result<ArrayRef> {
     } else {
         read_times(args, "TO_DATE", 0)?
     };
-    let days = times.into_iter().map(|t| t.and_then(|t| i32::try_from(t.and_utc().timestamp().div_euclid(86_400)).ok()));
+    let days =
+        times.into_iter().map(|t| t.and_then(|t| i32::try_from(t.and_utc().timestamp().div_euclid(86_400)).ok()));
     Ok(Arc::new(days.collect::<Date32Array>()))
 }
 
@@ -193,7 +231,9 @@ impl Zones {
             return Ok(*zone);
         }
         let Ok(zone) = name.parse::<Tz>() else {
-            return failed(format!("{function}: unknown time zone '{name}'; expected a name such as 'Europe/Berlin' or an offset such as '+02:00'"));
+            return failed(format!(
+                "{function}: unknown time zone '{name}'; expected a name such as 'Europe/Berlin' or an offset such as '+02:00'"
+            ));
         };
         self.last = Some((name.to_owned(), zone));
         Ok(zone)
@@ -205,7 +245,9 @@ fn convert_tz(args: &Arguments) -> Result<ArrayRef> {
     let (source, from, to) = (args.text(0), args.text(1), args.text(2));
     let (mut from_zones, mut to_zones) = (Zones::default(), Zones::default());
     args.try_map_text(|row| {
-        let (Some(source), Some(from), Some(to)) = (source.get(row), from.get(row), to.get(row)) else { return Ok(None) };
+        let (Some(source), Some(from), Some(to)) = (source.get(row), from.get(row), to.get(row)) else {
+            return Ok(None);
+        };
         let (from, to) = (from_zones.get("CONVERT_TZ", from)?, to_zones.get("CONVERT_TZ", to)?);
         let Some(local) = read_standard(source) else { return Ok(None) };
         // A time that the change to summer time skips is read an hour later, as Java does.

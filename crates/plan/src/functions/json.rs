@@ -15,8 +15,12 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     Definition::new("json_value", &[&[Kind::Text, Kind::Text]], text, value),
     Definition::new("json_query", &[&[Kind::Text, Kind::Text]], text, query),
     Definition::new("json_exists", &[&[Kind::Text, Kind::Text]], boolean, exists),
-    Definition::new("is_json", &[&[Kind::Text]], boolean, |a| a.map_boolean(|row| Some(a.text(0).get(row).is_some_and(is_json)))),
-    Definition::new("json_quote", &[&[Kind::Text]], text, |a| a.map_text(|row| a.text(0).get(row).map(|s| serde_json::Value::from(s).to_string()))),
+    Definition::new("is_json", &[&[Kind::Text]], boolean, |a| {
+        a.map_boolean(|row| Some(a.text(0).get(row).is_some_and(is_json)))
+    }),
+    Definition::new("json_quote", &[&[Kind::Text]], text, |a| {
+        a.map_text(|row| a.text(0).get(row).map(|s| serde_json::Value::from(s).to_string()))
+    }),
     Definition::new("json_unquote", &[&[Kind::Text]], text, unquote),
 ];
 

@@ -15,7 +15,9 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     Definition::new("mod", &[&[Kind::Number, Kind::Number]], remainder_type, remainder),
     Definition::new("log", &[&[Kind::Double], &[Kind::Double, Kind::Double]], double, log),
     Definition::new("e", &[&[]], double, |a| a.map_double(|_| Some(std::f64::consts::E))),
-    Definition::new("bin", &[&[Kind::Integer]], text, |a| a.map_text(|row| a.integer(0).get(row).map(|n| format!("{n:b}")))),
+    Definition::new("bin", &[&[Kind::Integer]], text, |a| {
+        a.map_text(|row| a.integer(0).get(row).map(|n| format!("{n:b}")))
+    }),
     Definition::new("hex", &[&[Kind::Integer], &[Kind::Bytes]], text, to_hex),
 ];
 

@@ -12,8 +12,18 @@ use super::udf::{Arguments, Definition, Kind, boolean, failed, text};
 
 /// The table of this module.
 pub(super) const FUNCTIONS: &[Definition] = &[
-    Definition::new("regexp_extract", &[&[Kind::Text, Kind::Text], &[Kind::Text, Kind::Text, Kind::Integer]], text, extract),
-    Definition::new("regexp_extract_all", &[&[Kind::Text, Kind::Text], &[Kind::Text, Kind::Text, Kind::Integer]], strings, extract_all),
+    Definition::new(
+        "regexp_extract",
+        &[&[Kind::Text, Kind::Text], &[Kind::Text, Kind::Text, Kind::Integer]],
+        text,
+        extract,
+    ),
+    Definition::new(
+        "regexp_extract_all",
+        &[&[Kind::Text, Kind::Text], &[Kind::Text, Kind::Text, Kind::Integer]],
+        strings,
+        extract_all,
+    ),
     Definition::new("regexp_substr", &[&[Kind::Text, Kind::Text]], text, extract),
     Definition::new("regexp", &[&[Kind::Text, Kind::Text]], boolean, matches).also(&["rlike"]),
     Definition::new("regexp_replace", &[&[Kind::Text, Kind::Text, Kind::Text]], text, replace),
@@ -29,7 +39,9 @@ impl Patterns {
     fn get(&mut self, function: &str, pattern: &str) -> Result<&Regex> {
         if self.last.as_ref().is_none_or(|(known, _)| known != pattern) {
             let Ok(regex) = Regex::new(pattern) else {
-                return failed(format!("{function}: '{pattern}' is not a regular expression (look-around and back references do not exist here)"));
+                return failed(format!(
+                    "{function}: '{pattern}' is not a regular expression (look-around and back references do not exist here)"
+                ));
             };
             self.last = Some((pattern.to_owned(), regex));
         }
@@ -87,7 +99,8 @@ fn replace(args: &Arguments) -> Result<ArrayRef> {
     let (source, pattern, replacement) = (args.text(0), args.text(1), args.text(2));
     let mut patterns = Patterns::default();
     args.try_map_text(|row| {
-        let (Some(source), Some(pattern), Some(replacement)) = (source.get(row), pattern.get(row), replacement.get(row))
+        let (Some(source), Some(pattern), Some(replacement)) =
+            (source.get(row), pattern.get(row), replacement.get(row))
         else {
             return Ok(None);
         };

@@ -158,7 +158,11 @@ fn times() {
     check_null("to_timestamp", &[s("yesterday")]);
     check("to_timestamp_ltz", &[n(1_000), n(0)], "1970-01-01T00:16:40Z");
     check("to_timestamp_ltz", &[n(1_000)], "1970-01-01T00:00:01Z");
-    check("to_timestamp_ltz", &[s("2024-07-05 12:00:00"), s("yyyy-MM-dd HH:mm:ss"), s("Europe/Berlin")], "2024-07-05T10:00:00Z");
+    check(
+        "to_timestamp_ltz",
+        &[s("2024-07-05 12:00:00"), s("yyyy-MM-dd HH:mm:ss"), s("Europe/Berlin")],
+        "2024-07-05T10:00:00Z",
+    );
     assert!(fails("to_timestamp_ltz", &[n(1), n(6)]).contains("not 6"));
     check("to_date", &[s("2024-03-05")], "2024-03-05");
     check("to_date", &[s("05/03/2024"), s("dd/MM/yyyy")], "2024-03-05");
@@ -172,7 +176,8 @@ fn times() {
     for (name, expected) in [("year", "2024"), ("quarter", "1"), ("month", "3"), ("week", "10"), ("dayofyear", "65")] {
         check(name, &[at.clone()], expected);
     }
-    for (name, expected) in [("dayofmonth", "5"), ("dayofweek", "3"), ("hour", "15"), ("minute", "4"), ("second", "9")] {
+    for (name, expected) in [("dayofmonth", "5"), ("dayofweek", "3"), ("hour", "15"), ("minute", "4"), ("second", "9")]
+    {
         check(name, &[at.clone()], expected);
     }
     check("year", &[ScalarValue::Date32(Some(0))], "1970");
@@ -375,6 +380,11 @@ fn every_documented_function_exists_and_every_function_is_documented() {
         assert!(known, "{name} of the section {section} is not in the registry");
     }
     let named: Vec<String> = documented.iter().map(|(_, n)| n.to_lowercase()).collect();
-    let missing: Vec<String> = registry().scalar_names().into_iter().chain(registry().aggregate_names()).filter(|n| !named.contains(n)).collect();
+    let missing: Vec<String> = registry()
+        .scalar_names()
+        .into_iter()
+        .chain(registry().aggregate_names())
+        .filter(|n| !named.contains(n))
+        .collect();
     assert!(missing.is_empty(), "not in docs/functions.md: {}", missing.join(" "));
 }

@@ -11,9 +11,20 @@ use super::udf::{Arguments, Definition, Kind, boolean, bytes, failed, integer, t
 
 /// The table of this module.
 pub(super) const FUNCTIONS: &[Definition] = &[
-    Definition::new("split_index", &[&[Kind::Text, Kind::Text, Kind::Integer], &[Kind::Text, Kind::Integer, Kind::Integer]], text, split_index),
+    Definition::new(
+        "split_index",
+        &[&[Kind::Text, Kind::Text, Kind::Integer], &[Kind::Text, Kind::Integer, Kind::Integer]],
+        text,
+        split_index,
+    ),
     Definition::new("split", &[&[Kind::Text, Kind::Text]], strings, split),
-    Definition::new("substr", &[&[Kind::Text, Kind::Integer], &[Kind::Text, Kind::Integer, Kind::Integer]], text, substr).also(&["substring"]),
+    Definition::new(
+        "substr",
+        &[&[Kind::Text, Kind::Integer], &[Kind::Text, Kind::Integer, Kind::Integer]],
+        text,
+        substr,
+    )
+    .also(&["substring"]),
     Definition::new("locate", &[&[Kind::Text, Kind::Text], &[Kind::Text, Kind::Text, Kind::Integer]], integer, locate),
     Definition::new("concat", &[&[Kind::Printable]], text, concat).repeated(),
     Definition::new("to_base64", &[&[Kind::Bytes]], text, to_base64),
@@ -190,7 +201,8 @@ fn decode(args: &Arguments) -> Result<ArrayRef> {
                 if mark && matches!(units.first(), Some([0xFE, 0xFF] | [0xFF, 0xFE])) {
                     little = units.remove(0) == [0xFF, 0xFE];
                 }
-                let units = units.into_iter().map(|u| if little { u16::from_le_bytes(u) } else { u16::from_be_bytes(u) });
+                let units =
+                    units.into_iter().map(|u| if little { u16::from_le_bytes(u) } else { u16::from_be_bytes(u) });
                 char::decode_utf16(units).map(|c| c.unwrap_or('\u{FFFD}')).collect()
             }
         }))
@@ -226,4 +238,3 @@ fn is_decimal(args: &Arguments) -> Result<ArrayRef> {
     };
     args.map_boolean(|row| Some(source.get(row).is_some_and(number)))
 }
-

@@ -5,7 +5,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, PrimitiveArray, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, PrimitiveArray, StringArray,
+    TimestampMicrosecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, TimeUnit, TimestampMicrosecondType};
@@ -307,13 +308,18 @@ impl ScalarUDFImpl for Function {
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let arguments = Arguments { columns, rows: if constant { 1 } else { args.number_rows } };
         let result = (self.definition.eval)(&arguments)?;
-        if constant { ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar) } else { Ok(ColumnarValue::Array(result)) }
+        if constant {
+            ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar)
+        } else {
+            Ok(ColumnarValue::Array(result))
+        }
     }
 }
 
 /// The types in which a function sees its arguments, or what it would have taken.
 pub(crate) fn coerce(name: &str, forms: &[&[Kind]], variadic: bool, types: &[DataType]) -> Result<Vec<DataType>> {
-    let fits = |form: &&&[Kind]| form.len() == types.len() || (variadic && !form.is_empty() && form.len() < types.len());
+    let fits =
+        |form: &&&[Kind]| form.len() == types.len() || (variadic && !form.is_empty() && form.len() < types.len());
     let accept = |form: &&[Kind]| {
         let kinds = form.iter().chain(std::iter::repeat(form.last().unwrap_or(&Kind::Any)));
         kinds.zip(types).map(|(kind, t)| kind.accept(t)).collect::<Option<Vec<_>>>()
@@ -373,8 +379,5 @@ impl Kind {
 }
 
 fn is_binary(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
-    )
+    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }

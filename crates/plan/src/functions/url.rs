@@ -26,7 +26,8 @@ fn parts(url: &str) -> Parts<'_> {
     let (rest, fragment) = url.split_once('#').map_or((url, None), |(rest, f)| (rest, Some(f)));
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, q)| (rest, Some(q)));
     let scheme = rest.split_once(':').filter(|(s, _)| {
-        s.starts_with(|c: char| c.is_ascii_alphabetic()) && s.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        s.starts_with(|c: char| c.is_ascii_alphabetic())
+            && s.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     });
     let (scheme, rest) = scheme.map_or((None, rest), |(s, rest)| (Some(s), rest));
     match rest.strip_prefix("//") {

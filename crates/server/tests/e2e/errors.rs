@@ -52,7 +52,10 @@ fn a_wrong_option_is_named() {
         ("'path' = 'x'", &["connector"]),
         ("'connector' = 'filesystem', 'format' = 'json'", &["path"]),
         ("'connector' = 'filesystem', 'path' = 'x', 'format' = 'jsonn'", &["jsonn", "json"]),
-        ("'connector' = 'filesystem', 'path' = 'x', 'format' = 'json', 'sink.rolling-policy.file-sze' = '1mb'", &["file-sze"]),
+        (
+            "'connector' = 'filesystem', 'path' = 'x', 'format' = 'json', 'sink.rolling-policy.file-sze' = '1mb'",
+            &["file-sze"],
+        ),
     ];
     for (options, parts) in cases {
         assert_says(&with_table(&table(options)).run_err(&["check", "job.sql"]), parts);
@@ -68,7 +71,9 @@ fn missing_files_and_permissions_are_named() {
     std::fs::remove_dir_all(sandbox.path("in")).unwrap();
     assert_says(&sandbox.run_err(&["run", "job.sql"]), &["in", "path"]);
 
-    let sandbox = with_table("CREATE TABLE s (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'taken', 'format' = 'json'); INSERT INTO s SELECT id FROM t;");
+    let sandbox = with_table(
+        "CREATE TABLE s (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'taken', 'format' = 'json'); INSERT INTO s SELECT id FROM t;",
+    );
     sandbox.write("taken", "a file where the sink wants a directory");
     assert_says(&sandbox.run_err(&["run", "job.sql"]), &["taken"]);
 }
@@ -106,7 +111,10 @@ fn bad_records_are_dropped_and_counted_where_the_user_says_so() {
         &format!("{TABLE}CREATE TABLE s (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json'); INSERT INTO s SELECT id FROM t;")
             .replace("'json');\n", "'json', 'json.ignore-parse-errors' = 'true');\n"),
     );
-    sandbox.write("in/a.json", "{\"id\":1,\"ts\":\"2026-01-01 00:00:00\"}\nbroken\n{\"id\":2,\"ts\":\"2026-01-01 00:00:00\"}\n");
+    sandbox.write(
+        "in/a.json",
+        "{\"id\":1,\"ts\":\"2026-01-01 00:00:00\"}\nbroken\n{\"id\":2,\"ts\":\"2026-01-01 00:00:00\"}\n",
+    );
     let stderr = text(&sandbox.run_ok(&["run", "job.sql"]).stderr);
     assert_says(&stderr, &["2 rows in", "1 dropped"]);
     assert_eq!(sandbox.lines("out").len(), 2);
@@ -179,7 +187,9 @@ fn an_interrupt_takes_a_last_checkpoint_and_the_job_goes_on_later() {
 
 #[test]
 fn a_job_that_has_finished_is_not_run_again() {
-    let sandbox = with_table("CREATE TABLE s (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json'); INSERT INTO s SELECT id FROM t;");
+    let sandbox = with_table(
+        "CREATE TABLE s (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json'); INSERT INTO s SELECT id FROM t;",
+    );
     sandbox.run_ok(&["run", "job.sql"]);
     let again = sandbox.run_ok(&["run", "job.sql"]);
     assert_says(&text(&again.stderr), &["has finished before", "--fresh"]);

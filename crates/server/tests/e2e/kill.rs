@@ -98,7 +98,8 @@ fn fifty_kills_leave_no_trace() {
 fn kills_at_the_edges_of_durability_leave_no_trace() {
     let mut kills = BTreeMap::new();
     // Twelve kills between "complete" and "published", and some at each other edge.
-    let edges = [("epoch-complete", 6), ("publishing", 6), ("published", 4), ("snapshots-durable", 3), ("manifest-durable", 3)];
+    let edges =
+        [("epoch-complete", 6), ("publishing", 6), ("published", 4), ("snapshots-durable", 3), ("manifest-durable", 3)];
     let sandbox = sandbox();
     let arguments = ["run", "job.sql", "--checkpoint-interval", "50 ms", "--parallelism", "2"];
     for (edge, times) in edges {

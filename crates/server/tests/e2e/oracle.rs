@@ -73,7 +73,8 @@ fn case(seed: u64) -> Case {
     let step = random.random_range(1..60);
     let disorder = random.random_range(0..6000);
     // Some are large enough to be killed in the middle.
-    let rows = if random.random_bool(0.2) { random.random_range(20_000..60_000) } else { random.random_range(50..4000) };
+    let rows =
+        if random.random_bool(0.2) { random.random_range(20_000..60_000) } else { random.random_range(50..4000) };
     let mut files = vec![Vec::new(); random.random_range(1..5)];
     let keys = ["a", "b", "c", "ä ö", "", "quote\"d, x"];
     for id in 0..rows {
@@ -121,7 +122,8 @@ impl Case {
             self.delay / 1000,
             self.delay % 1000
         );
-        let types: HashMap<_, _> = [("k", "STRING"), ("mink", "STRING"), ("maxd", "DOUBLE"), ("med", "DOUBLE"), ("avgd", "DOUBLE")].into();
+        let types: HashMap<_, _> =
+            [("k", "STRING"), ("mink", "STRING"), ("maxd", "DOUBLE"), ("med", "DOUBLE"), ("avgd", "DOUBLE")].into();
         let type_of = |name: &str| *types.get(name).unwrap_or(&"BIGINT");
         let outputs = self.keys.iter().copied().chain(self.aggregates.iter().map(|(name, _)| *name));
         let columns: String = outputs.map(|name| format!("{name} {}, ", type_of(name))).collect();
@@ -174,10 +176,19 @@ impl Case {
                 let (g, v) = (row.g.map_or(null.clone(), |g| g.to_string()), row.v.map_or(null, |v| v.to_string()));
                 if self.format == "csv" {
                     let k = row.k.map_or("NULL".to_owned(), |k| format!("\"{}\"", k.replace('"', "\"\"")));
-                    writeln!(content, "{},{k},{},{},{:.1},{time}", row.id, g.replace("null", "NULL"), v.replace("null", "NULL"), row.d).unwrap();
+                    writeln!(
+                        content,
+                        "{},{k},{},{},{:.1},{time}",
+                        row.id,
+                        g.replace("null", "NULL"),
+                        v.replace("null", "NULL"),
+                        row.d
+                    )
+                    .unwrap();
                 } else {
                     let k = row.k.map_or("null".to_owned(), |k| format!("\"{}\"", k.replace('"', "\\\"")));
-                    writeln!(content, r#"{{"id":{},"k":{k},"g":{g},"v":{v},"d":{:.1},"ts":"{time}"}}"#, row.id, row.d).unwrap();
+                    writeln!(content, r#"{{"id":{},"k":{k},"g":{g},"v":{v},"d":{:.1},"ts":"{time}"}}"#, row.id, row.d)
+                        .unwrap();
                 }
             }
             let name = format!("in/part-{n}.{}", self.format);

@@ -4,7 +4,18 @@
 use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
@@ -26,7 +37,10 @@ impl Pattern {
         let mut chars = pattern.chars().peekable();
         while let Some(c) = chars.next() {
             if c == '\'' {
-                items.push(Item::Text(quoted(&mut chars).ok_or_else(|| format!("the date pattern \"{pattern}\" has a quote that does not end"))?));
+                items.push(Item::Text(
+                    quoted(&mut chars)
+                        .ok_or_else(|| format!("the date pattern \"{pattern}\" has a quote that does not end"))?,
+                ));
             } else if c.is_ascii_alphabetic() {
                 if !"yuMLdDHhKkmsSaEzZXx".contains(c) {
                     return Err(format!("the letter '{c}' of the date pattern '{pattern}' is not supported"));
@@ -61,7 +75,8 @@ impl Pattern {
         let mut fields = Fields::default();
         let mut rest = text;
         for (position, item) in self.items.iter().enumerate() {
-            let adjacent = matches!(self.items.get(position + 1), Some(Item::Field(letter, width)) if is_number(*letter, *width));
+            let adjacent =
+                matches!(self.items.get(position + 1), Some(Item::Field(letter, width)) if is_number(*letter, *width));
             rest = match item {
                 Item::Text(text) => rest.strip_prefix(text.as_str())?,
                 Item::Field(letter, width) => fields.take(*letter, *width, adjacent, rest)?,
@@ -108,7 +123,13 @@ fn write_field(out: &mut String, letter: char, width: usize, time: NaiveDateTime
         'd' => time.day(),
         'D' => time.ordinal(),
         'H' => hour,
-        'k' => if hour == 0 { 24 } else { hour },
+        'k' => {
+            if hour == 0 {
+                24
+            } else {
+                hour
+            }
+        }
         'K' => hour % 12,
         'h' => (hour + 11) % 12 + 1,
         'm' => time.minute(),
@@ -199,7 +220,8 @@ impl Fields {
     }
 
     fn take_word<'a>(&mut self, letter: char, text: &'a str) -> Option<&'a str> {
-        let after = |word: &str| text.get(..word.len()).filter(|t| t.eq_ignore_ascii_case(word)).map(|t| &text[t.len()..]);
+        let after =
+            |word: &str| text.get(..word.len()).filter(|t| t.eq_ignore_ascii_case(word)).map(|t| &text[t.len()..]);
         // The full name first: its beginning is the short one.
         let named = |names: &[&str]| {
             let full = names.iter().enumerate().find_map(|(i, n)| Some((i, after(n)?)));
@@ -222,7 +244,9 @@ impl Fields {
     }
 
     fn take_offset<'a>(&mut self, text: &'a str) -> Option<&'a str> {
-        if let Some(rest) = text.strip_prefix("UTC").or_else(|| text.strip_prefix("GMT")).or_else(|| text.strip_prefix('Z')) {
+        if let Some(rest) =
+            text.strip_prefix("UTC").or_else(|| text.strip_prefix("GMT")).or_else(|| text.strip_prefix('Z'))
+        {
             return Some(rest);
         }
         let sign = if text.starts_with('-') { -1 } else { 1 };
@@ -256,7 +280,8 @@ mod tests {
     #[test]
     fn writes_what_java_writes() {
         let at = time("2024-03-05T15:04:09.123456");
-        let check = |pattern: &str, text: &str| assert_eq!(Pattern::parse(pattern).unwrap().format(at), text, "{pattern}");
+        let check =
+            |pattern: &str, text: &str| assert_eq!(Pattern::parse(pattern).unwrap().format(at), text, "{pattern}");
         check("yyyy-MM-dd HH:mm:ss.SSS", "2024-03-05 15:04:09.123");
         check("yyyyMMdd", "20240305");
         check("d/M/yy h:mm a", "5/3/24 3:04 PM");

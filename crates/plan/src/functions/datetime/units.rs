@@ -115,7 +115,9 @@ pub(super) fn timestamp_add(args: &Arguments) -> Result<ArrayRef> {
         let (number, time) = (number.get(row)?, times.get(row)?);
         match unit {
             Unit::Microseconds(us) => time.checked_add(number.checked_mul(us)?),
-            Unit::Months(months) => Some(add_months(time_of_us(time)?, number.checked_mul(months)?)?.and_utc().timestamp_micros()),
+            Unit::Months(months) => {
+                Some(add_months(time_of_us(time)?, number.checked_mul(months)?)?.and_utc().timestamp_micros())
+            }
         }
     })
 }
@@ -221,9 +223,7 @@ mod tests {
 
     #[test]
     fn months_between() {
-        let between = |from: &str, to: &str| {
-            whole_months(from.parse().unwrap(), to.parse().unwrap())
-        };
+        let between = |from: &str, to: &str| whole_months(from.parse().unwrap(), to.parse().unwrap());
         assert_eq!(between("2024-01-31T00:00:00", "2024-02-29T00:00:00"), Some(0));
         assert_eq!(between("2024-01-15T12:00:00", "2025-01-15T12:00:00"), Some(12));
         assert_eq!(between("2025-01-15T12:00:00", "2024-01-15T12:00:01"), Some(-11));

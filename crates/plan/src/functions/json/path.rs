@@ -36,7 +36,9 @@ impl Path {
         let mut value = json.trim();
         for step in &self.steps {
             value = match step {
-                Step::Member(name) => members(value).find(|(key, _)| unquoted(key).as_deref() == Some(name.as_str()))?.1,
+                Step::Member(name) => {
+                    members(value).find(|(key, _)| unquoted(key).as_deref() == Some(name.as_str()))?.1
+                }
                 Step::Element(index) => elements(value).nth(*index)?,
             };
         }
@@ -51,7 +53,8 @@ fn member_step(text: &str) -> Option<(Step, &str)> {
     }
     let end = text.find(['.', '[']).unwrap_or(text.len());
     let name = text[..end].trim_end();
-    (!name.is_empty() && !name.contains(['*', '(', ')', '?', '@', ' '])).then(|| (Step::Member(name.to_owned()), &text[end..]))
+    (!name.is_empty() && !name.contains(['*', '(', ')', '?', '@', ' ']))
+        .then(|| (Step::Member(name.to_owned()), &text[end..]))
 }
 
 fn bracket_step(text: &str) -> Option<(Step, &str)> {
