@@ -174,11 +174,11 @@ fn times() {
     assert!(fails("convert_tz", &[s("1970-01-01 00:00:00"), s("UTC"), s("Mars")]).contains("unknown time zone 'Mars'"));
     let at = ts("2024-03-05T15:04:09.123");
     for (name, expected) in [("year", "2024"), ("quarter", "1"), ("month", "3"), ("week", "10"), ("dayofyear", "65")] {
-        check(name, &[at.clone()], expected);
+        check(name, std::slice::from_ref(&at), expected);
     }
     for (name, expected) in [("dayofmonth", "5"), ("dayofweek", "3"), ("hour", "15"), ("minute", "4"), ("second", "9")]
     {
-        check(name, &[at.clone()], expected);
+        check(name, std::slice::from_ref(&at), expected);
     }
     check("year", &[ScalarValue::Date32(Some(0))], "1970");
     check("extract", &[s("EPOCH"), ts("1970-01-01T01:00:00")], "3600");
