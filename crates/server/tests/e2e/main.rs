@@ -1,5 +1,8 @@
 //! End-to-end tests: the real binary, as a user runs it, on real files. One test binary, to keep linking cheap.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
+#![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
+
 mod errors;
 mod kill;
 mod oracle;

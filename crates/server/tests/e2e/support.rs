@@ -1,7 +1,5 @@
 //! Running the binary and reading what it wrote.
 
-#![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
