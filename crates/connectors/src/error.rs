@@ -70,3 +70,20 @@ impl fmt::Display for ConnectorError {
         f.write_str(&self.message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind as Io};
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_missing_permission_say_what_to_do() {
+        let full = ConnectorError::io("write", "out/part-0.json", &Error::from(Io::StorageFull));
+        assert!(full.is_retryable(), "space may be freed while the job tries again");
+        assert_eq!(full.message, "cannot write 'out/part-0.json': no storage space; free some space");
+        let denied = ConnectorError::io("open", "in/a.json", &Error::from(Io::PermissionDenied));
+        assert!(!denied.is_retryable());
+        assert_eq!(denied.message, "cannot open 'in/a.json': permission denied; check its permissions");
+    }
+}

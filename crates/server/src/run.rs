@@ -1,5 +1,6 @@
 //! `mainstem run`: one coordinator and one worker in this process, for one job.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -166,7 +167,17 @@ fn reporter(
         }),
         status,
         json,
+        live_line: !(prints(graph) && std::io::stdout().is_terminal()),
     }
+}
+
+/// Whether the job prints rows; a live line between them on one terminal would tear both.
+fn prints(graph: &JobGraph) -> bool {
+    let is_print = |kind: &OperatorKind| match kind {
+        OperatorKind::Sink(sink) => sink.table.options.get("connector").is_some_and(|c| c == "print"),
+        _ => false,
+    };
+    graph.nodes.iter().any(|node| is_print(&node.op.kind))
 }
 
 fn totals_reader(graph: &JobGraph, metrics: Arc<JobMetrics>) -> impl Fn() -> Totals {

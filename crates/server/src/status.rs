@@ -27,6 +27,8 @@ pub(crate) struct StatusReporter {
     pub(crate) windows: Vec<OperatorId>,
     pub(crate) status: watch::Receiver<JobStatus>,
     pub(crate) json: bool,
+    /// Whether a live line may be drawn.
+    pub(crate) live_line: bool,
 }
 
 /// The counters of a job at a moment.
@@ -42,7 +44,11 @@ pub(crate) struct Totals {
 impl StatusReporter {
     /// Reports until cancelled.
     pub(crate) async fn run(self) {
-        if self.json { self.run_json().await } else { self.run_line().await }
+        if self.json {
+            self.run_json().await;
+        } else if self.live_line {
+            self.run_line().await;
+        }
     }
 
     async fn run_line(self) {
