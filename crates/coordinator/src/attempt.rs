@@ -132,7 +132,7 @@ impl<'a, D: Deployer> Running<'a, D> {
         let source_of: BTreeMap<OperatorId, OperatorId> =
             driver.spec.tasks.iter().filter_map(|t| t.source.map(|s| (t.head, s))).collect();
         let sources = subtasks.iter().filter(|s| source_of.contains_key(&s.operator)).copied().collect();
-        let config = driver.spec.options.validate().expect("checked before the job was started");
+        let config = driver.spec.options.validate().expect("checked before the first attempt");
         let checkpoints = CheckpointCoordinator::new(CheckpointStart {
             config,
             generation: recovered.generation,
@@ -189,12 +189,13 @@ impl<'a, D: Deployer> Running<'a, D> {
             let wakeup = self.driver.clock.sleep_until(self.checkpoints.next_wakeup().min(discovery));
             tokio::select! {
                 biased;
-                control = self.driver.control.recv() => match control {
-                    Some(Control::Stop) => {
+                // Without anybody who could ask for something, the job goes on by itself.
+                Some(control) = self.driver.control.recv() => match control {
+                    Control::Stop => {
                         self.driver.lifecycle.on(self.driver.clock.monotonic(), JobEvent::StopRequested);
                         self.checkpoint_event(CheckpointEvent::StopRequested).await?;
                     }
-                    Some(Control::Cancel) | None => return Ok(AttemptEnd::Cancelled),
+                    Control::Cancel => return Ok(AttemptEnd::Cancelled),
                 },
                 event = self.attempt.events.recv() => match event {
                     Some(event) => self.on_event(event).await?,

@@ -94,6 +94,9 @@ impl<D: Deployer> Driver<D> {
             Ok(false) => return JobOutcome::AlreadyFinished,
             Err(failure) => return JobOutcome::Failed(failure),
         }
+        if let Err(message) = self.spec.options.validate() {
+            return JobOutcome::Failed(fatal(message));
+        }
         let mut commands = self.lifecycle.on(self.clock.monotonic(), JobEvent::Start);
         loop {
             let mut event = None;
@@ -157,9 +160,11 @@ impl<D: Deployer> Driver<D> {
     async fn wait(&mut self, ms: u64) -> JobEvent {
         let deadline = self.clock.monotonic().plus_ms(i64::try_from(ms).unwrap_or(i64::MAX));
         tokio::select! {
-            control = self.control.recv() => match control {
-                Some(Control::Stop) => JobEvent::StopRequested,
-                Some(Control::Cancel) | None => JobEvent::CancelRequested,
+            biased;
+            // Without anybody who could ask for something, the job goes on by itself.
+            Some(control) = self.control.recv() => match control {
+                Control::Stop => JobEvent::StopRequested,
+                Control::Cancel => JobEvent::CancelRequested,
             },
             () = self.clock.sleep_until(deadline) => JobEvent::WaitOver,
         }
@@ -233,3 +238,6 @@ impl<D: Deployer> Driver<D> {
         self.status.send_modify(|s| s.state = state);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -461,4 +461,6 @@ fn to_ms(ms: u64) -> i64 {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

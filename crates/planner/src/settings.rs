@@ -35,11 +35,6 @@ pub enum SettingKind {
 
 /// Every key that is known.
 pub const SETTINGS: &[Setting] = &[
-    Setting {
-        key: "execution.checkpointing.dir",
-        kind: SettingKind::Text,
-        help: "Where checkpoints are stored: a directory or the URL of an object store.",
-    },
     Setting { key: "execution.checkpointing.interval", kind: SettingKind::Duration, help: "Time between checkpoints." },
     Setting {
         key: "execution.runtime-mode",
@@ -124,7 +119,7 @@ mod tests {
             check("paralelism.default", "4"),
             Err("the setting 'paralelism.default' is unknown; did you mean 'parallelism.default'?".to_owned())
         );
-        assert!(check("xyz", "4").unwrap_err().contains("known are execution.checkpointing.dir"));
+        assert!(check("xyz", "4").unwrap_err().contains("known are execution.checkpointing.interval"));
         assert_eq!(
             check("parallelism.default", "0"),
             Err("the setting 'parallelism.default' has the value '0': expected a whole number from 1 to 32768"

@@ -160,7 +160,9 @@ impl fmt::Display for Literal {
             ScalarValue::Boolean(Some(value)) => f.write_str(if *value { "TRUE" } else { "FALSE" }),
             ScalarValue::IntervalMonthDayNano(_)
             | ScalarValue::IntervalDayTime(_)
-            | ScalarValue::IntervalYearMonth(_) => write!(f, "INTERVAL '{}'", shown(&self.0)),
+            | ScalarValue::IntervalYearMonth(_) => {
+                write!(f, "INTERVAL '{}'", shown(&self.0).replace(".000000000 secs", " secs"))
+            }
             ScalarValue::TimestampSecond(..)
             | ScalarValue::TimestampMillisecond(..)
             | ScalarValue::TimestampMicrosecond(..)

@@ -1,3 +1,5 @@
+//! Tests of whole files of SQL: the plans that they give and the mistakes that are found in them.
+
 use arrow::datatypes::{DataType, TimeUnit};
 use mainstem_connectors::Delivery;
 use mainstem_plan::operator::{SLICE_COLUMNS, WindowKind};
@@ -39,7 +41,7 @@ operators
   [0] source bid, parallelism 2
       reads: bid by filesystem, columns auction, price, dateTime
       columns: auction, price, dateTime
-      event time: dateTime, watermark dateTime - INTERVAL '4.000000000 secs', a split is never idle
+      event time: dateTime, watermark dateTime - INTERVAL '4 secs', a split is never idle
       state: position and watermark of each split, for the life of the job
   [1] filter, parallelism 2
       from [0] forward

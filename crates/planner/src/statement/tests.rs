@@ -1,3 +1,5 @@
+//! Tests of the statement parser.
+
 use arrow::datatypes::{DataType, TimeUnit};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the reading of files: every block size, every position to resume from, broken and changed files.
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,3 +1,5 @@
+//! Tests of column builders.
+
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMillisecondType};
 

@@ -1,3 +1,5 @@
+//! Tests of the CSV decoder.
+
 use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::{DataType, Field, Int32Type};
 

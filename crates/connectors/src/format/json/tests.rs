@@ -1,3 +1,5 @@
+//! Tests of the JSON decoder, against serde_json as the reference.
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
