@@ -91,8 +91,8 @@ fn filter_and_projection_are_one_operator_and_only_needed_columns_are_read() {
             from [0] forward
             where: MOD(auction, 123) = 0
             columns: auction, 0.908 * CAST(price AS DECIMAL(20, 0)) AS price
-        [2] sink select 1
-            from [1] forward
+        [2] sink select 1, parallelism 1
+            from [1] to one subtask
             writes: select 1 by print, columns auction, price
         ",
     );
@@ -124,8 +124,8 @@ fn a_window_table_function_and_its_aggregation_become_one() {
             from [3] forward
             where: `COUNT(1)` > 3
             columns: auction, `COUNT(1)` AS num, window_start AS starttime, window_end AS endtime
-        [5] sink select 1
-            from [4] forward
+        [5] sink select 1, parallelism 1
+            from [4] to one subtask
             writes: select 1 by print, columns auction, num, starttime, endtime
         ",
     );
@@ -168,8 +168,8 @@ fn windows_are_found_below_sub_queries_that_leave_them_alone() {
         [4] project
             from [3] forward
             columns: window_start, `SUM(__column_0)` AS total
-        [5] sink select 1
-            from [4] forward
+        [5] sink select 1, parallelism 1
+            from [4] to one subtask
             writes: select 1 by print, columns window_start, total
         ",
     );
@@ -209,8 +209,8 @@ fn the_short_form_gives_a_struct_on_the_only_event_time() {
         [3] project
             from [2] forward
             columns: NAMED_STRUCT('start', __window_start, 'end', __window_end) AS w, bidder, `COUNT(1)` AS n
-        [4] sink select 1
-            from [3] forward
+        [4] sink select 1, parallelism 1
+            from [3] to one subtask
             writes: select 1 by print, columns w, bidder, n
         ",
     );
@@ -246,8 +246,8 @@ fn grouped_window_functions_have_their_auxiliaries() {
             from [2] forward
             where: (__window_end > TIMESTAMP '2020-01-01 00:00:00') AND (`MAX(price)` > 3)
             columns: __window_start AS s, __window_time AS rt, `MAX(price)` AS max(price)
-        [4] sink select 1
-            from [3] forward
+        [4] sink select 1, parallelism 1
+            from [3] to one subtask
             writes: select 1 by print, columns s, rt, max(price)
         ",
     );
@@ -285,8 +285,8 @@ fn windows_over_windows_use_those_of_the_rows() {
         [6] project
             from [5] forward
             columns: `MAX(num)` AS maxn, starttime, endtime
-        [7] sink select 1
-            from [6] forward
+        [7] sink select 1, parallelism 1
+            from [6] to one subtask
             writes: select 1 by print, columns maxn, starttime, endtime
         ",
     );
@@ -404,14 +404,14 @@ fn nested_fields_arrays_and_maps_are_read() {
             from [0] forward
             where: event_type = 2
             columns: bid.auction AS auction, bid.price AS price
-        [2] sink select 1
-            from [1] forward
+        [2] sink select 1, parallelism 1
+            from [1] to one subtask
             writes: select 1 by print, columns auction, price
         [3] project
             from [0] forward
             columns: ARRAY_ELEMENT(tags, 1) AS tag, labels.x AS x, person.name AS name
-        [4] sink select 2
-            from [3] forward
+        [4] sink select 2, parallelism 1
+            from [3] to one subtask
             writes: select 2 by print, columns tag, x, name
         ",
     );
