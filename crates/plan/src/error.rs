@@ -96,10 +96,13 @@ impl From<DataFusionError> for PlanError {
     }
 }
 
-/// Removes the prefixes by which DataFusion tells its error kinds apart: they mean nothing to the user.
+/// Removes what DataFusion puts around a message: prefixes that tell its error kinds apart, and the frame
+/// around what a function says about its arguments. They mean nothing to the user.
 fn tidy(message: &str) -> String {
+    let framed = message.split_once("user-defined coercion failed with: ").map(|(_, inner)| inner);
+    let framed = framed.map(|inner| inner.split_once(". No function matches").map_or(inner, |(inner, _)| inner));
     let prefixes = ["Error during planning: ", "This feature is not implemented: ", "Execution error: "];
-    let mut text = message.trim();
+    let mut text = framed.unwrap_or(message).trim();
     while let Some(rest) = prefixes.iter().find_map(|p| text.strip_prefix(p)) {
         text = rest;
     }

@@ -28,6 +28,7 @@ use datafusion_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 use crate::eval::EvalContext;
 
+pub(crate) use aggregates::LISTAGG_SEPARATOR;
 pub(crate) use clock::reads_clock;
 
 /// In stored plans, marks a function of DataFusion whose plain name means Flink's.
@@ -96,7 +97,8 @@ impl FunctionRegistry {
         }
         for (name, target) in RENAMED {
             let function: Option<Arc<ScalarUDF>> = scalars.get(target).cloned();
-            scalars.extend(function.map(|f| (name.to_owned(), f)));
+            let shadowed = function.and_then(|f| scalars.insert(name.to_owned(), f));
+            scalars.extend(shadowed.map(|f| (format!("{SHADOWED_PREFIX}{name}"), f)));
         }
         for function in flink_scalars() {
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {

@@ -5,8 +5,10 @@
 use arrow::array::{Array, ArrayRef, BooleanArray, new_empty_array};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use datafusion_common::Result;
+use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
+
+use crate::types::plain_type;
 
 /// See the module.
 pub(super) struct PlainAccumulator {
@@ -34,8 +36,17 @@ impl PlainAccumulator {
     }
 }
 
+/// Only the form of strings and bytes may differ: any other difference is a state of another kind, and a cast
+/// would make wrong results of it.
 fn typed(column: ArrayRef, to: &DataType) -> Result<ArrayRef> {
-    if column.data_type() == to { Ok(column) } else { Ok(cast(&column, to)?) }
+    if column.data_type() == to {
+        return Ok(column);
+    }
+    if plain_type(column.data_type()) != plain_type(to) {
+        let message = format!("an aggregate gave a column of type {} instead of {to}", column.data_type());
+        return Err(DataFusionError::Internal(message));
+    }
+    Ok(cast(&column, to)?)
 }
 
 impl GroupsAccumulator for PlainAccumulator {

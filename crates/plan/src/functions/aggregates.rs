@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::{DataFusionError, Result, ScalarValue};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::utils::AggregateOrderSensitivity;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
-use datafusion_physical_expr::PhysicalExpr;
-use datafusion_physical_expr::expressions::Literal;
 
 use super::udf::{self, Kind};
 
@@ -25,29 +23,9 @@ struct ListAgg {
     signature: Signature,
 }
 
-impl ListAgg {
-    /// The arguments as `STRING_AGG` wants them.
-    fn with_separator<R>(&self, args: &AccumulatorArgs, call: impl FnOnce(AccumulatorArgs) -> Result<R>) -> Result<R> {
-        let mut exprs = args.exprs.to_vec();
-        let mut expr_fields = args.expr_fields.to_vec();
-        if exprs.len() == 1 {
-            let separator: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::Utf8(Some(",".to_owned()))));
-            exprs.push(separator);
-            expr_fields.push(Arc::new(Field::new("separator", DataType::Utf8, false)));
-        }
-        call(AccumulatorArgs {
-            return_field: args.return_field.clone(),
-            schema: args.schema,
-            ignore_nulls: args.ignore_nulls,
-            order_bys: args.order_bys,
-            is_reversed: args.is_reversed,
-            name: args.name,
-            is_distinct: args.is_distinct,
-            exprs: &exprs,
-            expr_fields: &expr_fields,
-        })
-    }
-}
+/// The separator where a call names none. Written into the stored call: an accumulator sees its arguments by
+/// position, and the ORDER BY follows them.
+pub(crate) const LISTAGG_SEPARATOR: &str = ",";
 
 impl AggregateUDFImpl for ListAgg {
     fn name(&self) -> &str {
@@ -75,15 +53,24 @@ impl AggregateUDFImpl for ListAgg {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.with_separator(&args, |args| self.inner.accumulator(args))
+        check_separator(&args)?;
+        self.inner.accumulator(args)
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        let supported = |args: AccumulatorArgs| Ok::<_, DataFusionError>(self.inner.groups_accumulator_supported(args));
-        self.with_separator(&args, supported).unwrap_or(false)
+        self.inner.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        self.with_separator(&args, |args| self.inner.create_groups_accumulator(args))
+        check_separator(&args)?;
+        self.inner.create_groups_accumulator(args)
+    }
+}
+
+fn check_separator(args: &AccumulatorArgs) -> Result<()> {
+    if args.exprs.len() == 2 {
+        Ok(())
+    } else {
+        Err(DataFusionError::Plan("LISTAGG is called without a separator".to_owned()))
     }
 }

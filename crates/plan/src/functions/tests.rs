@@ -380,11 +380,24 @@ fn every_documented_function_exists_and_every_function_is_documented() {
         assert!(known, "{name} of the section {section} is not in the registry");
     }
     let named: Vec<String> = documented.iter().map(|(_, n)| n.to_lowercase()).collect();
-    let missing: Vec<String> = registry()
-        .scalar_names()
-        .into_iter()
-        .chain(registry().aggregate_names())
-        .filter(|n| !named.contains(n))
-        .collect();
+    let names = registry().scalar_names().into_iter().chain(registry().aggregate_names());
+    let missing: Vec<String> = names.filter(|n| !named.contains(n)).collect();
     assert!(missing.is_empty(), "not in docs/functions.md: {}", missing.join(" "));
+}
+
+#[test]
+fn only_clocks_and_refused_functions_are_volatile() {
+    let volatile = |name: &String| {
+        let function = registry().scalar(name).unwrap();
+        function.signature().volatility == datafusion_expr::Volatility::Volatile && !super::reads_clock(name, 0)
+    };
+    let found: Vec<String> = registry().scalar_names().into_iter().filter(volatile).collect();
+    assert!(found.is_empty(), "a replay would differ: {found:?}");
+}
+
+#[test]
+fn names_that_mean_something_else_are_stored_under_their_own() {
+    let theirs = registry().scalar("list_remove").unwrap();
+    assert_eq!(registry().identify(&theirs).as_deref(), Some("datafusion.array_remove"));
+    check("list_remove", &[strings(&["a", "b", "a"]), s("a")], "[b, a]");
 }
