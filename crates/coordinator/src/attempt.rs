@@ -15,7 +15,7 @@ use mainstem_state::Manifest;
 
 use crate::coordinator::{Driver, fatal};
 use crate::meta_log::{EpochRecord, MetaLog, Record};
-use crate::recovery::Recovered;
+use crate::recovery::{self, Recovered};
 use crate::spec::{Attempt, Control, Deployer, Deployment, RestorePlan};
 
 /// How long the consequences of a failure may arrive before its cause.
@@ -416,7 +416,7 @@ impl<'a, D: Deployer> Running<'a, D> {
             epoch,
             generation: self.recovered.generation,
             next_epoch_now: barrier.next_epoch_now,
-            graph_hash: self.driver.spec.sql_hash.clone(),
+            graph_hash: recovery::graph_hash(&self.driver.spec),
             key_groups: self.driver.spec.key_groups,
             parallelism: self.driver.spec.tasks.iter().map(|t| (t.head, t.parallelism)).collect(),
             operators,

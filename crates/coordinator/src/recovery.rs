@@ -11,7 +11,7 @@ use mainstem_state::{Manifest, StateError};
 
 use crate::coordinator::{Driver, fatal};
 use crate::meta_log::{EpochRecord, MetaLog, Record};
-use crate::spec::Deployer;
+use crate::spec::{Deployer, JobSpec};
 
 /// What an attempt starts from.
 pub(crate) struct Recovered {
@@ -97,6 +97,12 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
             Ok::<_, StateError>(manifest)
         };
         match read.await {
+            Ok(manifest) if manifest.graph_hash != graph_hash(&driver.spec) => {
+                let path = &record.manifest.path;
+                return Err(fatal(format!(
+                    "checkpoint '{path}' belongs to another dataflow than the one stored with the job; restore the job's directory from one backup"
+                )));
+            }
             Ok(manifest) => {
                 let mut objects = manifest.state_paths();
                 objects.insert(record.manifest.path.clone());
@@ -121,6 +127,11 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
         )));
     }
     Ok(found)
+}
+
+/// What a manifest says of the dataflow whose state it lists.
+pub(crate) fn graph_hash(spec: &JobSpec) -> String {
+    format!("{:08x}", crc32c::crc32c(spec.graph_json.as_bytes()))
 }
 
 /// Publishes every epoch that is complete and not visible yet (I2).

@@ -249,11 +249,6 @@ impl Running {
 
     /// Sends the watermark on when it has advanced.
     async fn advance(&mut self) -> Result<(), EngineError> {
-        let replaying = self.task.replay_until.is_some() && self.splits.is_exhausted();
-        if replaying {
-            // The end of the input belongs to the epoch after the replayed ones.
-            return Ok(());
-        }
         match self.splits.advance() {
             Some(status) => self.task.chain.watermark(status).await,
             None => Ok(()),
