@@ -12,6 +12,8 @@ use crate::support::Sandbox;
 
 const ROWS: i64 = 400_000;
 const FILES: i64 = 4;
+/// Kills at random instants.
+const KILLS: usize = 50;
 
 /// Every row is copied, and counted by key and window: a lost or doubled row shows in both outputs.
 const SQL: &str = "
@@ -77,13 +79,13 @@ fn fifty_kills_leave_no_trace() {
     let mut kills = 0;
     let mut jobs = 0;
     // A job survives many kills; when it has finished all the same, the next one begins.
-    while kills < 40 {
+    while kills < KILLS {
         let sandbox = sandbox();
         jobs += 1;
         let mut finished = false;
-        while !finished && kills < 40 {
+        while !finished && kills < KILLS {
             let parallelism = random.random_range(1..=3).to_string();
-            let after = Duration::from_millis(random.random_range(20..900));
+            let after = Duration::from_millis(random.random_range(20..500));
             let arguments = ["run", "job.sql", "--checkpoint-interval", "50 ms", "--parallelism", &parallelism];
             finished = !sandbox.run_and_kill(&arguments, after);
             kills += usize::from(!finished);
