@@ -21,7 +21,7 @@ use crate::cli::RunArgs;
 use crate::deployer::LocalDeployer;
 use crate::inspect;
 use crate::job;
-use crate::status::{StatusReporter, Totals, totals};
+use crate::status::{StatusReporter, Totals};
 
 /// Runs the job of a SQL file until it has finished, failed or been stopped.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -97,18 +97,17 @@ async fn run_job(
     let (control_sender, control) = mpsc::channel(4);
     let (status_sender, status) = watch::channel(mainstem_coordinator::JobStatus::default());
     let reporter = reporter(&graph, metrics, clock.clone(), status, args.json);
-    let totals_of = totals_reader(&graph, reporter.metrics.clone());
     let started = clock.now();
     // A second sender: the job must not take the end of the signal task for a wish to stop.
     let signals = tokio::spawn(forward_signals(control_sender.clone()));
-    let reporting = tokio::spawn(reporter.run());
+    let reporting = tokio::spawn(reporter.clone().run());
     let outcome = JobCoordinator::new(spec, store, clock.clone()).run(deployer, control, status_sender).await;
     signals.abort();
     drop(control_sender);
     reporting.abort();
     let _ = reporting.await;
     let seconds = clock.now().since_ms(started) as f64 / 1000.0;
-    finish(args, id, outcome, totals_of(), seconds)
+    finish(args, id, outcome, reporter.totals(), seconds)
 }
 
 /// The stored plan where the job has one: a restore never plans again. Refused where the SQL means another job.
@@ -178,14 +177,6 @@ fn prints(graph: &JobGraph) -> bool {
         _ => false,
     };
     graph.nodes.iter().any(|node| is_print(&node.op.kind))
-}
-
-fn totals_reader(graph: &JobGraph, metrics: Arc<JobMetrics>) -> impl Fn() -> Totals {
-    let sources = job::operators_of(graph, |k| matches!(k, OperatorKind::Source(_)));
-    let sinks = job::operators_of(graph, |k| matches!(k, OperatorKind::Sink(_)));
-    let windows =
-        job::operators_of(graph, |k| matches!(k, OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_)));
-    move || totals(&metrics, &sources, &sinks, &windows)
 }
 
 /// The first signal asks for a last checkpoint, the second ends the process at once.

@@ -19,6 +19,7 @@ const LINE_INTERVAL: Duration = Duration::from_millis(250);
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to show, and from where.
+#[derive(Clone)]
 pub(crate) struct StatusReporter {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<JobMetrics>,
@@ -125,12 +126,7 @@ impl StatusReporter {
 }
 
 /// Sums the counters of a job.
-pub(crate) fn totals(
-    metrics: &JobMetrics,
-    sources: &[OperatorId],
-    sinks: &[OperatorId],
-    windows: &[OperatorId],
-) -> Totals {
+fn totals(metrics: &JobMetrics, sources: &[OperatorId], sinks: &[OperatorId], windows: &[OperatorId]) -> Totals {
     let mut totals = Totals::default();
     for id in sources {
         let operator = metrics.operator(*id);
