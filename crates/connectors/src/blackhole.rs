@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::{Epoch, JobId, OperatorId};
 use mainstem_core::protocol::Committable;
 
@@ -24,7 +25,7 @@ struct Blackhole;
 
 #[async_trait]
 impl SinkWriter for Blackhole {
-    async fn write(&mut self, _rows: &RecordBatch) -> Result<(), ConnectorError> {
+    async fn write(&mut self, _rows: &RecordBatch, _changes: Option<&Int8Array>) -> Result<(), ConnectorError> {
         Ok(())
     }
 
@@ -37,6 +38,10 @@ impl SinkWriter for Blackhole {
 }
 
 impl Sink for Blackhole {
+    fn accepts(&self) -> ChangeMode {
+        ChangeMode::Retract
+    }
+
     fn strongest_delivery(&self) -> (Delivery, String) {
         (Delivery::ExactlyOnce, "every row is dropped, so none can be seen twice".to_owned())
     }

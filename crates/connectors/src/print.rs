@@ -8,7 +8,7 @@ mod table;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -142,7 +142,7 @@ struct PrintWriter {
 
 #[async_trait]
 impl SinkWriter for PrintWriter {
-    async fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+    async fn write(&mut self, rows: &RecordBatch, _changes: Option<&Int8Array>) -> Result<(), ConnectorError> {
         if rows.num_rows() == 0 {
             return Ok(());
         }

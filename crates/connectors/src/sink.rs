@@ -5,9 +5,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::protocol::Committable;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,12 @@ impl fmt::Display for Delivery {
 
 /// A table that can be written.
 pub trait Sink: Send + Sync {
+    /// Which changes it can take. A sink that takes [`ChangeMode::Upsert`] tells rows apart by the table's primary key;
+    /// without one it is given [`ChangeMode::Append`] streams only, unless it takes [`ChangeMode::Retract`].
+    fn accepts(&self) -> ChangeMode {
+        ChangeMode::Append
+    }
+
     /// The strongest promise that this sink can keep, and in one sentence how, for `EXPLAIN`.
     fn strongest_delivery(&self) -> (Delivery, String);
 
@@ -66,9 +73,10 @@ pub struct WriterContext {
 /// Writes the rows of one subtask. Owned by one task.
 #[async_trait]
 pub trait SinkWriter: Send {
-    /// Takes rows of the current epoch. They stay invisible until their epoch is committed (where the sink can
+    /// Takes rows of the current epoch, with the [`ChangeKind`](mainstem_core::change::ChangeKind) of each; absent: all
+    /// are inserts, and always so where the sink accepts nothing else. They stay invisible until their epoch is committed (where the sink can
     /// do that). Must hold a bounded amount in memory.
-    async fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError>;
+    async fn write(&mut self, rows: &RecordBatch, changes: Option<&Int8Array>) -> Result<(), ConnectorError>;
 
     /// Ends the epoch: rows written from here on belong to the next one. The future that is returned makes the
     /// rows of `epoch` durable and gives what the committer needs to publish them; it runs beside further

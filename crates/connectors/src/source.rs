@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
+use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::SplitId;
 use mainstem_core::protocol::SourceSplit;
 
@@ -20,6 +21,12 @@ pub trait Source: Send + Sync {
 
     /// Reads splits.
     fn reader(&self, ctx: ReaderContext) -> Box<dyn SourceReader>;
+
+    /// Which changes its rows are. [`ChangeMode::Upsert`] and the deletes of [`ChangeMode::Retract`] are by the table's
+    /// primary key.
+    fn changes(&self) -> ChangeMode {
+        ChangeMode::Append
+    }
 
     /// Whether the same positions give the same rows again. Without it no sink can be exactly-once.
     fn is_replayable(&self) -> bool;
@@ -73,6 +80,8 @@ pub enum ReaderEvent {
         split: SplitId,
         /// The rows, with the columns that were asked for.
         rows: RecordBatch,
+        /// The [`ChangeKind`](mainstem_core::change::ChangeKind) of each row; absent: all are inserts.
+        changes: Option<Int8Array>,
         /// Where to go on after these rows (JSON, the connector's own).
         position: String,
     },

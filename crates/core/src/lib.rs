@@ -3,6 +3,7 @@
 //! drives exactly the code that runs in production.
 
 pub mod alignment;
+pub mod change;
 pub mod checkpoint;
 pub mod graph;
 pub mod ids;

@@ -85,7 +85,7 @@ impl Calc {
 }
 
 impl Operator for Calc {
-    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+    fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let batch = self.filtered(batch)?;
         if batch.rows.num_rows() == 0 {
             return Ok(());
@@ -106,7 +106,7 @@ pub(crate) struct Rename {
 }
 
 impl Operator for Rename {
-    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+    fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let columns = batch.rows.columns().to_vec();
         let count = RecordBatchOptions::new().with_row_count(Some(batch.rows.num_rows()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &count)

@@ -72,10 +72,10 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Runs rows through all operators.
-    pub(crate) async fn push(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
+    /// Runs rows through all operators; the first one takes them from its input of that number.
+    pub(crate) async fn push(&mut self, input: usize, batch: StreamBatch) -> Result<(), EngineError> {
         let mut done = Collector::default();
-        self.drive(0, batch, &mut done)?;
+        self.drive(0, input, batch, &mut done)?;
         self.deliver(done).await
     }
 
@@ -132,7 +132,13 @@ impl Chain {
         Ok(ChainCapture { captures, sealed })
     }
 
-    async fn flush(&mut self) -> Result<(), EngineError> {
+    /// How long rows may be held back by an operator of the chain before [`Chain::flush`] is due.
+    pub(crate) fn hold_ms(&self) -> Option<u64> {
+        self.links.iter().filter_map(|link| link.operator.hold_ms()).min()
+    }
+
+    /// Hands on what operators hold back.
+    pub(crate) async fn flush(&mut self) -> Result<(), EngineError> {
         for at in 0..self.links.len() {
             let mut out = Collector::default();
             self.links[at].operator.flush_held(&mut out)?;
@@ -154,23 +160,23 @@ impl Chain {
         self.count_out(at, &out);
         let mut done = Collector { main: Vec::new(), late: out.late };
         for batch in out.main {
-            self.drive(at + 1, batch, &mut done)?;
+            self.drive(at + 1, 0, batch, &mut done)?;
         }
         self.deliver(done).await
     }
 
-    fn drive(&mut self, at: usize, batch: StreamBatch, done: &mut Collector) -> Result<(), EngineError> {
+    fn drive(&mut self, at: usize, input: usize, batch: StreamBatch, done: &mut Collector) -> Result<(), EngineError> {
         let Some(link) = self.links.get_mut(at) else {
             done.main.push(batch);
             return Ok(());
         };
         link.metrics.rows_in.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
         let mut out = Collector::default();
-        link.operator.process(batch, &mut out)?;
+        link.operator.process(input, batch, &mut out)?;
         self.count_out(at, &out);
         done.late.append(&mut out.late);
         for batch in out.main {
-            self.drive(at + 1, batch, done)?;
+            self.drive(at + 1, 0, batch, done)?;
         }
         Ok(())
     }
@@ -204,7 +210,7 @@ impl Chain {
 impl SinkEnd {
     async fn write(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
         self.metrics.rows_in.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
-        let written = self.writer.write(&batch.rows).await;
+        let written = self.writer.write(&batch.rows, batch.changes.as_ref()).await;
         written.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
         self.metrics.rows_out.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
         Ok(())

@@ -168,8 +168,8 @@ pub(crate) async fn restore(
     operator.restore_meta(&state.metas)?;
     for handle in state.handles {
         let tables = deployment.store.read_state(&deployment.job, &handle, state.range).await?;
-        let rows = tables.into_iter().map(|table| table.rows).collect();
-        operator.restore(Restored { handle, rows })?;
+        let tables = tables.into_iter().map(|table| (table.table, table.version, table.rows)).collect();
+        operator.restore(Restored { handle, tables })?;
     }
     operator.restored()
 }

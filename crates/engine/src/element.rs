@@ -1,13 +1,16 @@
 //! What flows between operators.
 
-use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute;
+use arrow::datatypes::{Int8Type, Int64Type};
 use arrow::error::ArrowError;
+use mainstem_core::change::ChangeKind;
 use mainstem_core::protocol::Barrier;
 use mainstem_core::watermark::WatermarkStatus;
 
 /// One element of a stream.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all elements are batches")]
 pub(crate) enum StreamElement {
     /// Rows.
     Batch(StreamBatch),
@@ -24,7 +27,7 @@ pub(crate) enum StreamElement {
     End,
 }
 
-/// Rows, and what lateness needs to know of them.
+/// Rows, what they do to the table that the stream describes, and what lateness needs to know of them.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamBatch {
     /// The rows.
@@ -32,31 +35,60 @@ pub(crate) struct StreamBatch {
     /// For each row the watermark (ms) of its own source split just before the row, against which lateness is
     /// judged (I6). Absent where no row of the batch is at or behind it, which is nearly always.
     pub(crate) own_watermark: Option<Int64Array>,
+    /// For each row its [`ChangeKind`], without nulls. Absent: all rows are inserts.
+    pub(crate) changes: Option<Int8Array>,
 }
 
 impl StreamBatch {
-    /// Rows of which none is behind its own split's watermark.
+    /// Inserts of which none is behind its own split's watermark.
     pub(crate) fn on_time(rows: RecordBatch) -> Self {
-        StreamBatch { rows, own_watermark: None }
+        StreamBatch { rows, own_watermark: None, changes: None }
+    }
+
+    /// Changes, with one kind for each row.
+    pub(crate) fn changelog(rows: RecordBatch, changes: Int8Array) -> Self {
+        debug_assert_eq!(rows.num_rows(), changes.len());
+        let only_inserts = changes.values().iter().all(|kind| *kind == ChangeKind::Insert as i8);
+        StreamBatch { rows, own_watermark: None, changes: (!only_inserts).then_some(changes) }
+    }
+
+    /// Whether the row adds to the table; otherwise it takes away.
+    pub(crate) fn is_addition(&self, row: usize) -> bool {
+        let Some(changes) = &self.changes else { return true };
+        let kind = changes.value(row);
+        kind == ChangeKind::Insert as i8 || kind == ChangeKind::UpdateAfter as i8
     }
 
     /// The rows for which the mask is true.
     pub(crate) fn filter(&self, mask: &BooleanArray) -> Result<StreamBatch, ArrowError> {
         let rows = compute::filter_record_batch(&self.rows, mask)?;
-        let own_watermark = self.own_watermark.as_ref().map(|w| compute::filter(w, mask)).transpose()?;
-        Ok(StreamBatch { rows, own_watermark: own_watermark.map(|w| Int64Array::from(w.to_data())) })
+        self.beside(rows, |column| compute::filter(column, mask))
     }
 
     /// The rows at the given positions, in that order.
     pub(crate) fn take(&self, positions: &UInt32Array) -> Result<StreamBatch, ArrowError> {
         let rows = compute::take_record_batch(&self.rows, positions)?;
-        let own_watermark = self.own_watermark.as_ref().map(|w| compute::take(w, positions, None)).transpose()?;
-        Ok(StreamBatch { rows, own_watermark: own_watermark.map(|w| Int64Array::from(w.to_data())) })
+        self.beside(rows, |column| compute::take(column, positions, None))
+    }
+
+    /// `rows` with what `pick` makes of the columns beside the rows.
+    fn beside(
+        &self,
+        rows: RecordBatch,
+        pick: impl Fn(&dyn Array) -> Result<arrow::array::ArrayRef, ArrowError>,
+    ) -> Result<StreamBatch, ArrowError> {
+        let own_watermark = self.own_watermark.as_ref().map(|w| pick(w)).transpose()?;
+        let changes = self.changes.as_ref().map(|c| pick(c)).transpose()?;
+        Ok(StreamBatch {
+            rows,
+            own_watermark: own_watermark.map(|w| w.as_primitive::<Int64Type>().clone()),
+            changes: changes.map(|c| c.as_primitive::<Int8Type>().clone()),
+        })
     }
 
     /// The same rows with other columns.
     pub(crate) fn with_rows(&self, rows: RecordBatch) -> StreamBatch {
-        StreamBatch { rows, own_watermark: self.own_watermark.clone() }
+        StreamBatch { rows, own_watermark: self.own_watermark.clone(), changes: self.changes.clone() }
     }
 
     /// Bytes that the rows take, for credit. Slices count what they show, not what they share.

@@ -5,6 +5,6 @@ mod channel;
 mod gate;
 mod output;
 
-pub(crate) use channel::{ChannelReceiver, channel};
-pub(crate) use gate::{GateEvent, InputGate};
+pub(crate) use channel::channel;
+pub(crate) use gate::{GateEvent, GateInput, InputGate};
 pub(crate) use output::{OutputEdge, Outputs};

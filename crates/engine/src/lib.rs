@@ -4,6 +4,7 @@
 
 mod calc;
 mod chain;
+mod delta_files;
 mod deploy;
 mod element;
 mod error;
@@ -13,6 +14,7 @@ mod key_hash;
 mod keys;
 mod late;
 mod metrics;
+mod normalize;
 mod operator;
 mod source;
 mod source_task;

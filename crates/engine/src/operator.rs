@@ -31,8 +31,8 @@ pub(crate) enum Release {
 
 /// One operator of a chain.
 pub(crate) trait Operator: Send {
-    /// Takes rows.
-    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError>;
+    /// Takes rows of an input; inputs are counted in the order of the operator's edges.
+    fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError>;
 
     /// Gives some of what the watermark releases. `Continue` asks to be called again, which lets the task hand
     /// on what there is before more is made. The watermark itself is passed on by the task after the last call.
@@ -44,6 +44,12 @@ pub(crate) trait Operator: Send {
     /// when the stream is declared idle and others no longer wait for it.
     fn flush_held(&mut self, _out: &mut Collector) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    /// How long it may hold rows back before it wants [`Operator::flush_held`] to be called, in milliseconds of
+    /// processing time; none: only where an epoch ends.
+    fn hold_ms(&self) -> Option<u64> {
+        None
     }
 
     /// Freezes the state as of the end of the epoch. Must be quick: what takes time (encoding, writing) is
@@ -77,20 +83,52 @@ pub(crate) type PendingHandle = Arc<OnceLock<StateHandle>>;
 pub(crate) struct Capture {
     /// Files of earlier epochs that a restore still needs, oldest first.
     pub(crate) retained: Vec<PendingHandle>,
-    /// What has come since, to be written as one file.
-    pub(crate) rows: Vec<RecordBatch>,
-    /// Its first so many columns are the key.
-    pub(crate) key_count: usize,
+    /// What has changed since, by table, to be written as one file. No rows: no file.
+    pub(crate) tables: Vec<TableRows>,
     /// Where the handle of the new file is to be put.
     pub(crate) handle: PendingHandle,
     /// State that is not keyed.
     pub(crate) meta: String,
 }
 
+/// Rows of one table of an operator's state.
+pub(crate) struct TableRows {
+    /// Name of the table, the operator's own.
+    pub(crate) name: &'static str,
+    /// Version of its layout, the operator's own.
+    pub(crate) version: u32,
+    /// Columns that the rows are partitioned by: hashed in this order they give the same key group as the
+    /// operator's input.
+    pub(crate) key: Vec<usize>,
+    /// The rows, in the order in which a restore is to see those of one key group.
+    pub(crate) rows: Vec<RecordBatch>,
+}
+
 /// Rows of one state file.
 pub(crate) struct Restored {
     /// Their file.
     pub(crate) handle: StateHandle,
-    /// Rows of the subtask's key groups.
-    pub(crate) rows: Vec<RecordBatch>,
+    /// Rows of the subtask's key groups: name of the table, version of its layout, rows. In the order in which
+    /// they were captured.
+    pub(crate) tables: Vec<(String, u32, RecordBatch)>,
+}
+
+impl Restored {
+    /// The rows of a table.
+    ///
+    /// # Errors
+    /// Where the file was written in a layout that this version does not know.
+    pub(crate) fn rows<'a>(
+        &'a self,
+        name: &'a str,
+        version: u32,
+    ) -> impl Iterator<Item = Result<&'a RecordBatch, EngineError>> {
+        self.tables.iter().filter(move |(table, _, _)| table == name).map(move |(_, found, rows)| {
+            if *found == version {
+                return Ok(rows);
+            }
+            let path = &self.handle.path;
+            Err(EngineError::Bug(format!("{path}: table '{name}' has layout {found}, this version reads {version}")))
+        })
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::array::{Int8Array, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion_physical_expr_common::physical_expr::PhysicalExpr;
 use mainstem_core::time::Timestamp;
@@ -67,13 +67,18 @@ impl SourceStage {
     }
 
     /// Takes rows of one split, whose watermark is given.
-    pub(crate) fn process(&mut self, rows: &RecordBatch, watermark: Timestamp) -> Result<Staged, EngineError> {
+    pub(crate) fn process(
+        &mut self,
+        rows: &RecordBatch,
+        changes: Option<Int8Array>,
+        watermark: Timestamp,
+    ) -> Result<Staged, EngineError> {
         use std::sync::atomic::Ordering::Relaxed;
         self.metrics.rows_in.fetch_add(rows.num_rows() as u64, Relaxed);
         let (own_watermark, watermark) = self.lateness(rows, watermark)?;
         let batch = self.projection.apply(rows)?;
         self.metrics.rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
-        let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark });
+        let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark, changes });
         Ok(Staged { batch, watermark })
     }
 

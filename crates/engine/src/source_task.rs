@@ -145,12 +145,12 @@ impl Running {
         match event {
             // A source that keeps a pace says so with no rows; that is not activity.
             ReadEvent::Batch { rows, .. } if rows.num_rows() == 0 => Ok(Next::Go),
-            ReadEvent::Batch { split, rows, position } => {
+            ReadEvent::Batch { split, rows, changes, position } => {
                 let watermark = self.splits.watermark_of(&split);
-                let staged = self.task.stage.process(&rows, watermark)?;
+                let staged = self.task.stage.process(&rows, changes, watermark)?;
                 self.splits.progress(&split, position, staged.watermark);
                 if let Some(batch) = staged.batch {
-                    self.task.chain.push(batch).await?;
+                    self.task.chain.push(0, batch).await?;
                 }
                 self.advance().await?;
                 Ok(Next::Go)

@@ -1,14 +1,22 @@
 //! The task of a subtask that takes from other tasks: gate, chain, uploader.
 
+use std::time::Duration;
+
 use mainstem_core::ids::{Epoch, OperatorId};
 use mainstem_core::protocol::{SplitState, ToSubtask};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::chain::{Chain, ChainCapture};
 use crate::error::EngineError;
 use crate::exchange::{GateEvent, InputGate};
 use crate::uploader::{UPLOADS_MAX, Upload, Uploader};
+
+/// Rows are not handed on more often than this on account of the time that they have been held back.
+const HOLD_MIN: Duration = Duration::from_millis(1);
+/// The period of a timer that nobody waits for.
+const NEVER: Duration = Duration::from_secs(3600);
 
 /// Runs until the inputs end, or the coordinator cancels. `Ok(true)` when it has ended as it should.
 pub(crate) async fn run(
@@ -18,6 +26,9 @@ pub(crate) async fn run(
     mut control: mpsc::Receiver<ToSubtask>,
 ) -> Result<bool, EngineError> {
     let mut uploads = uploads;
+    let hold = chain.hold_ms().map(Duration::from_millis);
+    let mut flushes = tokio::time::interval(hold.unwrap_or(NEVER).max(HOLD_MIN));
+    flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             biased;
@@ -27,10 +38,14 @@ pub(crate) async fn run(
                 Some(_) => continue,
             },
             failed = uploads.failed() => return Err(failed),
+            _ = flushes.tick(), if hold.is_some() => {
+                chain.flush().await?;
+                continue;
+            }
             event = gate.next() => event?,
         };
         match event {
-            GateEvent::Batch(batch) => chain.push(batch).await?,
+            GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
             GateEvent::Watermark(status) => chain.watermark(status).await?,
             GateEvent::Barrier { barrier, last } => {
                 let captured = chain.barrier(barrier, last).await?;

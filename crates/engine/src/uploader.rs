@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::group_of_hash;
@@ -14,13 +14,10 @@ use tokio::sync::mpsc;
 use crate::chain::ChainCapture;
 use crate::error::EngineError;
 use crate::key_hash::hash_rows;
-use crate::operator::Capture;
+use crate::operator::{Capture, TableRows};
 
 /// Captures that may wait to be uploaded; the coordinator keeps fewer checkpoints in flight.
 pub(crate) const UPLOADS_MAX: usize = 4;
-
-/// Name and version of the table in which windowed operators keep their partial aggregates.
-const PARTIALS_TABLE: (&str, u32) = ("partials", 1);
 
 /// A checkpoint part to upload.
 pub(crate) struct Upload {
@@ -84,13 +81,18 @@ impl Uploader {
                 handle.get().ok_or_else(|| EngineError::Bug("a state file is named before it is written".into()))?;
             state.push(handle.clone());
         }
-        if !capture.rows.is_empty() {
-            let (rows, key_count, key_groups) = (capture.rows, capture.key_count, self.key_groups);
-            let sorted = tokio::task::spawn_blocking(move || sort_by_key_group(&rows, key_count, key_groups)).await;
-            let table = sorted.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
+        let mut tables = capture.tables;
+        tables.retain(|table| table.rows.iter().any(|rows| rows.num_rows() > 0));
+        if !tables.is_empty() {
+            let key_groups = self.key_groups;
+            let sort =
+                move || tables.iter().map(|table| sort_by_key_group(table, key_groups)).collect::<Result<_, _>>();
+            let sorted = tokio::task::spawn_blocking(sort).await;
+            let tables: Vec<TableDelta> =
+                sorted.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
             let handle = self
                 .store
-                .write_state(&self.job, self.generation, epoch, operator, self.subtask.index, "", vec![table])
+                .write_state(&self.job, self.generation, epoch, operator, self.subtask.index, "", tables)
                 .await?;
             capture.handle.set(handle.clone()).map_err(|_| EngineError::Bug("a state file is written twice".into()))?;
             state.push(handle);
@@ -99,10 +101,10 @@ impl Uploader {
     }
 }
 
-fn sort_by_key_group(rows: &[RecordBatch], key_count: usize, key_groups: u16) -> Result<TableDelta, EngineError> {
+fn sort_by_key_group(table: &TableRows, key_groups: u16) -> Result<TableDelta, EngineError> {
     let failed = |e| EngineError::arrow("checkpoint", &e);
-    let all = compute::concat_batches(rows[0].schema_ref(), rows).map_err(failed)?;
-    let keys: Vec<ArrayRef> = all.columns()[..key_count].to_vec();
+    let all = compute::concat_batches(table.rows[0].schema_ref(), &table.rows).map_err(failed)?;
+    let keys: Vec<ArrayRef> = table.key.iter().map(|column| all.column(*column).clone()).collect();
     let hashes = hash_rows(&keys, all.num_rows()).map_err(failed)?;
     let mut order: Vec<(u16, u32)> =
         hashes.iter().enumerate().map(|(row, hash)| (group_of_hash(*hash, key_groups).0, row as u32)).collect();
@@ -110,13 +112,13 @@ fn sort_by_key_group(rows: &[RecordBatch], key_count: usize, key_groups: u16) ->
     order.sort_unstable();
     let positions = UInt32Array::from_iter_values(order.iter().map(|(_, row)| *row));
     let rows = compute::take_record_batch(&all, &positions).map_err(failed)?;
-    let (table, version) = PARTIALS_TABLE;
-    Ok(TableDelta { table: table.to_owned(), version, key_groups: order.into_iter().map(|(g, _)| g).collect(), rows })
+    let key_groups = order.into_iter().map(|(group, _)| group).collect();
+    Ok(TableDelta { table: table.name.to_owned(), version: table.version, key_groups, rows })
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, Int64Array};
+    use arrow::array::{AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
 
     use super::*;
@@ -126,7 +128,9 @@ mod tests {
         let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..500).map(|i| i % 50)));
         let order: ArrayRef = Arc::new(Int64Array::from_iter_values(0..500));
         let rows = RecordBatch::try_from_iter([("k", keys), ("n", order)]).unwrap();
-        let delta = sort_by_key_group(&[rows.slice(0, 200), rows.slice(200, 300)], 1, 16).unwrap();
+        let table =
+            TableRows { name: "t", version: 1, key: vec![0], rows: vec![rows.slice(0, 200), rows.slice(200, 300)] };
+        let delta = sort_by_key_group(&table, 16).unwrap();
         assert!(delta.key_groups.is_sorted());
         let order = delta.rows.column(1).as_primitive::<Int64Type>();
         for group in 0..16 {

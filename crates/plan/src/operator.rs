@@ -2,11 +2,19 @@
 //! The planner makes these, the engine builds running operators from them. A restore reads them back and
 //! never plans again, so every change here must keep reading what older versions wrote.
 
+mod aggregate;
+mod join;
+mod rank;
+
 use arrow::datatypes::SchemaRef;
 use mainstem_connectors::TableSpec;
+use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::StreamGraph;
 use serde::{Deserialize, Serialize};
 
+pub use self::aggregate::GroupAggregate;
+pub use self::join::{IntervalJoin, Join, JoinKind, JoinOn, LookupJoin, TemporalJoin, WindowJoin};
+pub use self::rank::{Frame, OverAggregate, OverCall, OverOrder, Rank, RankFunction, Sort, SortKey};
 use crate::aggregate::AggregateCall;
 use crate::expr::Expr;
 
@@ -29,11 +37,22 @@ pub struct Operator {
     pub schema: SchemaRef,
     /// What it does.
     pub kind: OperatorKind,
+    /// Which changes its output holds; for a sink: its input. [`ChangeMode::Upsert`] tells an operator that nobody
+    /// needs its `-U`.
+    #[serde(default)]
+    pub changes: ChangeMode,
+}
+
+impl Operator {
+    /// An operator whose output only inserts.
+    #[must_use]
+    pub fn new(schema: SchemaRef, kind: OperatorKind) -> Operator {
+        Operator { schema, kind, changes: ChangeMode::Append }
+    }
 }
 
 /// What an operator does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "a job has a handful of operators")]
 pub enum OperatorKind {
     /// Reads a table.
     Source(SourceOperator),
@@ -59,6 +78,30 @@ pub enum OperatorKind {
     WindowPartial(WindowAggregate),
     /// Second step: merges partial aggregates and emits each window once when the watermark has passed its end.
     WindowFinal(WindowAggregate),
+    /// Aggregates without a window.
+    GroupAggregate(GroupAggregate),
+    /// Joins tables that change.
+    Join(Join),
+    /// Joins rows whose event times are near.
+    IntervalJoin(IntervalJoin),
+    /// Joins rows of the same window.
+    WindowJoin(WindowJoin),
+    /// Joins rows with the version of a table that was valid at their time.
+    TemporalJoin(TemporalJoin),
+    /// Joins rows with a table that is looked up.
+    LookupJoin(LookupJoin),
+    /// Top-N.
+    Rank(Rank),
+    /// OVER.
+    OverAggregate(OverAggregate),
+    /// Puts rows in order.
+    Sort(Sort),
+    /// Makes a complete changelog out of one by key: finds the rows that are replaced or deleted, and drops
+    /// changes that change nothing. The input is partitioned by the key.
+    Normalize {
+        /// Positions of the key.
+        key: Vec<usize>,
+    },
     /// Writes a table.
     Sink(SinkOperator),
 }

@@ -1,9 +1,12 @@
 //! A plan as text for people: every operator with its inputs, what it does and what it remembers, then every
 //! sink with its guarantee. Called by the server for `EXPLAIN` and by tests.
 
+mod updating;
+
 use std::fmt::{self, Write};
 
 use arrow::datatypes::{Schema, SchemaRef};
+use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Edge, Exchange, Node};
 use mainstem_plan::operator::{
     LATE_ROW_COLUMNS, NamedExpr, Operator, OperatorKind, SourceOperator, WindowAggregate, WindowKind,
@@ -30,6 +33,9 @@ fn write_plan(out: &mut String, plan: &JobPlan, parallelism: u32) -> fmt::Result
         let input = plan.graph.inputs(node.id).next().map(|edge| input_schema(edge, plan.graph.node(edge.from)));
         for line in details(&node.op, input.as_ref()) {
             writeln!(out, "      {line}")?;
+        }
+        if node.op.changes != ChangeMode::Append {
+            writeln!(out, "      changes: {}", node.op.changes.symbols())?;
         }
         writeln!(out, "      state: {}", state(&node.op.kind))?;
     }
@@ -89,6 +95,7 @@ fn details(op: &Operator, input: Option<&SchemaRef>) -> Vec<String> {
             let connector = sink.table.options.get("connector").map_or("?", String::as_str);
             vec![format!("writes: {} by {connector}, columns {}", sink.table.name, names(&op.schema))]
         }
+        other => updating::details(other, op, input),
     }
 }
 
@@ -193,8 +200,8 @@ fn duration(ms: i64) -> String {
 }
 
 /// What an operator keeps from one epoch to the next, and when it lets go of it.
-fn state(kind: &OperatorKind) -> &'static str {
-    match kind {
+fn state(kind: &OperatorKind) -> String {
+    let text = match kind {
         OperatorKind::Source(source) if source.watermark.is_some() => {
             "position and watermark of each split, for the life of the job"
         }
@@ -213,7 +220,9 @@ fn state(kind: &OperatorKind) -> &'static str {
             }
         },
         OperatorKind::Sink(_) => "output of epochs that are not committed yet",
-    }
+        other => return updating::state(other),
+    };
+    text.to_owned()
 }
 
 fn write_guarantee(out: &mut String, sink: &SinkInfo) -> fmt::Result {

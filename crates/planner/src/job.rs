@@ -7,17 +7,16 @@ use std::sync::Arc;
 use datafusion_expr::LogicalPlan;
 use datafusion_sql::sqlparser::ast::Ident;
 use mainstem_connectors::TableSpec;
-use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
-use mainstem_plan::operator::{JobGraph, Operator, OperatorKind, SinkOperator};
+use mainstem_plan::operator::JobGraph;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Catalog, Relation, Table};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::guarantee::{SinkInfo, of_sink};
 use crate::insert;
-use crate::lower::{Lowering, arrow_schema};
+use crate::lower::{Lowering, PRINT_TABLE_STYLE, arrow_schema};
 use crate::optimize::optimize;
 use crate::query::{Scope, rename};
 use crate::settings::{self, duration_ms};
@@ -26,9 +25,6 @@ use crate::statement::{self, CreateView, InsertTarget, Statement, StatementKind}
 /// Stack of the planning thread, in bytes. Parser, planner and optimiser recurse over expressions; what is not
 /// used of it is only address space.
 const STACK_BYTES: usize = 256 << 20;
-
-/// How the rows of a bare SELECT are printed.
-const PRINT_TABLE_STYLE: &str = "table";
 
 /// What a file asks to be run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,13 +171,14 @@ impl File {
             };
             let last =
                 lowering.output(&output.plan, &spec.schema, output.at).map_err(|error| error.or_at(output.at))?;
-            let sink = add_sink(&mut lowering, spec, last)?;
+            let declared = output.table.as_ref().map_or(output.at, |table| table.at);
+            let sink = lowering.sink(spec, last, declared)?;
             written.push((sink, output.table.clone(), output.at));
         }
         if let Some((name, at)) = self.settings.get("late-rows.table") {
             let table = self.late_table(name, *at)?;
             let last = lowering.late_rows(table, *at)?;
-            let sink = add_sink(&mut lowering, table.spec.clone(), last)?;
+            let sink = lowering.sink(table.spec.clone(), last, *at)?;
             written.push((sink, Some(table.clone()), *at));
         }
         let graph = lowering.finish();
@@ -213,19 +210,6 @@ impl File {
             SqlError::new(error.code, at, message)
         })
     }
-}
-
-fn add_sink(lowering: &mut Lowering, table: TableSpec, input: OperatorId) -> Result<OperatorId, SqlError> {
-    let name = format!("sink {}", table.name);
-    // A table for people has one header and one order: a single subtask prints it.
-    let single = table.options.get("print.style").is_some_and(|style| style == PRINT_TABLE_STYLE);
-    let op = Operator { schema: table.schema.clone(), kind: OperatorKind::Sink(SinkOperator { table }) };
-    if !single {
-        return lowering.add_always(&name, op, &[(input, Exchange::Forward)]);
-    }
-    let id = lowering.add_always(&name, op, &[(input, Exchange::Hash { keys: vec![] })])?;
-    lowering.run_alone(id);
-    Ok(id)
 }
 
 /// The table that stands for the rows of a bare SELECT.

@@ -2,7 +2,9 @@
 //! file at once: equal operators over equal inputs become one with several outputs, and each table is read
 //! once, with the columns that any query needs.
 
+mod changes;
 mod late;
+mod sink;
 mod source;
 mod window;
 
@@ -13,6 +15,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::{Expr as LogicalExpr, Filter, LogicalPlan, Projection, Union};
+use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
 use mainstem_plan::expr::Expr;
@@ -24,6 +27,7 @@ use crate::error::{At, ErrorCode, SqlError};
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
 pub(crate) use self::late::late_schema;
+pub(crate) use self::sink::PRINT_TABLE_STYLE;
 
 /// Most operators of a job.
 const OPERATORS_MAX: usize = 2_000;
@@ -37,6 +41,8 @@ pub(crate) struct Lowering {
     sources: BTreeMap<String, OperatorId>,
     /// Idle time-out of sources that set none themselves, in milliseconds.
     idle_timeout_ms: Option<u64>,
+    /// Sinks that replace rows by exactly the key by which their input's rows can be told apart.
+    upsert_sinks: BTreeSet<OperatorId>,
     /// Where the statement that is being lowered stands.
     at: At,
 }
@@ -66,11 +72,19 @@ impl Lowering {
             })
             .expect("the visitor never fails");
         }
-        Lowering { graph: JobGraph::default(), needed, sources: BTreeMap::new(), idle_timeout_ms, at: At::NOWHERE }
+        Lowering {
+            graph: JobGraph::default(),
+            needed,
+            sources: BTreeMap::new(),
+            idle_timeout_ms,
+            upsert_sinks: BTreeSet::new(),
+            at: At::NOWHERE,
+        }
     }
 
     /// The finished graph.
-    pub(crate) fn finish(self) -> JobGraph {
+    pub(crate) fn finish(mut self) -> JobGraph {
+        changes::drop_unneeded_updates(&mut self.graph, &self.upsert_sinks);
         self.graph
     }
 
@@ -181,12 +195,12 @@ impl Lowering {
             if inputs.iter().any(|(known, _)| *known == operator) {
                 // Two streams between the same two operators could not be told apart.
                 let copied = self.graph.node(operator).op.schema.clone();
-                let op = Operator { schema: copied, kind: OperatorKind::Calc { filter: None, project: None } };
+                let op = Operator::new(copied, OperatorKind::Calc { filter: None, project: None });
                 operator = self.add_always("copy", op, &[(operator, Exchange::Forward)])?;
             }
             inputs.push((operator, Exchange::Forward));
         }
-        let operator = self.add("union", Operator { schema, kind: OperatorKind::Union }, &inputs)?;
+        let operator = self.add("union", Operator::new(schema, OperatorKind::Union), &inputs)?;
         Ok(self.whole(operator))
     }
 
@@ -202,7 +216,7 @@ impl Lowering {
             (Some(_), None) => "filter",
             (None, _) => "project",
         };
-        let op = Operator { schema, kind: OperatorKind::Calc { filter, project } };
+        let op = Operator::new(schema, OperatorKind::Calc { filter, project });
         self.add(name, op, &[(base.operator, Exchange::Forward)])
     }
 
@@ -234,6 +248,8 @@ impl Lowering {
 
     /// The operator over these inputs; one that is there already is shared.
     fn add(&mut self, name: &str, op: Operator, inputs: &[(OperatorId, Exchange)]) -> Result<OperatorId, SqlError> {
+        let mut op = op;
+        op.changes = self.changes(&op.kind, inputs)?;
         let known = self.graph.nodes.iter().find(|node| {
             let edges = self.graph.inputs(node.id).map(|edge| (edge.from, &edge.exchange));
             node.op == op && edges.eq(inputs.iter().map(|(from, exchange)| (*from, exchange)))
@@ -255,6 +271,8 @@ impl Lowering {
             let message = format!("the job has more than {OPERATORS_MAX} operators; split it into several jobs");
             return Err(SqlError::new(ErrorCode::Limit, self.at, message));
         }
+        let mut op = op;
+        op.changes = self.changes(&op.kind, inputs)?;
         let id = self.graph.add(name, None, op);
         for (from, exchange) in inputs {
             self.graph.connect(*from, 0, id, exchange.clone());
@@ -264,6 +282,21 @@ impl Lowering {
 }
 
 impl Lowering {
+    /// The changes that an operator would give over these inputs.
+    fn changes(&self, kind: &OperatorKind, inputs: &[(OperatorId, Exchange)]) -> Result<ChangeMode, SqlError> {
+        let modes: Vec<ChangeMode> = inputs.iter().map(|(from, _)| self.graph.node(*from).op.changes).collect();
+        if let Some((needs, input)) = changes::inserts_only(kind)
+            && let Some((from, _)) = inputs.get(input).filter(|_| modes[input] != ChangeMode::Append)
+        {
+            let message = format!(
+                "{needs} needs rows that never change, and '{}' changes rows that it gave before",
+                self.origin_of_updates(*from)
+            );
+            return Err(SqlError::unsupported(self.at, message));
+        }
+        Ok(changes::derive(kind, &modes))
+    }
+
     /// Gives an operator a single subtask.
     pub(crate) fn run_alone(&mut self, id: OperatorId) {
         self.graph.nodes[id.0 as usize].parallelism = Some(1);

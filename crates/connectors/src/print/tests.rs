@@ -75,7 +75,7 @@ async fn a_writer_prints_at_once_and_reports_a_closed_pipe() {
     let buffer = Arc::new(Mutex::new(Vec::new()));
     let mut writer =
         PrintWriter { style: Style::Row { prefix: String::new() }, target: Target::Buffer(buffer.clone()) };
-    writer.write(&people()).await.unwrap();
+    writer.write(&people(), None).await.unwrap();
     assert_eq!(
         String::from_utf8(buffer.lock().unwrap().clone()).unwrap(),
         "+I[1, foo]\n+I[20, null]\n+I[null, a\nb]\n"
@@ -83,7 +83,7 @@ async fn a_writer_prints_at_once_and_reports_a_closed_pipe() {
     assert_eq!(writer.seal(Epoch(1)).await.unwrap().await.unwrap(), vec![]);
 
     writer.target = Target::Closed;
-    let error = writer.write(&people()).await.unwrap_err();
+    let error = writer.write(&people(), None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::External);
     assert!(error.message.contains("has ended"), "{error}");
 }

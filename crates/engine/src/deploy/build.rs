@@ -21,6 +21,7 @@ use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
 use crate::late::LateRows;
+use crate::normalize::Normalize;
 use crate::operator::Operator;
 use crate::source::SourceStage;
 use crate::source_task::{SourceInput, SourceTask};
@@ -194,6 +195,18 @@ impl Builder<'_> {
                 }
             }
             OperatorKind::WindowFinal(spec) => self.window_final(node, spec, context)?,
+            OperatorKind::Normalize { key } => Box::new(Normalize::new(name, key.clone(), schema)?),
+            OperatorKind::GroupAggregate(_)
+            | OperatorKind::Join(_)
+            | OperatorKind::IntervalJoin(_)
+            | OperatorKind::WindowJoin(_)
+            | OperatorKind::TemporalJoin(_)
+            | OperatorKind::LookupJoin(_)
+            | OperatorKind::Rank(_)
+            | OperatorKind::OverAggregate(_)
+            | OperatorKind::Sort(_) => {
+                return Err(EngineError::Bug(format!("'{name}' cannot be run by this version")));
+            }
         })
     }
 

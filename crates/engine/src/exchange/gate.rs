@@ -12,9 +12,15 @@ use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
 
 /// What the task sees.
+#[expect(clippy::large_enum_variant, reason = "nearly all events are batches")]
 pub(crate) enum GateEvent {
-    /// Rows of some input.
-    Batch(StreamBatch),
+    /// Rows.
+    Batch {
+        /// Which input of the operator they come from.
+        input: usize,
+        /// The rows.
+        batch: StreamBatch,
+    },
     /// The merged watermark has changed.
     Watermark(WatermarkStatus),
     /// The barrier has come from every input.
@@ -28,9 +34,17 @@ pub(crate) enum GateEvent {
     End,
 }
 
-/// All inputs of one task.
+/// A channel from one subtask of an input.
+pub(crate) struct GateInput {
+    /// Which input of the operator it belongs to.
+    pub(crate) input: usize,
+    /// The channel.
+    pub(crate) receiver: ChannelReceiver,
+}
+
+/// All channels into one task.
 pub(crate) struct InputGate {
-    inputs: Vec<ChannelReceiver>,
+    inputs: Vec<GateInput>,
     aligner: BarrierAligner,
     watermarks: WatermarkMerger,
     last: bool,
@@ -39,8 +53,8 @@ pub(crate) struct InputGate {
 }
 
 impl InputGate {
-    /// A gate over the given inputs.
-    pub(crate) fn new(inputs: Vec<ChannelReceiver>) -> Self {
+    /// A gate over the given channels.
+    pub(crate) fn new(inputs: Vec<GateInput>) -> Self {
         let count = inputs.len();
         InputGate {
             inputs,
@@ -63,7 +77,7 @@ impl InputGate {
                 if !self.aligner.may_take(input) {
                     continue;
                 }
-                let Poll::Ready(element) = self.inputs[input].poll(cx) else { continue };
+                let Poll::Ready(element) = self.inputs[input].receiver.poll(cx) else { continue };
                 self.turn = (input + 1) % self.inputs.len();
                 let Some(element) = element else { return Poll::Ready(Err(EngineError::PeerGone)) };
                 match self.accept(input, element) {
@@ -78,7 +92,7 @@ impl InputGate {
 
     fn accept(&mut self, input: usize, element: StreamElement) -> Result<Option<GateEvent>, EngineError> {
         match element {
-            StreamElement::Batch(batch) => Ok(Some(GateEvent::Batch(batch))),
+            StreamElement::Batch(batch) => Ok(Some(GateEvent::Batch { input: self.inputs[input].input, batch })),
             StreamElement::Watermark(status) => Ok(self.watermarks.update(input, status).map(GateEvent::Watermark)),
             StreamElement::Barrier { barrier, last } => {
                 self.last |= last;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use mainstem_connectors::{ConnectorError, ReaderContext, ReaderEvent, Source, SourceReader};
 use mainstem_core::ids::SplitId;
 use mainstem_core::protocol::SourceSplit;
@@ -35,7 +35,7 @@ impl SourceInput {
 /// What a reader has to say.
 pub(crate) enum ReadEvent {
     /// Rows, and where to go on after them.
-    Batch { split: SplitId, rows: RecordBatch, position: String },
+    Batch { split: SplitId, rows: RecordBatch, changes: Option<Int8Array>, position: String },
     /// The split has been read to its end.
     Finished { split: SplitId },
     /// Reading has failed.
@@ -103,7 +103,9 @@ impl Readers {
 async fn read(mut reader: Box<dyn SourceReader>, sender: &mpsc::Sender<ReadEvent>) -> Result<(), ConnectorError> {
     while let Some(event) = reader.next().await? {
         let event = match event {
-            ReaderEvent::Batch { split, rows, position } => ReadEvent::Batch { split, rows, position },
+            ReaderEvent::Batch { split, rows, changes, position } => {
+                ReadEvent::Batch { split, rows, changes, position }
+            }
             ReaderEvent::SplitFinished { split } => ReadEvent::Finished { split },
         };
         if sender.send(event).await.is_err() {

@@ -29,7 +29,7 @@ impl WindowAssign {
 }
 
 impl Operator for WindowAssign {
-    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+    fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let arrow = |e| EngineError::arrow(&self.name, &e);
         let times = event_times(&self.name, &batch.rows, self.time)?;
         let mut positions = Vec::with_capacity(times.len());

@@ -232,7 +232,7 @@ pub(crate) fn emit(
 }
 
 impl Operator for FinalAggregate {
-    fn process(&mut self, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
+    fn process(&mut self, _input: usize, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
         for (key, partial) in slice_runs(&batch.rows, self.aggregation.key_count()) {
             if self.add(key, &partial)? {
                 self.log.append(&partial, self.last_end(key));
@@ -270,8 +270,8 @@ impl Operator for FinalAggregate {
 
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
         let mut last_end = i64::MIN;
-        for rows in &state.rows {
-            for (key, partial) in slice_runs(rows, self.aggregation.key_count()) {
+        for rows in PartialLog::restored_rows(&state) {
+            for (key, partial) in slice_runs(rows?, self.aggregation.key_count()) {
                 self.add(key, &partial)?;
                 last_end = last_end.max(self.last_end(key));
             }

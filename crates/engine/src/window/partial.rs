@@ -158,7 +158,7 @@ pub(crate) fn partial_batch(
 }
 
 impl Operator for PartialAggregate {
-    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+    fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         if batch.rows.num_rows() == 0 {
             return Ok(());
         }

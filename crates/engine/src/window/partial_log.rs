@@ -11,8 +11,10 @@ use mainstem_core::protocol::StateHandle;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::operator::{Capture, PendingHandle};
+use crate::operator::{Capture, PendingHandle, Restored, TableRows};
 
+/// Name and version of the table of partial aggregates.
+const TABLE: (&str, u32) = ("partials", 1);
 /// Bytes of partial aggregates kept for the next checkpoint; beyond it the whole state is written.
 const LOG_BYTES_MAX: usize = 128 << 20;
 /// Files that a restore may have to merge; beyond it the whole state is written.
@@ -57,6 +59,11 @@ impl PartialLog {
             self.overflowed = true;
             self.entries = Vec::new();
         }
+    }
+
+    /// The partial aggregates of a file.
+    pub(crate) fn restored_rows(state: &Restored) -> impl Iterator<Item = Result<&RecordBatch, EngineError>> {
+        state.rows(TABLE.0, TABLE.1)
     }
 
     /// Notes a file that the state was restored from.
@@ -104,6 +111,8 @@ impl PartialLog {
         self.bytes = 0;
         let rows = std::mem::take(&mut self.entries).into_iter().map(|(partial, _)| partial).collect();
         let meta = serde_json::to_string(meta).expect("a number");
-        Capture { retained, rows, key_count, handle, meta }
+        let key = (0..key_count).collect();
+        let tables = vec![TableRows { name: TABLE.0, version: TABLE.1, key, rows }];
+        Capture { retained, tables, handle, meta }
     }
 }

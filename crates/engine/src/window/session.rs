@@ -62,7 +62,7 @@ impl PartialSessions {
 }
 
 impl Operator for PartialSessions {
-    fn process(&mut self, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+    fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let rows = self.on_time(batch, out)?;
         if rows.num_rows() == 0 {
             return Ok(());
@@ -312,7 +312,7 @@ impl SessionAggregate {
 }
 
 impl Operator for SessionAggregate {
-    fn process(&mut self, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
+    fn process(&mut self, _input: usize, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
         let late = self.add(&batch.rows)?;
         self.late.count(late);
         let ends = batch.rows.column(self.aggregation.key_count() + 1).as_primitive::<Int64Type>();
@@ -356,7 +356,8 @@ impl Operator for SessionAggregate {
 
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
         let mut last_end = i64::MIN;
-        for rows in &state.rows {
+        for rows in PartialLog::restored_rows(&state) {
+            let rows = rows?;
             let ends = rows.column(self.aggregation.key_count() + 1).as_primitive::<Int64Type>();
             last_end = last_end.max(compute::max(ends).unwrap_or(i64::MIN));
             // The watermark is not applied yet: a fragment that ends before it may be part of a session that

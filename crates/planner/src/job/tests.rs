@@ -4,6 +4,9 @@ use arrow::datatypes::{DataType, TimeUnit};
 use mainstem_connectors::Delivery;
 use mainstem_plan::operator::{SLICE_COLUMNS, WindowKind};
 
+use mainstem_core::graph::Exchange;
+use mainstem_plan::operator::OperatorKind;
+
 use super::*;
 use crate::explain;
 

@@ -30,13 +30,13 @@ impl Lowering {
         let mut outputs = Vec::new();
         for window in windows {
             let kind = OperatorKind::Calc { filter: None, project: Some(project.clone()) };
-            let output = self.add_always("late rows", Operator { schema: schema.clone(), kind }, &[])?;
+            let output = self.add_always("late rows", Operator::new(schema.clone(), kind), &[])?;
             self.graph.connect(window, 1, output, Exchange::Forward);
             outputs.push((output, Exchange::Forward));
         }
         match outputs.as_slice() {
             [(one, _)] => Ok(*one),
-            _ => self.add_always("union", Operator { schema, kind: OperatorKind::Union }, &outputs),
+            _ => self.add_always("union", Operator::new(schema, OperatorKind::Union), &outputs),
         }
     }
 

@@ -65,10 +65,8 @@ impl Lowering {
         let read_columns = read_columns(exprs);
         let fields: Vec<_> = columns.iter().map(|index| table.schema.field(*index).clone()).collect();
         let source = SourceOperator { table: table.spec.clone(), read_columns, watermark, project };
-        Ok(Operator {
-            schema: Arc::new(mainstem_plan::plain_schema(&Schema::new(fields))),
-            kind: OperatorKind::Source(source),
-        })
+        let schema = Arc::new(mainstem_plan::plain_schema(&Schema::new(fields)));
+        Ok(Operator::new(schema, OperatorKind::Source(source)))
     }
 
     fn table_error(&self, table: &Table, error: &mainstem_plan::PlanError) -> SqlError {

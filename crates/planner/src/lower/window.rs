@@ -25,10 +25,8 @@ impl Lowering {
         }
         let input = self.whole_input(&node.input)?;
         let time = self.position(node.input.schema(), &node.time)?;
-        let op = Operator {
-            schema: arrow_schema(&node.schema),
-            kind: OperatorKind::WindowAssign { window: node.window.clone(), time },
-        };
+        let op =
+            Operator::new(arrow_schema(&node.schema), OperatorKind::WindowAssign { window: node.window.clone(), time });
         let name = format!("{} windows", kind_name(&node.window));
         let operator = self.add(&name, op, &[(input, Exchange::Forward)])?;
         Ok(self.whole(operator))
@@ -39,10 +37,10 @@ impl Lowering {
         let aggregate = self.aggregate(node, input)?;
         let name = kind_name(&aggregate.window);
         let schema = self.partial_schema(&aggregate, node)?;
-        let partial = Operator { schema, kind: OperatorKind::WindowPartial(aggregate.clone()) };
+        let partial = Operator::new(schema, OperatorKind::WindowPartial(aggregate.clone()));
         let keys = (0..aggregate.keys.len()).collect();
         let first = self.add(&format!("{name} partial aggregate"), partial, &[(input, Exchange::Forward)])?;
-        let last = Operator { schema: final_schema(&aggregate, node), kind: OperatorKind::WindowFinal(aggregate) };
+        let last = Operator::new(final_schema(&aggregate, node), OperatorKind::WindowFinal(aggregate));
         let last = self.add(&format!("{name} aggregate"), last, &[(first, Exchange::Hash { keys })])?;
         Ok(self.whole(last))
     }

@@ -75,7 +75,7 @@ fn committer(table: &TableSpec) -> Box<dyn Committer> {
 async fn write(table: &TableSpec, batches: &[RecordBatch]) -> Vec<Committable> {
     let mut writer = sink(table).unwrap().writer(context(1, 0));
     for batch in batches {
-        writer.write(batch).await.unwrap();
+        writer.write(batch, None).await.unwrap();
     }
     writer.seal(Epoch(1)).await.unwrap().await.unwrap()
 }
@@ -228,10 +228,10 @@ async fn clean_up_removes_only_what_earlier_attempts_left() {
     committer(&table).commit(Epoch(1), &done).await.unwrap();
     // Attempt 1 dies in its second epoch; attempt 2 begins; another job works beside them.
     let mut first = sink(&table).unwrap().writer(context(1, 1));
-    first.write(&rows(5, 5)).await.unwrap();
+    first.write(&rows(5, 5), None).await.unwrap();
     drop(first);
     let mut second = sink(&table).unwrap().writer(context(2, 0));
-    second.write(&rows(5, 5)).await.unwrap();
+    second.write(&rows(5, 5), None).await.unwrap();
     let temporary = directory.path().join(TEMPORARY);
     for foreign in ["job-10-op4-g1-0-0.tmp", "job-1-op5-g1-0-0.tmp", "note"] {
         fs::write(temporary.join(foreign), "x").unwrap();
@@ -256,10 +256,10 @@ async fn epochs_do_not_mix_and_empty_ones_make_no_files() {
     let table = table(directory.path(), &[("format", "csv"), ("csv.null-literal", "-")], &[]);
     let mut writer = sink(&table).unwrap().writer(context(1, 0));
     assert_eq!(writer.seal(Epoch(1)).await.unwrap().await.unwrap(), vec![]);
-    writer.write(&rows(0, 3)).await.unwrap();
+    writer.write(&rows(0, 3), None).await.unwrap();
     let second = writer.seal(Epoch(2)).await.unwrap();
     // Rows of the next epoch come before the files of this one are durable.
-    writer.write(&rows(3, 2)).await.unwrap();
+    writer.write(&rows(3, 2), None).await.unwrap();
     let second = second.await.unwrap();
     let third = writer.seal(Epoch(3)).await.unwrap().await.unwrap();
     let mut committer = committer(&table);
@@ -294,14 +294,14 @@ async fn a_path_that_cannot_be_written_is_reported() {
     fs::write(&file, "x").unwrap();
     for path in [file.clone(), file.join("below")] {
         let mut writer = sink(&table(&path, &[("format", "json")], &[])).unwrap().writer(context(1, 0));
-        let error = writer.write(&rows(0, 1)).await.unwrap_err();
+        let error = writer.write(&rows(0, 1), None).await.unwrap_err();
         assert!(error.kind == ErrorKind::External && error.message.contains("choose another 'path'"), "{error}");
     }
     // Two runs under one name.
     let table = table(&directory.path().join("out"), &[("format", "json")], &[]);
     let mut writers = [sink(&table).unwrap().writer(context(1, 0)), sink(&table).unwrap().writer(context(1, 0))];
-    writers[0].write(&rows(0, 1)).await.unwrap();
-    let error = writers[1].write(&rows(0, 1)).await.unwrap_err();
+    writers[0].write(&rows(0, 1), None).await.unwrap();
+    let error = writers[1].write(&rows(0, 1), None).await.unwrap_err();
     assert!(error.kind == ErrorKind::External && error.message.contains("same name"), "{error}");
 }
 
@@ -311,7 +311,7 @@ async fn a_null_in_a_not_null_column_is_refused() {
     let mut table = table(directory.path(), &[("format", "json")], &[]);
     let fields = table.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(f.name() != "flag"));
     table.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let error = sink(&table).unwrap().writer(context(1, 0)).write(&rows(0, 6)).await.unwrap_err();
+    let error = sink(&table).unwrap().writer(context(1, 0)).write(&rows(0, 6), None).await.unwrap_err();
     assert!(error.kind == ErrorKind::Data && error.message.contains("flag"), "{error}");
 }
 

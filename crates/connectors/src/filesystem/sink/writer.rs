@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -181,7 +181,7 @@ impl FileWriter {
 
 #[async_trait]
 impl SinkWriter for FileWriter {
-    async fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+    async fn write(&mut self, rows: &RecordBatch, _changes: Option<&Int8Array>) -> Result<(), ConnectorError> {
         if rows.num_rows() == 0 {
             return Ok(());
         }

@@ -107,7 +107,7 @@ impl SourceReader for FileReader {
             OpenFile::Parquet(file) => file.next().await?,
         };
         let Some((rows, position)) = rows else { return Ok(Some(ReaderEvent::SplitFinished { split: id })) };
-        let event = ReaderEvent::Batch { split: id.clone(), rows, position };
+        let event = ReaderEvent::Batch { split: id.clone(), rows, changes: None, position };
         self.open = Some((id, file));
         Ok(Some(event))
     }

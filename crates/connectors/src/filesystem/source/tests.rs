@@ -94,7 +94,7 @@ async fn read_all(
     let mut batches = Vec::new();
     loop {
         match reader.next().await? {
-            Some(ReaderEvent::Batch { split: id, rows, position }) => {
+            Some(ReaderEvent::Batch { split: id, rows, position, .. }) => {
                 assert_eq!(id, split.id);
                 batches.push((to_rows(&rows), position));
             }

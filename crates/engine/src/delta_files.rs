@@ -1,0 +1,55 @@
+//! How state that is a table becomes durable: each checkpoint writes the rows that have changed, as one file,
+//! and a restore applies the files again, oldest first, later rows replacing earlier ones of the same key. When
+//! the files hold much more than what is alive, the whole state is written instead and replaces them.
+//! Which rows have changed, and how a row says that its key is gone, is the operator's own business.
+
+use mainstem_core::protocol::StateHandle;
+
+use crate::operator::{Capture, PendingHandle, TableRows};
+
+/// Files that a restore may have to apply; beyond it the whole state is written.
+const FILES_MAX: usize = 32;
+/// The files may hold so many times the rows that are alive.
+const ROWS_PER_LIVE_ROW_MAX: usize = 2;
+/// Below so many rows nothing is gained by fewer of them.
+const ROWS_MIN: usize = 1 << 16;
+
+/// The files that hold the state of one operator as of the last checkpoint.
+#[derive(Default)]
+pub(crate) struct DeltaFiles {
+    files: Vec<PendingHandle>,
+    rows: usize,
+}
+
+impl DeltaFiles {
+    /// Notes a file that the state was restored from, with the number of rows that were read from it.
+    pub(crate) fn restored(&mut self, handle: StateHandle, rows: usize) {
+        let pending = PendingHandle::default();
+        pending.set(handle).expect("new");
+        self.files.push(pending);
+        self.rows += rows;
+    }
+
+    /// Whether the next capture must hold the whole state, of which `live_rows` rows are alive.
+    pub(crate) fn wants_whole_state(&self, live_rows: usize) -> bool {
+        let rows_max = live_rows.saturating_mul(ROWS_PER_LIVE_ROW_MAX).max(ROWS_MIN);
+        self.files.len() >= FILES_MAX || self.rows > rows_max
+    }
+
+    /// Ends the epoch. `tables` hold the whole state if `whole`, else what has changed in the epoch. Nothing in
+    /// them: no file is written.
+    pub(crate) fn capture(&mut self, whole: bool, tables: Vec<TableRows>, meta: String) -> Capture {
+        if whole {
+            self.files.clear();
+            self.rows = 0;
+        }
+        let retained = self.files.clone();
+        let handle = PendingHandle::default();
+        let rows: usize = tables.iter().flat_map(|table| &table.rows).map(|rows| rows.num_rows()).sum();
+        if rows > 0 {
+            self.files.push(handle.clone());
+            self.rows += rows;
+        }
+        Capture { retained, tables, handle, meta }
+    }
+}
