@@ -36,8 +36,9 @@ pub(crate) enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// The SQL file.
-    pub(crate) file: PathBuf,
+    /// The SQL file; several are read as one, and the last one names the job.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// Subtasks of each operator [default: the number of cores, or SET 'parallelism.default'].
     #[arg(long, short = 'p', value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) parallelism: Option<u32>,
@@ -61,8 +62,9 @@ pub(crate) struct RunArgs {
 /// Arguments of `explain` and `check`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// The SQL file.
-    pub(crate) file: PathBuf,
+    /// The SQL file; several are read as one, and the last one names the job.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// Subtasks of each operator [default: the number of cores, or SET 'parallelism.default'].
     #[arg(long, short = 'p', value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) parallelism: Option<u32>,

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use mainstem_planner::JobPlan;
 
 use crate::cli::InspectArgs;
-use crate::job::{load_sql, parallelism};
+use crate::job::parallelism;
+use crate::sql_files::SqlFiles;
 
 /// Prints the plan of a SQL file.
 pub(crate) fn explain(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let (_, plan) = load_sql(&args.file)?;
+    let plan = SqlFiles::read(&args.files)?.plan()?;
     show(args.parallelism, &plan)
 }
 
@@ -24,9 +25,10 @@ pub(crate) fn show(flag: Option<u32>, plan: &JobPlan) -> anyhow::Result<ExitCode
 /// Plans a SQL file and says what it would do.
 #[expect(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn check(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let (_, plan) = load_sql(&args.file)?;
+    let files = SqlFiles::read(&args.files)?;
+    let plan = files.plan()?;
     parallelism(args.parallelism, &plan)?;
     let operators = plan.graph.nodes.len();
-    println!("{}: ok, {operators} operators, {} sinks", args.file.display(), plan.sinks.len());
+    println!("{files}: ok, {operators} operators, {} sinks", plan.sinks.len());
     Ok(ExitCode::SUCCESS)
 }

@@ -16,22 +16,6 @@ use mainstem_planner::JobPlan;
 
 /// Time between checkpoints unless the user says otherwise.
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
-/// A SQL file may be so large.
-const SQL_BYTES_MAX: u64 = 1 << 20;
-
-/// Reads and plans a SQL file. An error in the SQL points to its place in the file.
-pub(crate) fn load_sql(path: &Path) -> anyhow::Result<(String, JobPlan)> {
-    let describe = || format!("cannot read the SQL file '{}'", path.display());
-    let size = std::fs::metadata(path).with_context(describe)?.len();
-    if size > SQL_BYTES_MAX {
-        bail!("the SQL file '{}' has {size} bytes; at most {SQL_BYTES_MAX} are accepted", path.display());
-    }
-    let sql = std::fs::read_to_string(path).with_context(describe)?;
-    match mainstem_planner::plan(&sql) {
-        Ok(plan) => Ok((sql, plan)),
-        Err(error) => bail!("{}:{}", path.display(), error.render(&sql)),
-    }
-}
 
 /// Subtasks of each operator: the flag, else the setting, else the number of cores.
 pub(crate) fn parallelism(flag: Option<u32>, plan: &JobPlan) -> anyhow::Result<u32> {
@@ -74,7 +58,7 @@ pub(crate) fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> any
     Ok(flag.or(setting).unwrap_or(CHECKPOINT_INTERVAL_DEFAULT))
 }
 
-/// The job's name: the flag, else the setting, else the name of the file.
+/// The job's name: the flag, else the setting, else the name of the (last) file.
 pub(crate) fn job_id(flag: Option<&JobId>, plan: &JobPlan, path: &Path) -> anyhow::Result<JobId> {
     if let Some(id) = flag {
         return Ok(id.clone());

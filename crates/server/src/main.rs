@@ -6,6 +6,7 @@ mod deployer;
 mod inspect;
 mod job;
 mod run;
+mod sql_files;
 mod status;
 
 use std::process::ExitCode;

@@ -1,7 +1,6 @@
 //! `mainstem run`: one coordinator and one worker in this process, for one job.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -21,17 +20,19 @@ use crate::cli::RunArgs;
 use crate::deployer::LocalDeployer;
 use crate::inspect;
 use crate::job;
+use crate::sql_files::SqlFiles;
 use crate::status::{StatusReporter, Totals};
 
 /// Runs the job of a SQL file until it has finished, failed or been stopped.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (sql, plan) = job::load_sql(&args.file)?;
+    let files = SqlFiles::read(&args.files)?;
+    let plan = files.plan()?;
     if plan.explain_only {
         return inspect::show(args.parallelism, &plan);
     }
-    let id = job::job_id(args.job_id.as_ref(), &plan, &args.file)?;
+    let id = job::job_id(args.job_id.as_ref(), &plan, files.last())?;
     let runtimes = Runtimes::start()?;
-    let outcome = runtimes.control.block_on(run_job(args, &sql, &plan, &id, &runtimes));
+    let outcome = runtimes.control.block_on(run_job(args, &files, &plan, &id, &runtimes));
     // Blocking reads that nobody waits for any more must not hold up the exit.
     runtimes.control.shutdown_background();
     runtimes.data.shutdown_background();
@@ -54,12 +55,13 @@ impl Runtimes {
 
 async fn run_job(
     args: &RunArgs,
-    sql: &str,
+    files: &SqlFiles,
     plan: &JobPlan,
     id: &JobId,
     runtimes: &Runtimes,
 ) -> anyhow::Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let sql = files.text();
     let parallelism = job::parallelism(args.parallelism, plan)?;
     let working_dir = std::env::current_dir().context("cannot find the current directory")?;
     let mut store = JobStore::open(&args.state_dir, id, clock.clone()).await?;
@@ -68,14 +70,14 @@ async fn run_job(
     }
     let graph_json = serde_json::to_string(&plan.graph).context("bug: the plan cannot be written")?;
     let stored = store.load().await?;
-    let graph = Arc::new(graph_to_run(plan, &graph_json, stored.as_ref(), sql, id, &args.file)?);
+    let graph = Arc::new(graph_to_run(plan, &graph_json, stored.as_ref(), &sql, id, files)?);
     let key_groups = stored.as_ref().map_or(job::key_groups(plan), |s| Ok(s.key_groups))?;
     let metrics = Arc::new(job::metrics(&graph, parallelism));
 
     let spec = JobSpec {
         job: id.clone(),
         graph_json: stored.map_or(graph_json, |s| s.graph_json),
-        sql_hash: hash(sql),
+        sql_hash: hash(&sql),
         key_groups,
         parallelism,
         tasks: job::tasks(&graph, parallelism),
@@ -117,13 +119,12 @@ fn graph_to_run(
     stored: Option<&StoredJob>,
     sql: &str,
     id: &JobId,
-    file: &Path,
+    files: &SqlFiles,
 ) -> anyhow::Result<JobGraph> {
     let Some(stored) = stored else { return Ok(plan.graph.clone()) };
     if stored.sql_hash != hash(sql) && stored.graph_json != graph_json {
         bail!(
-            "job '{id}' has state of another query than '{}' now holds; run it as a new job (--job-id NAME) or give up the state (--fresh)",
-            file.display()
+            "job '{id}' has state of another query than '{files}' now holds; run it as a new job (--job-id NAME) or give up the state (--fresh)"
         );
     }
     serde_json::from_str(&stored.graph_json)

@@ -1,0 +1,91 @@
+//! The SQL of a job: one file, or several that are read as one, so that queries can share the tables of another
+//! file. Each is limited in size; an error points to its place in the file that it is in.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use mainstem_planner::{JobPlan, SqlError};
+
+/// A SQL file may be so large.
+const SQL_BYTES_MAX: u64 = 1 << 20;
+
+/// See the module.
+pub(crate) struct SqlFiles {
+    files: Vec<(PathBuf, String)>,
+}
+
+impl SqlFiles {
+    /// Reads files; there is at least one.
+    pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<SqlFiles> {
+        let files = paths.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(SqlFiles { files })
+    }
+
+    /// All text, in the order of the files; each begins on a line of its own.
+    pub(crate) fn text(&self) -> String {
+        self.files.iter().map(|(_, text)| on_lines_of_its_own(text)).collect()
+    }
+
+    /// Plans all statements as one job.
+    pub(crate) fn plan(&self) -> anyhow::Result<JobPlan> {
+        match mainstem_planner::plan(&self.text()) {
+            Ok(plan) => Ok(plan),
+            Err(error) => bail!("{}", self.describe(error)),
+        }
+    }
+
+    /// The last file, which names the job.
+    pub(crate) fn last(&self) -> &Path {
+        self.files.last().map_or(Path::new(""), |(path, _)| path)
+    }
+
+    fn describe(&self, mut error: SqlError) -> String {
+        for (path, text) in &self.files {
+            let lines = on_lines_of_its_own(text).lines().count() as u64;
+            if error.line <= lines {
+                return format!("{}:{}", path.display(), error.render(text));
+            }
+            error.line -= lines;
+        }
+        format!("{self}:{error}")
+    }
+}
+
+impl fmt::Display for SqlFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<String> = self.files.iter().map(|(path, _)| path.display().to_string()).collect();
+        f.write_str(&paths.join(" "))
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let describe = || format!("cannot read the SQL file '{}'", path.display());
+    let size = std::fs::metadata(path).with_context(describe)?.len();
+    if size > SQL_BYTES_MAX {
+        bail!("the SQL file '{}' has {size} bytes; at most {SQL_BYTES_MAX} are accepted", path.display());
+    }
+    std::fs::read_to_string(path).with_context(describe)
+}
+
+fn on_lines_of_its_own(text: &str) -> String {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_points_into_the_file_that_it_is_in() {
+        let tables = "CREATE TABLE t (a BIGINT) WITH ('connector' = 'nexmark', 'table' = 'bid');";
+        let files = |query: &str| SqlFiles {
+            files: vec![("tables.sql".into(), tables.to_owned()), ("q.sql".into(), query.to_owned())],
+        };
+        let error = files("-- a query\nSELECT b FROM t").plan().unwrap_err().to_string();
+        assert!(error.starts_with("q.sql:line 2, column 8: "), "{error}");
+        assert!(error.contains("2 | SELECT b FROM t"), "{error}");
+        assert!(files("SELECT 1 +").plan().unwrap_err().to_string().starts_with("q.sql:line 1"));
+    }
+}
