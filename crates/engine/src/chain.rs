@@ -115,6 +115,7 @@ impl Chain {
     /// Ends an epoch: everything is flushed, state is frozen, the barrier passed on.
     pub(crate) async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<ChainCapture, EngineError> {
         self.flush().await?;
+        self.advance_processing_time(barrier.next_epoch_now).await?;
         let mut captures = Vec::new();
         for link in &mut self.links {
             if let Some(capture) = link.operator.capture(barrier.epoch)? {
@@ -143,6 +144,21 @@ impl Chain {
             let mut out = Collector::default();
             self.links[at].operator.flush_held(&mut out)?;
             self.hand_on(at, out).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the clock of the next epoch release what it releases.
+    async fn advance_processing_time(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        for at in 0..self.links.len() {
+            loop {
+                let mut out = Collector::default();
+                let release = self.links[at].operator.on_processing_time(now, &mut out)?;
+                self.hand_on(at, out).await?;
+                if release == Release::Done {
+                    break;
+                }
+            }
         }
         Ok(())
     }

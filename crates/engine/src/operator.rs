@@ -40,6 +40,12 @@ pub(crate) trait Operator: Send {
         Ok(Release::Done)
     }
 
+    /// Gives some of what processing time releases, at the end of an epoch, after [`Operator::flush_held`]: no row to
+    /// come is older than `now`. `Continue` asks to be called again.
+    fn on_processing_time(&mut self, _now: Timestamp, _out: &mut Collector) -> Result<Release, EngineError> {
+        Ok(Release::Done)
+    }
+
     /// Gives what it holds back only to send less often. Nothing of it may stay behind when an epoch ends, nor
     /// when the stream is declared idle and others no longer wait for it.
     fn flush_held(&mut self, _out: &mut Collector) -> Result<(), EngineError> {

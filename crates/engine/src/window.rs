@@ -7,6 +7,7 @@ mod assign;
 mod final_aggregate;
 mod partial;
 mod partial_log;
+mod processing_time;
 mod session;
 mod slicing;
 
@@ -14,5 +15,6 @@ pub(crate) use aggregation::Aggregation;
 pub(crate) use assign::WindowAssign;
 pub(crate) use final_aggregate::{FinalAggregate, WindowOutput};
 pub(crate) use partial::PartialAggregate;
+pub(crate) use processing_time::ByProcessingTime;
 pub(crate) use session::{PartialSessions, SessionAggregate};
 pub(crate) use slicing::Slicing;

@@ -186,8 +186,12 @@ pub enum WindowKind {
 pub struct WindowAggregate {
     /// The windows.
     pub window: WindowKind,
-    /// Position of the event-time column in the input of the first step. Unused for [`WindowKind::Attached`].
+    /// Position of the time column in the input of the first step. Unused for [`WindowKind::Attached`].
     pub time: usize,
+    /// Whether the time is processing time: windows close by the clock, which advances from epoch to epoch, and no
+    /// row is late.
+    #[serde(default)]
+    pub processing_time: bool,
     /// Group keys besides the window, over the input of the first step.
     pub keys: Vec<NamedExpr>,
     /// Aggregates, over the input of the first step.

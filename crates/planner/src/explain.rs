@@ -125,6 +125,9 @@ fn source_details(source: &SourceOperator) -> Vec<String> {
 fn aggregate_details(aggregate: &WindowAggregate) -> Vec<String> {
     let input = &aggregate.input_schema;
     let mut window = display_window(&aggregate.window, Some(input));
+    if aggregate.processing_time {
+        window += " of processing time";
+    }
     if !matches!(aggregate.window, WindowKind::Attached { .. }) {
         window = format!("{window} on {}", input.field(aggregate.time).name());
     }

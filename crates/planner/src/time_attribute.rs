@@ -2,6 +2,7 @@
 //! window is declared over a relation. A column loses its role as soon as it is computed with.
 
 use datafusion_common::ScalarValue;
+use datafusion_common::tree_node::TreeNode;
 use datafusion_expr::{Expr, LogicalPlan};
 use mainstem_plan::operator::WindowProperty;
 
@@ -69,18 +70,32 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
             if let Some(node) = downcast::<WindowTableFunction>(plan) {
                 // As in Flink, the column that the window was made on is an ordinary timestamp from here on.
                 let mut roles: Vec<Role> = roles(&node.input).into_iter().map(without_event_time).collect();
-                roles.extend([Role::WindowStart, Role::WindowEnd, Role::WindowTime]);
+                let time = if node.processing_time { Role::ProcessingTime } else { Role::WindowTime };
+                roles.extend([Role::WindowStart, Role::WindowEnd, time]);
                 return roles;
             }
             if let Some(node) = downcast::<WindowAggregation>(plan) {
                 let mut roles = vec![Role::Plain; node.keys.len() + node.aggregates.len()];
-                roles.extend(node.properties.iter().map(|property| Role::of_property(*property)));
+                roles.extend(node.properties.iter().map(|property| match Role::of_property(*property) {
+                    Role::WindowTime if node.processing_time => Role::ProcessingTime,
+                    role => role,
+                }));
                 return roles;
             }
             plain()
         }
         _ => plain(),
     }
+}
+
+/// Whether the windows that the plan's rows carry are over processing time: they close by the clock, not by the
+/// watermark.
+pub(crate) fn has_processing_time_windows(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| {
+        let function = downcast::<WindowTableFunction>(node).is_some_and(|node| node.processing_time);
+        Ok(function || downcast::<WindowAggregation>(node).is_some_and(|node| node.processing_time))
+    })
+    .expect("the visitor never fails")
 }
 
 /// The role of an expression over an input whose columns have these roles.

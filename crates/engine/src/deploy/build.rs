@@ -28,8 +28,8 @@ use crate::source_task::{SourceInput, SourceTask};
 use crate::task::{self, Uploads};
 use crate::uploader::Uploader;
 use crate::window::{
-    Aggregation, FinalAggregate, PartialAggregate, PartialSessions, SessionAggregate, Slicing, WindowAssign,
-    WindowOutput,
+    Aggregation, ByProcessingTime, FinalAggregate, PartialAggregate, PartialSessions, SessionAggregate, Slicing,
+    WindowAssign, WindowOutput,
 };
 
 /// About how many rows a batch that a source reads should have.
@@ -186,11 +186,12 @@ impl Builder<'_> {
                 let aggregation = Arc::new(Aggregation::new(name, spec, schema, context)?);
                 match spec.window {
                     WindowKind::Session { gap_ms } => {
-                        Box::new(PartialSessions::new(aggregation, gap_ms, spec.time, late))
+                        by_time(spec, PartialSessions::new(aggregation, gap_ms, spec.time, late))
                     }
                     _ => {
                         let slicing = slicing(name, &spec.window)?;
-                        Box::new(PartialAggregate::new(aggregation, slicing, spec.window.clone(), spec.time, late))
+                        let window = spec.window.clone();
+                        by_time(spec, PartialAggregate::new(aggregation, slicing, window, spec.time, late))
                     }
                 }
             }
@@ -221,14 +222,19 @@ impl Builder<'_> {
         let properties = spec.properties.iter().map(|(_, property)| *property).collect();
         let output = WindowOutput { schema: node.op.schema.clone(), properties };
         Ok(match spec.window {
-            WindowKind::Session { .. } => Box::new(SessionAggregate::new(aggregation, output, late)?),
-            _ => Box::new(FinalAggregate::new(aggregation, slicing(&node.name, &spec.window)?, output, late)),
+            WindowKind::Session { .. } => by_time(spec, SessionAggregate::new(aggregation, output, late)?),
+            _ => by_time(spec, FinalAggregate::new(aggregation, slicing(&node.name, &spec.window)?, output, late)),
         })
     }
 
     fn late(&self, node: &Node<Spec>, wanted: bool) -> LateRows {
         LateRows::new(&node.name, self.deployment.metrics.operator(node.id).late_rows.clone(), wanted)
     }
+}
+
+/// The operator, driven by the time that its windows are over.
+fn by_time(spec: &WindowAggregate, operator: impl Operator + 'static) -> Box<dyn Operator> {
+    if spec.processing_time { Box::new(ByProcessingTime(operator)) } else { Box::new(operator) }
 }
 
 fn slicing(name: &str, window: &WindowKind) -> Result<Slicing, EngineError> {

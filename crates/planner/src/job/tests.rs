@@ -300,6 +300,23 @@ fn windows_over_windows_use_those_of_the_rows() {
 }
 
 #[test]
+fn windows_over_processing_time_stay_so_through_further_windows() {
+    let inner = "SELECT bidder, COUNT(*) AS n, window_start, window_end
+        FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(p_time), INTERVAL '10' SECOND)) GROUP BY bidder, window_start, window_end";
+    let shown = operators(inner);
+    assert!(shown.contains("windows: tumble, size 10 s of processing time on p_time"), "{shown}");
+    let sql = format!("SELECT MAX(n) FROM ({inner}) GROUP BY window_start, window_end");
+    let plan = planned(&sql);
+    let by_clock = plan.graph.nodes.iter().filter_map(|node| match &node.op.kind {
+        OperatorKind::WindowPartial(aggregate) | OperatorKind::WindowFinal(aggregate) => {
+            Some(aggregate.processing_time)
+        }
+        _ => None,
+    });
+    assert_eq!(by_clock.collect::<Vec<_>>(), [true; 4]);
+}
+
+#[test]
 fn a_window_whose_columns_are_computed_with_is_assigned_first() {
     let shown = operators(
         "SELECT channel, max(window_end) AS m FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND)) GROUP BY channel, window_start, window_end",

@@ -82,7 +82,17 @@ impl Lowering {
         let properties = node.properties.iter().enumerate();
         let name = |index: usize| node.schema.field(first_property + index).name().clone();
         let properties = properties.map(|(index, property)| (names.take(name(index)), *property)).collect();
-        Ok(WindowAggregate { window, time, keys, aggregates, properties, input_schema, late_output: false })
+        let processing_time = node.processing_time;
+        Ok(WindowAggregate {
+            window,
+            time,
+            processing_time,
+            keys,
+            aggregates,
+            properties,
+            input_schema,
+            late_output: false,
+        })
     }
 
     fn partial_schema(&self, aggregate: &WindowAggregate, node: &WindowAggregation) -> Result<SchemaRef, SqlError> {

@@ -17,7 +17,7 @@ use super::node::{WindowAggregation, Windows, downcast, extension};
 use super::strip::{Stripped, strip};
 use super::table_function::not_event_time;
 use crate::error::{At, ErrorCode, SqlError};
-use crate::time_attribute::{Role, field_name, left_marker, of_expr, roles};
+use crate::time_attribute::{Role, field_name, has_processing_time_windows, left_marker, of_expr, roles};
 
 const START: &str = "__window_start";
 const END: &str = "__window_end";
@@ -178,14 +178,14 @@ impl Conversion<'_> {
         let input = &self.aggregate.input;
         let role = of_expr(time, input, &self.input_roles);
         match time.clone().unalias() {
-            Expr::Column(column) if role.is_event_time() => Ok(column),
+            Expr::Column(column) if role.is_event_time() || role == Role::ProcessingTime => Ok(column),
             Expr::Column(column) => {
                 let index = input.schema().index_of_column(&column).map_err(|error| self.datafusion(&error))?;
                 let at = column.spans.first().map_or(self.places.window_function, |span| place(span.start));
                 Err(not_event_time(&column.name, role, &sql_type_name(input.schema().field(index).data_type()), at))
             }
             _ if role == Role::ProcessingTime => {
-                Err(SqlError::unsupported(self.places.window_function, format!("{name} on PROCTIME() is not supported yet; use a column with a WATERMARK")))
+                Err(SqlError::unsupported(self.places.window_function, format!("{name} on PROCTIME() needs it as a column: make it one in a sub-query or view, PROCTIME() AS p_time")))
             }
             _ => Err(self.wrong(self.places.window_function, format!("the first argument of {name} must be an event-time column, not an expression; make it a computed column with a WATERMARK"))),
         }
@@ -377,9 +377,17 @@ impl Conversion<'_> {
         fields.extend(properties.iter().map(|(qualifier, field, _)| (qualifier.clone(), field.clone())));
         let schema =
             DFSchema::new_with_metadata(fields, Default::default()).map_err(|error| self.datafusion(&error))?;
+        let processing_time = match &windows {
+            Windows::Assigned { time, .. } => {
+                let index = input.schema().index_of_column(time).map_err(|error| self.datafusion(&error))?;
+                roles(&input)[index] == Role::ProcessingTime
+            }
+            Windows::Attached { .. } => has_processing_time_windows(&input),
+        };
         Ok(WindowAggregation {
             input,
             windows,
+            processing_time,
             keys,
             aggregates,
             properties: properties.into_iter().map(|(_, _, property)| property).collect(),

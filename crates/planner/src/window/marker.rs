@@ -115,7 +115,7 @@ pub(crate) fn replace_auxiliary(function: &Function, name: &str, at: At) -> Resu
         _ => Err(SqlError::new(
             ErrorCode::Unsupported,
             at,
-            format!("{} is not supported yet: there are no processing-time windows", name.to_uppercase()),
+            format!("{} is not supported; select PROCTIME() instead", name.to_uppercase()),
         )),
     }
 }

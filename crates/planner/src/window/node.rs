@@ -21,6 +21,8 @@ pub(crate) struct WindowTableFunction {
     pub(crate) input: Arc<LogicalPlan>,
     pub(crate) window: WindowKind,
     pub(crate) time: Column,
+    /// Whether the time is processing time.
+    pub(crate) processing_time: bool,
     /// `PARTITION BY` of a session window.
     pub(crate) partition_by: Vec<Column>,
     pub(crate) at: At,
@@ -32,6 +34,8 @@ pub(crate) struct WindowTableFunction {
 pub(crate) struct WindowAggregation {
     pub(crate) input: Arc<LogicalPlan>,
     pub(crate) windows: Windows,
+    /// Whether the windows are over processing time.
+    pub(crate) processing_time: bool,
     pub(crate) keys: Vec<Expr>,
     pub(crate) aggregates: Vec<Expr>,
     pub(crate) properties: Vec<WindowProperty>,

@@ -68,7 +68,7 @@ impl Call {
             }
         }
         let time = self.column(&self.time, &schema, "DESCRIPTOR")?;
-        self.check_event_time(&time, &input)?;
+        let processing_time = self.check_time(&time, &input)?;
         let partition_by = self.partition_by.iter().map(|name| self.column(name, &schema, "PARTITION BY"));
         let partition_by = partition_by.collect::<Result<Vec<_>, _>>()?;
         if self.shape != Shape::Session && !partition_by.is_empty() {
@@ -90,7 +90,15 @@ impl Call {
         let window = self.shape.windows(&lengths, self.at)?;
         let schema =
             WindowTableFunction::output_schema(&schema).map_err(|error| SqlError::from_datafusion(&error, self.at))?;
-        Ok(extension(WindowTableFunction { input: Arc::new(input), window, time, partition_by, at: self.at, schema }))
+        Ok(extension(WindowTableFunction {
+            input: Arc::new(input),
+            window,
+            time,
+            processing_time,
+            partition_by,
+            at: self.at,
+            schema,
+        }))
     }
 
     fn name(&self) -> String {
@@ -105,12 +113,13 @@ impl Call {
         found.map(Column::from).map_err(|error| SqlError::from_datafusion(&error, name.span))
     }
 
-    fn check_event_time(&self, time: &Column, input: &LogicalPlan) -> Result<(), SqlError> {
+    /// Whether the column is processing time; an error where it is no time attribute at all.
+    fn check_time(&self, time: &Column, input: &LogicalPlan) -> Result<bool, SqlError> {
         let index =
             input.schema().index_of_column(time).map_err(|error| SqlError::from_datafusion(&error, self.time.span))?;
         let role = roles(input)[index];
-        if role.is_event_time() {
-            return Ok(());
+        if role.is_event_time() || role == Role::ProcessingTime {
+            return Ok(role == Role::ProcessingTime);
         }
         Err(not_event_time(
             &time.name,
@@ -124,14 +133,6 @@ impl Call {
 /// The error for a window on a column that is no event time.
 pub(crate) fn not_event_time(name: &str, role: Role, type_name: &str, at: At) -> SqlError {
     let message = match role {
-        Role::ProcessingTime => {
-            return SqlError::unsupported(
-                at,
-                format!(
-                    "'{name}' is processing time, and processing-time windows are not supported yet; use a column with a WATERMARK"
-                ),
-            );
-        }
         Role::WindowStart | Role::WindowEnd | Role::Window => {
             format!(
                 "'{name}' is a bound of a window, not event time; use window_time, and add it to GROUP BY where the rows are grouped"

@@ -220,10 +220,9 @@ fn windows_that_cannot_be() {
     ];
     all_refused("sql-window", &cases);
     let cases = [
-        (over("TUMBLE(TABLE bid, DESCRIPTOR(p_time), INTERVAL '1' SECOND)"), "1:57 'p_time' is processing time, and processing-time windows are not supported yet; use a column with a WATERMARK"),
         (over("SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(`dateTime`), INTERVAL '1' SECOND)"), "1:122 a SESSION window is made for each key of its PARTITION BY; GROUP BY must name just these keys besides window_start and window_end"),
         ("SELECT * FROM TABLE(SESSION(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '1' SECOND))".to_owned(), "1:21 a SESSION window needs an aggregation right over it: GROUP BY window_start, window_end and the keys of its PARTITION BY, with nothing between that computes with the window's columns"),
-        ("SELECT TUMBLE_PROCTIME(`dateTime`, INTERVAL '5' SECOND) FROM bid GROUP BY TUMBLE(`dateTime`, INTERVAL '5' SECOND)".to_owned(), "1:8 TUMBLE_PROCTIME is not supported yet: there are no processing-time windows"),
+        ("SELECT TUMBLE_PROCTIME(`dateTime`, INTERVAL '5' SECOND) FROM bid GROUP BY TUMBLE(`dateTime`, INTERVAL '5' SECOND)".to_owned(), "1:8 TUMBLE_PROCTIME is not supported; select PROCTIME() instead"),
     ];
     all_refused("sql-unsupported", &cases);
 }
