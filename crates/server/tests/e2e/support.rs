@@ -1,5 +1,7 @@
 //! Running the binary and reading what it wrote.
 
+pub(crate) mod changelog;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
