@@ -6,4 +6,5 @@
 mod errors;
 mod kill;
 mod oracle;
+mod sql_cases;
 mod support;
