@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::DataType;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::{DFSchema, DataFusionError, Result, TableReference};
+use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, Result, TableReference};
 use datafusion_expr::planner::{
     ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
     TypePlanner,
@@ -32,15 +32,51 @@ pub(crate) fn options() -> &'static ConfigOptions {
     &OPTIONS
 }
 
+/// What an expression may refer to besides the columns of its FROM clause.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Columns of the queries around this one, outermost first.
+    pub(crate) outer: Vec<DFSchemaRef>,
+    /// Planned sub-queries, for which [`placeholder_name`] stands by their number.
+    pub(crate) subqueries: Vec<LogicalPlan>,
+}
+
+/// The name of the table that stands for a planned sub-query. No name of a user's gets as far as that.
+pub(crate) fn placeholder_name(subquery: usize) -> String {
+    format!("subquery {subquery}")
+}
+
 /// Plans a query block whose FROM clause (any placeholder) stands for `input`.
-pub(crate) fn plan_select(statement: ast::Statement, input: LogicalPlan) -> Result<LogicalPlan> {
-    let context = Context { relations: vec![Arc::new(FixedRelation(input))] };
-    sql_to_rel(&context).sql_statement_to_plan(statement)
+pub(crate) fn plan_select(
+    statement: ast::Statement,
+    input: LogicalPlan,
+    surroundings: &Surroundings,
+) -> Result<LogicalPlan> {
+    let context = Context { relations: vec![relations(Some(input), surroundings)] };
+    sql_to_rel(&context).sql_statement_to_plan_with_context(statement, &mut planner_context(surroundings))
 }
 
 /// Plans an expression over the given columns.
 pub(crate) fn plan_expr(expr: ast::Expr, schema: &DFSchema) -> Result<Expr> {
-    sql_to_rel(&Context { relations: vec![] }).sql_to_expr(expr, schema, &mut PlannerContext::new())
+    plan_expr_within(expr, schema, &Surroundings::default())
+}
+
+/// The same where there is more that the expression may refer to.
+pub(crate) fn plan_expr_within(expr: ast::Expr, schema: &DFSchema, surroundings: &Surroundings) -> Result<Expr> {
+    let context = Context { relations: vec![relations(None, surroundings)] };
+    sql_to_rel(&context).sql_to_expr(expr, schema, &mut planner_context(surroundings))
+}
+
+fn relations(input: Option<LogicalPlan>, surroundings: &Surroundings) -> Arc<dyn RelationPlanner> {
+    Arc::new(PlannedRelations { input, subqueries: surroundings.subqueries.clone() })
+}
+
+fn planner_context(surroundings: &Surroundings) -> PlannerContext {
+    let mut context = PlannerContext::new();
+    for schema in &surroundings.outer {
+        context.append_outer_query_schema(schema.clone());
+    }
+    context
 }
 
 fn sql_to_rel(context: &Context) -> SqlToRel<'_, Context> {
@@ -77,15 +113,29 @@ struct Context {
 }
 
 #[derive(Debug)]
-struct FixedRelation(LogicalPlan);
+struct PlannedRelations {
+    /// The FROM clause.
+    input: Option<LogicalPlan>,
+    subqueries: Vec<LogicalPlan>,
+}
 
-impl RelationPlanner for FixedRelation {
+impl RelationPlanner for PlannedRelations {
     fn plan_relation(
         &self,
-        _relation: TableFactor,
+        relation: TableFactor,
         _context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(self.0.clone(), None))))
+        let name = match &relation {
+            TableFactor::Table { name, .. } => name.to_string(),
+            _ => String::new(),
+        };
+        let subqueries = self.subqueries.iter().enumerate();
+        let mut subqueries = subqueries.filter(|(number, _)| placeholder_name(*number) == name);
+        let planned = subqueries.next().map(|(_, plan)| plan).or(self.input.as_ref());
+        Ok(match planned {
+            Some(plan) => RelationPlanning::Planned(Box::new(PlannedRelation::new(plan.clone(), None))),
+            None => RelationPlanning::Original(Box::new(relation)),
+        })
     }
 }
 

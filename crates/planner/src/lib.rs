@@ -11,6 +11,7 @@ mod guarantee;
 mod insert;
 mod job;
 mod lower;
+mod node;
 mod optimize;
 mod query;
 mod resolve;

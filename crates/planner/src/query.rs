@@ -4,8 +4,11 @@
 
 mod failure;
 mod from;
+mod join;
 mod select;
 mod shape;
+mod subquery;
+mod wildcard;
 
 use std::sync::Arc;
 
@@ -18,6 +21,7 @@ use mainstem_plan::sql_type_name;
 
 use crate::catalog::Catalog;
 use crate::error::{At, ErrorCode, SqlError};
+use crate::resolve::Names;
 
 /// Deepest nesting of queries. Each level is analysed with all below it.
 const DEPTH_MAX: usize = 64;
@@ -28,12 +32,14 @@ pub(crate) struct Scope<'a> {
     catalog: &'a Catalog,
     /// Names of WITH; later ones hide earlier ones.
     with: Vec<(String, Arc<LogicalPlan>)>,
+    /// Columns of the queries in whose expressions this one stands, outermost first.
+    outer: Vec<Names>,
     depth: usize,
 }
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(catalog: &'a Catalog) -> Scope<'a> {
-        Scope { catalog, with: Vec::new(), depth: 0 }
+        Scope { catalog, with: Vec::new(), outer: Vec::new(), depth: 0 }
     }
 
     fn deeper(&self, at: At) -> Result<Scope<'a>, SqlError> {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
-use datafusion_common::{DFSchema, TableReference};
+use datafusion_common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion_sql::sqlparser::ast::{
     AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned, Value,
     VisitMut, VisitorMut,
@@ -30,6 +30,48 @@ pub(crate) struct Resolver<'a> {
     pub(crate) aliases: &'a [String],
     /// What to call the clause in messages.
     pub(crate) clause: &'static str,
+    /// What else names can mean.
+    pub(crate) around: Around<'a>,
+}
+
+/// What names can mean besides columns of the FROM clause and of the SELECT list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Around<'a> {
+    /// Columns that USING and NATURAL have made one.
+    pub(crate) merged: &'a [Merged],
+    /// Columns of the queries around this one, outermost first.
+    pub(crate) outer: &'a [Names],
+    /// Whether sub-queries may stand in the expression; they are planned already, placeholders stand for them.
+    pub(crate) subqueries: bool,
+}
+
+/// A column that USING or NATURAL has made of two.
+#[derive(Clone, Debug)]
+pub(crate) struct Merged {
+    /// Its name, which is that of the column on the left.
+    pub(crate) name: String,
+    /// The column that holds its values.
+    pub(crate) column: Column,
+    /// The columns that it was made of: `*` does not show them.
+    pub(crate) parts: Vec<Column>,
+}
+
+/// Columns that names in a query can mean.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// The columns.
+    pub(crate) schema: DFSchemaRef,
+    /// Those of them that USING and NATURAL have made one.
+    pub(crate) merged: Vec<Merged>,
+}
+
+/// A column by its full name, as an expression.
+pub(crate) fn full_name(column: &Column, span: Span) -> Expr {
+    let ident = |name: &str| Ident { value: name.to_owned(), quote_style: Some('`'), span };
+    match &column.relation {
+        Some(table) => Expr::CompoundIdentifier(vec![ident(table.table()), ident(&column.name)]),
+        None => Expr::Identifier(ident(&column.name)),
+    }
 }
 
 impl Resolver<'_> {
@@ -42,18 +84,30 @@ impl Resolver<'_> {
         }
     }
 
-    fn identifier(&self, ident: &mut Ident) -> Result<(), SqlError> {
+    /// A plain name; gives the expression that is to stand for it, where that is another.
+    fn identifier(&self, ident: &mut Ident) -> Result<Option<Expr>, SqlError> {
         let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        if names.contains(&ident.value.as_str()) || self.aliases.contains(&ident.value) {
-            return Ok(());
+        if let Some(found) = in_columns(ident, self.schema, self.around.merged, true, self.aliases)? {
+            return Ok(found.full);
         }
-        if let Some(name) = unique_without_case(&ident.value, names.iter().copied(), ident.span)? {
-            ident.value = name;
-            return Ok(());
+        if self.aliases.contains(&ident.value) {
+            return Ok(None);
+        }
+        if let Some(found) = in_columns(ident, self.schema, self.around.merged, false, self.aliases)? {
+            ident.value = found.name;
+            return Ok(found.full);
         }
         if let Some(name) = unique_without_case(&ident.value, self.aliases.iter().map(String::as_str), ident.span)? {
             ident.value = name;
-            return Ok(());
+            return Ok(None);
+        }
+        for outer in self.around.outer.iter().rev() {
+            for exact in [true, false] {
+                if let Some(found) = in_columns(ident, &outer.schema, &outer.merged, exact, &[])? {
+                    ident.value = found.name;
+                    return Ok(found.full);
+                }
+            }
         }
         Err(self.unknown_column(ident, &names))
     }
@@ -69,24 +123,20 @@ impl Resolver<'_> {
     }
 
     /// `table.column`, `table.column.field...` or `column.field...`.
-    fn compound(&self, parts: &mut [Ident]) -> Result<(), SqlError> {
-        for exact in [true, false] {
-            let same = |name: &str, ident: &Ident| {
-                if exact { name == ident.value } else { name.eq_ignore_ascii_case(&ident.value) }
-            };
-            let qualified = self.schema.iter().find_map(|(qualifier, field)| {
-                let qualifier = qualifier.map(TableReference::table)?;
-                (same(qualifier, &parts[0]) && same(field.name(), &parts[1]))
-                    .then(|| (qualifier.to_owned(), field.clone()))
-            });
-            if let Some((qualifier, field)) = qualified {
-                parts[0].value = qualifier;
-                parts[1].value.clone_from(field.name());
-                return nested_fields(field.data_type(), &mut parts[1..]);
-            }
-            if let Some(field) = self.schema.fields().iter().find(|field| same(field.name(), &parts[0])) {
-                parts[0].value.clone_from(field.name());
-                return nested_fields(field.data_type(), parts);
+    fn compound(&self, parts: &mut Vec<Ident>) -> Result<(), SqlError> {
+        if in_tables(parts, self.schema)? {
+            return Ok(());
+        }
+        // A table of this query hides one of the same name around it.
+        let known = |schema: &DFSchema| {
+            let mut qualifiers = schema.iter().filter_map(|(qualifier, _)| qualifier);
+            qualifiers.any(|qualifier| qualifier.table().eq_ignore_ascii_case(&parts[0].value))
+        };
+        if !known(self.schema) {
+            for outer in self.around.outer.iter().rev() {
+                if in_tables(parts, &outer.schema)? {
+                    return Ok(());
+                }
             }
         }
         let of_table: Vec<&str> = self
@@ -101,6 +151,7 @@ impl Resolver<'_> {
             let mut names: Vec<&str> =
                 self.schema.iter().filter_map(|(qualifier, _)| Some(qualifier?.table())).collect();
             names.dedup();
+            names.retain(|name| !is_internal(name));
             names.extend(self.schema.fields().iter().map(|field| field.name().as_str()));
             let message = format!(
                 "'{}' in '{}.{}' is neither a table nor a column in {}{}",
@@ -149,6 +200,92 @@ impl Resolver<'_> {
         }
         Ok(None)
     }
+}
+
+/// What a plain name means.
+struct Found {
+    /// The column's own name.
+    name: String,
+    /// The column by its full name, where the plain name does not tell.
+    full: Option<Expr>,
+}
+
+/// The column of that name. Several of the same name are a mistake, unless the name is one of `aliases`.
+fn in_columns(
+    ident: &Ident,
+    schema: &DFSchema,
+    merged: &[Merged],
+    exact: bool,
+    aliases: &[String],
+) -> Result<Option<Found>, SqlError> {
+    let same = |name: &str| match exact {
+        true => name == ident.value,
+        false => name.to_lowercase() == ident.value.to_lowercase(),
+    };
+    let mut merged = merged.iter().rev();
+    if let Some(merged) = merged.find(|merged| same(&merged.name)) {
+        let full = Some(full_name(&merged.column, ident.span));
+        return Ok(Some(Found { name: merged.name.clone(), full }));
+    }
+    let found: Vec<Column> =
+        schema.iter().filter(|(_, field)| same(field.name())).map(|(table, field)| (table, field).into()).collect();
+    let Some(first) = found.first() else { return Ok(None) };
+    if !exact {
+        let names = found.iter().map(|column| column.name.as_str());
+        unique_without_case(&ident.value, names, ident.span)?;
+    }
+    if found.len() == 1 || aliases.contains(&ident.value) {
+        return Ok(Some(Found { name: first.name.clone(), full: None }));
+    }
+    let tables = found.iter().filter_map(|column| Some(column.relation.as_ref()?.table()));
+    let named: Vec<String> =
+        tables.filter(|table| !is_internal(table)).map(|table| format!("{table}.{}", first.name)).collect();
+    let message = format!(
+        "'{}' may mean a column of several tables here{}{}; write it with its table's name",
+        ident.value,
+        if named.is_empty() { "" } else { ": " },
+        named.join(" or ")
+    );
+    Err(SqlError::new(ErrorCode::Name, ident.span, message))
+}
+
+/// Resolves `table.column...` or `column.field...`; false where there is neither such a table's column nor such a
+/// column.
+fn in_tables(parts: &mut [Ident], schema: &DFSchema) -> Result<bool, SqlError> {
+    for exact in [true, false] {
+        let same = |name: &str, ident: &Ident| {
+            if exact { name == ident.value } else { name.eq_ignore_ascii_case(&ident.value) }
+        };
+        let qualified = schema.iter().find_map(|(qualifier, field)| {
+            let qualifier = qualifier.map(TableReference::table)?;
+            (same(qualifier, &parts[0]) && same(field.name(), &parts[1])).then(|| (qualifier.to_owned(), field.clone()))
+        });
+        if let Some((qualifier, field)) = qualified {
+            parts[0].value = qualifier;
+            parts[1].value.clone_from(field.name());
+            nested_fields(field.data_type(), &mut parts[1..])?;
+            return Ok(true);
+        }
+        let mut columns = schema.fields().iter().filter(|field| same(field.name(), &parts[0]));
+        if let Some(field) = columns.next() {
+            if columns.next().is_some() {
+                let message = format!(
+                    "'{}' may mean a column of several tables here; write it with its table's name",
+                    parts[0].value
+                );
+                return Err(SqlError::new(ErrorCode::Name, parts[0].span, message));
+            }
+            parts[0].value.clone_from(field.name());
+            nested_fields(field.data_type(), parts)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the planner has made the name.
+pub(crate) fn is_internal(name: &str) -> bool {
+    name.starts_with("__")
 }
 
 /// Walks along nested fields; the first part is the column.
@@ -220,6 +357,9 @@ impl VisitorMut for Visitor<'_> {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
+        if self.resolver.around.subqueries {
+            return ControlFlow::Continue(());
+        }
         ControlFlow::Break(SqlError::unsupported(
             query.span(),
             "sub-queries in expressions are not supported yet; sub-queries in FROM are",
@@ -239,7 +379,12 @@ impl Visitor<'_> {
         let refuse = |expr: &Expr, what: &str| Err(SqlError::unsupported(expr.span(), what));
         match expr {
             Expr::Identifier(ident) if self.fields.contains(&ident.span.start) => Ok(()),
-            Expr::Identifier(ident) => self.resolver.identifier(ident),
+            Expr::Identifier(ident) => {
+                if let Some(full) = self.resolver.identifier(ident)? {
+                    *expr = full;
+                }
+                Ok(())
+            }
             Expr::CompoundIdentifier(parts) if parts.len() >= 2 => self.resolver.compound(parts),
             Expr::CompoundFieldAccess { access_chain, .. } => {
                 for access in access_chain {
@@ -255,10 +400,15 @@ impl Visitor<'_> {
                 }
                 Ok(())
             }
-            Expr::InSubquery { .. } => refuse(expr, "IN (SELECT ...) is not supported yet"),
-            Expr::Exists { .. } => refuse(expr, "EXISTS is not supported yet"),
-            Expr::Subquery(_) => {
-                refuse(expr, "sub-queries in expressions are not supported yet; sub-queries in FROM are")
+            Expr::InSubquery { .. } | Expr::Exists { .. } | Expr::Subquery(_) if self.resolver.around.subqueries => {
+                Ok(())
+            }
+            Expr::InSubquery { .. } | Expr::Exists { .. } | Expr::Subquery(_) => {
+                let message = format!(
+                    "sub-queries cannot stand in {}; those in FROM, WHERE, HAVING and the SELECT list can",
+                    self.resolver.clause
+                );
+                Err(SqlError::unsupported(expr.span(), message))
             }
             Expr::AnyOp { .. } | Expr::AllOp { .. } => refuse(expr, "ANY and ALL are not supported"),
             Expr::GroupingSets(_) => refuse(expr, "GROUPING SETS are not supported yet"),

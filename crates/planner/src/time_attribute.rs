@@ -3,10 +3,11 @@
 
 use datafusion_common::ScalarValue;
 use datafusion_common::tree_node::TreeNode;
-use datafusion_expr::{Expr, LogicalPlan};
+use datafusion_expr::{Expr, Join, JoinType, LogicalPlan};
 use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
+use crate::node::TemporalJoin;
 use crate::window::marker;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
@@ -66,7 +67,14 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
             .map(|input| roles(input))
             .reduce(|left, right| left.into_iter().zip(right).map(|(left, right)| merge(left, right)).collect())
             .unwrap_or_else(plain),
+        LogicalPlan::Join(join) => joined(join),
         LogicalPlan::Extension(_) => {
+            if let Some(node) = downcast::<TemporalJoin>(plan) {
+                // A left row leaves in the place that it had in time.
+                let mut roles = roles(&node.left);
+                roles.resize(node.schema.fields().len(), Role::Plain);
+                return roles;
+            }
             if let Some(node) = downcast::<WindowTableFunction>(plan) {
                 // As in Flink, the column that the window was made on is an ordinary timestamp from here on.
                 let mut roles: Vec<Role> = roles(&node.input).into_iter().map(without_event_time).collect();
@@ -96,6 +104,17 @@ pub(crate) fn has_processing_time_windows(plan: &LogicalPlan) -> bool {
         Ok(function || downcast::<WindowAggregation>(node).is_some_and(|node| node.processing_time))
     })
     .expect("the visitor never fails")
+}
+
+/// A join gives rows in no order of time: as in Flink, only processing time remains what it was.
+fn joined(join: &Join) -> Vec<Role> {
+    let mut joined: Vec<Role> = match join.join_type {
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => roles(&join.right),
+        _ => roles(&join.left).into_iter().chain(roles(&join.right)).collect(),
+    };
+    joined.resize(join.schema.fields().len(), Role::Plain);
+    let keep = |role: Role| if role == Role::ProcessingTime { role } else { Role::Plain };
+    joined.into_iter().map(keep).collect()
 }
 
 /// The role of an expression over an input whose columns have these roles.

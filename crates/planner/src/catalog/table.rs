@@ -15,7 +15,7 @@ use mainstem_plan::sql_type_name;
 
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
-use crate::resolve::Resolver;
+use crate::resolve::{Around, Resolver};
 use crate::settings::duration_ms;
 use crate::statement::{ColumnDefinition, ColumnKind, CreateTable, TableOption};
 use crate::suggest::advice;
@@ -298,7 +298,7 @@ impl Builder {
     fn resolve(&self, mut expr: ast::Expr, at: At, clause: &'static str) -> Result<Expr, SqlError> {
         let schema =
             DFSchema::try_from(Schema::new(self.fields.clone())).expect("column names are unique, that was checked");
-        Resolver { schema: &schema, aliases: &[], clause }.expr(&mut expr)?;
+        Resolver { schema: &schema, aliases: &[], clause, around: Around::default() }.expr(&mut expr)?;
         let planned = |error: datafusion_common::DataFusionError| SqlError::from_datafusion(&error, at);
         let expr = context::plan_expr(expr, &schema).map_err(planned)?;
         if !find_aggregate_exprs([&expr]).is_empty() || marker::find(&expr).is_some() {

@@ -12,7 +12,7 @@ use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyContext
 use datafusion_sql::sqlparser::ast::{Expr, Function, GroupByExpr, Select, SelectItem, Spanned, Visit, Visitor};
 use mainstem_plan::sql_type_name;
 
-use crate::context;
+use crate::context::{self, Surroundings};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::window::aggregate::Places;
 use crate::window::marker;
@@ -24,6 +24,7 @@ pub(super) fn explain(
     original: &Select,
     resolved: &Select,
     schema: &DFSchemaRef,
+    surroundings: &Surroundings,
     places: Places,
 ) -> SqlError {
     if error.message.contains("must appear in the GROUP BY clause") {
@@ -37,7 +38,7 @@ pub(super) fn explain(
         error.code = ErrorCode::Name;
     }
     if error.line == 0 {
-        if let Some(exact) = locate(resolved, schema) {
+        if let Some(exact) = locate(resolved, schema, surroundings) {
             return exact;
         }
         (error.line, error.column) = (places.select.0.line, places.select.0.column);
@@ -46,11 +47,11 @@ pub(super) fn explain(
 }
 
 /// The first expression that cannot be planned alone.
-fn locate(select: &Select, schema: &DFSchemaRef) -> Option<SqlError> {
+fn locate(select: &Select, schema: &DFSchemaRef, surroundings: &Surroundings) -> Option<SqlError> {
     if let Some(condition) = &select.selection {
-        let failed = try_condition(condition, schema, "WHERE");
-        if failed.is_some() {
-            return failed;
+        let checked = check_condition(condition, schema, surroundings, "WHERE");
+        if let Err(error) = checked {
+            return Some(error);
         }
     }
     let items = select.projection.iter().filter_map(|item| match item {
@@ -61,30 +62,38 @@ fn locate(select: &Select, schema: &DFSchemaRef) -> Option<SqlError> {
         GroupByExpr::Expressions(exprs, _) => exprs.as_slice(),
         GroupByExpr::All(_) => &[],
     };
-    items.chain(groups).find_map(|expr| try_plan(expr, schema).err())
+    items.chain(groups).find_map(|expr| try_plan(expr, schema, surroundings).err())
 }
 
-fn try_plan(expr: &Expr, schema: &DFSchemaRef) -> Result<DataType, SqlError> {
+fn try_plan(expr: &Expr, schema: &DFSchemaRef, surroundings: &Surroundings) -> Result<DataType, SqlError> {
     let at = At::from(expr.span());
-    let planned = context::plan_expr(expr.clone(), schema).and_then(|planned| {
+    let planned = context::plan_expr_within(expr.clone(), schema, surroundings).and_then(|planned| {
         let context = SimplifyContext::builder().with_schema(Arc::clone(schema)).build();
         ExprSimplifier::new(context).coerce(planned, schema)?.get_type(schema)
     });
     planned.map_err(|error| SqlError::from_datafusion(&error, at))
 }
 
-fn try_condition(expr: &Expr, schema: &DFSchemaRef, clause: &str) -> Option<SqlError> {
-    match try_plan(expr, schema) {
-        Ok(DataType::Boolean | DataType::Null) => {
-            let planned = context::plan_expr(expr.clone(), schema).ok()?;
+/// Whether an expression is a condition on single rows; `clause` is where it stands.
+pub(super) fn check_condition(
+    expr: &Expr,
+    schema: &DFSchemaRef,
+    surroundings: &Surroundings,
+    clause: &str,
+) -> Result<(), SqlError> {
+    match try_plan(expr, schema, surroundings)? {
+        DataType::Boolean | DataType::Null => {
+            let Ok(planned) = context::plan_expr_within(expr.clone(), schema, surroundings) else { return Ok(()) };
+            if find_aggregate_exprs([&planned]).is_empty() {
+                return Ok(());
+            }
             let message = format!("aggregates are not allowed in {clause}; conditions on them belong in HAVING");
-            (!find_aggregate_exprs([&planned]).is_empty()).then(|| SqlError::new(ErrorCode::Type, expr.span(), message))
+            Err(SqlError::new(ErrorCode::Type, expr.span(), message))
         }
-        Ok(other) => {
+        other => {
             let message = format!("{clause} needs a condition, this is of type {}", sql_type_name(&other));
-            Some(SqlError::new(ErrorCode::Type, expr.span(), message))
+            Err(SqlError::new(ErrorCode::Type, expr.span(), message))
         }
-        Err(error) => Some(error),
     }
 }
 

@@ -1,22 +1,85 @@
 //! The FROM clause: tables, views, names of WITH, sub-queries and window table functions. Called for each
-//! SELECT.
+//! SELECT. How they are joined is in `join.rs`.
 
-use datafusion_common::TableReference;
-use datafusion_expr::{LogicalPlan, LogicalPlanBuilder};
-use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Spanned, TableAlias, TableFactor};
+use std::sync::Arc;
+
+use datafusion_common::{Column, TableReference};
+use datafusion_expr::{Expr as LogicalExpr, LogicalPlan, LogicalPlanBuilder, Projection};
+use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Spanned, TableAlias, TableFactor, TableWithJoins};
 
 use super::{Scope, alias, rename};
 use crate::catalog::Relation;
 use crate::error::{At, SqlError};
-use crate::resolve::unique_without_case;
+use crate::resolve::{Merged, Names, unique_without_case};
 use crate::window::table_function::{Call, Data};
 
+/// A planned FROM clause, or a part of it.
+pub(super) struct From {
+    pub(super) plan: LogicalPlan,
+    /// Columns that USING and NATURAL have made one; later ones go before earlier ones.
+    pub(super) merged: Vec<Merged>,
+    /// Whether there is more than one relation. Then each column has a table's name.
+    pub(super) several: bool,
+}
+
+impl From {
+    /// A single relation.
+    fn one(plan: LogicalPlan) -> From {
+        From { plan, merged: Vec::new(), several: false }
+    }
+
+    /// What names can mean over it.
+    pub(super) fn names(&self) -> Names {
+        Names { schema: self.plan.schema().clone(), merged: self.merged.clone() }
+    }
+
+    /// The columns of `*`.
+    pub(super) fn visible(&self) -> Vec<Column> {
+        let is_merged = |column: &Column| {
+            self.merged.iter().any(|merged| merged.column == *column || merged.parts.contains(column))
+        };
+        let merged = self.merged.iter().map(|merged| merged.column.clone());
+        merged.chain(self.plan.schema().columns().into_iter().filter(|column| !is_merged(column))).collect()
+    }
+}
+
 impl Scope<'_> {
-    /// The plan of the one relation in FROM.
-    pub(super) fn relation(&self, factor: &TableFactor) -> Result<LogicalPlan, SqlError> {
+    /// The plan of a FROM clause.
+    pub(super) fn from(&self, tables: &[TableWithJoins]) -> Result<From, SqlError> {
+        let joined = |tables: &TableWithJoins| {
+            !tables.joins.is_empty() || matches!(tables.relation, TableFactor::NestedJoin { .. })
+        };
+        let several = tables.len() > 1 || tables.iter().any(joined);
+        let (first, rest) = tables.split_first().expect("the shape of the query was checked");
+        let mut from = self.tables(first, several)?;
+        for next in rest {
+            from = self.comma(from, next)?;
+        }
+        Ok(From { several, ..from })
+    }
+
+    /// A relation with what is joined to it.
+    pub(super) fn tables(&self, tables: &TableWithJoins, several: bool) -> Result<From, SqlError> {
+        let first = self.relation(&tables.relation, several)?;
+        tables.joins.iter().try_fold(first, |left, join| self.join(left, join))
+    }
+
+    /// The plan of one relation. `several`: it is not the only one, so that its columns need its name.
+    pub(super) fn relation(&self, factor: &TableFactor, several: bool) -> Result<From, SqlError> {
         let at = At::from(factor.span());
         let (plan, table_alias) = match factor {
-            TableFactor::Table { name, alias, args: None, .. } => (self.named(plain_name(name)?)?, alias),
+            TableFactor::Table { version: Some(_), .. } => {
+                let message = "FOR SYSTEM_TIME AS OF belongs to a table that is joined: \
+                               FROM a JOIN b FOR SYSTEM_TIME AS OF a.ts ON ...";
+                return Err(SqlError::unsupported(at, message));
+            }
+            TableFactor::Table { name, alias, args: None, .. } => {
+                let plan = self.named(plain_name(name)?)?;
+                return Ok(From::one(match alias {
+                    Some(table_alias) => self.aliased(plan, table_alias)?,
+                    None => plan,
+                }));
+            }
             TableFactor::Table { name, alias, args: Some(args), .. } => match Call::read_bare(name, &args.args)? {
                 Some(call) => (self.call(call)?, alias),
                 None => return Err(unknown_function(name)),
@@ -26,6 +89,13 @@ impl Scope<'_> {
                 Some(call) => (self.call(call)?, alias),
                 None => return Err(unknown_function(&function.name)),
             },
+            TableFactor::NestedJoin { table_with_joins, alias } => {
+                let nested = self.tables(table_with_joins, several)?;
+                match alias {
+                    None => return Ok(nested),
+                    Some(_) => (visible_only(&nested, at)?, alias),
+                }
+            }
             _ => {
                 return Err(SqlError::unsupported(
                     at,
@@ -33,13 +103,17 @@ impl Scope<'_> {
                 ));
             }
         };
-        match table_alias {
-            Some(table_alias) => self.aliased(plan, table_alias),
-            None => Ok(plan),
-        }
+        let plan = match table_alias {
+            Some(table_alias) => self.aliased(plan, table_alias)?,
+            // Columns of two such relations could not be told apart.
+            None if several => alias(plan, &format!("__relation_{}_{}", at.0.line, at.0.column), at)?,
+            None => plan,
+        };
+        Ok(From::one(plan))
     }
 
-    fn aliased(&self, plan: LogicalPlan, table_alias: &TableAlias) -> Result<LogicalPlan, SqlError> {
+    /// The relation under its alias.
+    pub(super) fn aliased(&self, plan: LogicalPlan, table_alias: &TableAlias) -> Result<LogicalPlan, SqlError> {
         let at = At::from(table_alias.name.span);
         if table_alias.at.is_some() {
             return Err(SqlError::unsupported(at, "AT is not supported in a table's alias"));
@@ -57,7 +131,7 @@ impl Scope<'_> {
     }
 
     /// A table, a view or a name of WITH.
-    fn named(&self, name: &Ident) -> Result<LogicalPlan, SqlError> {
+    pub(super) fn named(&self, name: &Ident) -> Result<LogicalPlan, SqlError> {
         let at = At::from(name.span);
         let names = || self.with.iter().map(|(known, _)| known.as_str());
         let with = match names().any(|known| known == name.value) {
@@ -80,7 +154,18 @@ impl Scope<'_> {
     }
 }
 
-fn plain_name(name: &ObjectName) -> Result<&Ident, SqlError> {
+/// The columns of `*`, under their own names.
+fn visible_only(from: &From, at: At) -> Result<LogicalPlan, SqlError> {
+    let exprs = from.visible().into_iter().map(|column| {
+        let name = column.name.clone();
+        LogicalExpr::Column(column).alias(name)
+    });
+    let projection = Projection::try_new(exprs.collect(), Arc::new(from.plan.clone()));
+    projection.map(LogicalPlan::Projection).map_err(|error| SqlError::from_datafusion(&error, at))
+}
+
+/// A name without parts.
+pub(super) fn plain_name(name: &ObjectName) -> Result<&Ident, SqlError> {
     let ident = match name.0.as_slice() {
         [part] => part.as_ident(),
         _ => None,

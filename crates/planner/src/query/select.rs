@@ -12,10 +12,10 @@ use datafusion_sql::sqlparser::ast::{
     SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
-use super::{Scope, failure, shape};
+use super::{Scope, failure, shape, wildcard};
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
-use crate::resolve::Resolver;
+use crate::resolve::{Around, Resolver};
 use crate::window::aggregate::{Places, convert};
 use crate::window::interval::Shape;
 use crate::window::marker;
@@ -25,7 +25,8 @@ impl Scope<'_> {
         shape::check_select(&select)?;
         let at = At::from(select.select_token.0.span);
         let from = std::mem::take(&mut select.from);
-        let input = self.relation(&from[0].relation)?;
+        let from = self.from(&from)?;
+        wildcard::expand(&mut select, &from)?;
         let places = Places {
             select: at,
             group_by: group_by_place(&select).or(at),
@@ -35,14 +36,17 @@ impl Scope<'_> {
         let written: Vec<bool> =
             select.projection.iter().map(|item| matches!(item, SelectItem::ExprWithAlias { .. })).collect();
         name_expressions(&mut select);
-        resolve(&mut select, &input)?;
+        let surroundings = self.subqueries(&mut select, from.names())?;
+        let around = Around { merged: &from.merged, outer: &self.outer, subqueries: false };
+        resolve(&mut select, &from.plan, around)?;
         name_columns(&mut select, &written)?;
-        let schema = input.schema().clone();
+        let schema = from.plan.schema().clone();
         let resolved = select.clone();
-        select.from = vec![TableWithJoins { relation: placeholder(), joins: vec![] }];
-        let planned = context::plan_select(Statement::Query(Box::new(block(select))), input);
+        select.from = vec![TableWithJoins { relation: placeholder("input"), joins: vec![] }];
+        let planned = context::plan_select(Statement::Query(Box::new(block(select))), from.plan, &surroundings);
         let settled = planned.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE)).and_then(settle_types);
-        let settled = settled.map_err(|error| failure::explain(error, &original, &resolved, &schema, places))?;
+        let settled =
+            settled.map_err(|error| failure::explain(error, &original, &resolved, &schema, &surroundings, places))?;
         convert(settled, places)
     }
 }
@@ -54,7 +58,8 @@ pub(super) fn settle_types(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
     settled.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE))
 }
 
-fn block(select: Select) -> Query {
+/// The SELECT as a whole query.
+pub(super) fn block(select: Select) -> Query {
     Query {
         with: None,
         body: Box::new(SetExpr::Select(Box::new(select))),
@@ -69,10 +74,10 @@ fn block(select: Select) -> Query {
     }
 }
 
-/// Stands for the FROM clause that is planned already.
-fn placeholder() -> TableFactor {
+/// Stands for what is planned already.
+pub(super) fn placeholder(name: &str) -> TableFactor {
     TableFactor::Table {
-        name: ObjectName::from(Ident::new("input")),
+        name: ObjectName::from(Ident::new(name)),
         alias: None,
         args: None,
         with_hints: vec![],
@@ -189,9 +194,11 @@ fn free_name(name: &str, taken: &[(String, bool)]) -> String {
     }
 }
 
-fn resolve(select: &mut Select, input: &LogicalPlan) -> Result<(), SqlError> {
+fn resolve(select: &mut Select, input: &LogicalPlan, around: Around<'_>) -> Result<(), SqlError> {
     let schema = input.schema().as_ref();
-    let in_clause = |clause, aliases| Resolver { schema, aliases, clause };
+    let in_clause = |clause, aliases| Resolver { schema, aliases, clause, around };
+    let with_subqueries =
+        |clause, aliases| Resolver { schema, aliases, clause, around: Around { subqueries: true, ..around } };
     let aliases: Vec<String> = select
         .projection
         .iter()
@@ -202,7 +209,7 @@ fn resolve(select: &mut Select, input: &LogicalPlan) -> Result<(), SqlError> {
     for item in &mut select.projection {
         match item {
             SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-                in_clause("the SELECT list", &[]).expr(expr)?
+                with_subqueries("the SELECT list", &[]).expr(expr)?
             }
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
                 resolve_qualifier(name, input)?
@@ -211,7 +218,7 @@ fn resolve(select: &mut Select, input: &LogicalPlan) -> Result<(), SqlError> {
         }
     }
     if let Some(condition) = &mut select.selection {
-        in_clause("WHERE", &[]).expr(condition)?;
+        with_subqueries("WHERE", &[]).expr(condition)?;
     }
     if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
         for expr in exprs {
@@ -219,13 +226,13 @@ fn resolve(select: &mut Select, input: &LogicalPlan) -> Result<(), SqlError> {
         }
     }
     if let Some(having) = &mut select.having {
-        in_clause("HAVING", &aliases).expr(having)?;
+        with_subqueries("HAVING", &aliases).expr(having)?;
     }
     Ok(())
 }
 
 /// The table of `table.*`, whose case may differ.
-fn resolve_qualifier(name: &mut ObjectName, input: &LogicalPlan) -> Result<(), SqlError> {
+pub(super) fn resolve_qualifier(name: &mut ObjectName, input: &LogicalPlan) -> Result<(), SqlError> {
     let span = name.span();
     let mut known: Vec<&str> =
         input.schema().iter().filter_map(|(qualifier, _)| qualifier.map(TableReference::table)).collect();

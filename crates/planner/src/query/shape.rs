@@ -2,7 +2,8 @@
 //! field by field, so that a part that the parser learns later cannot be ignored silently.
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, GroupByExpr, Query, Select, SelectItem, Spanned, TableFactor, TableWithJoins, WildcardAdditionalOptions,
+    Distinct, GroupByExpr, Query, Select, SelectItem, Spanned, TableFactor, TableVersion, TableWithJoins,
+    WildcardAdditionalOptions,
 };
 
 use crate::error::{At, SqlError};
@@ -109,25 +110,14 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
 }
 
 fn check_from(from: &[TableWithJoins], at: At) -> Result<(), SqlError> {
-    let (first, second) = match from {
-        [] => {
-            return Err(SqlError::unsupported(
-                at,
-                "a SELECT without FROM is not supported; a query reads from a table",
-            ));
-        }
-        [first, rest @ ..] => (first, rest.first()),
-    };
-    check_factor(&first.relation, at)?;
-    if let Some(join) = first.joins.first() {
-        // What is joined may have a message of its own.
-        check_factor(&join.relation, at)?;
-        return Err(SqlError::unsupported(At::from(join.relation.span()).or(at), "JOIN is not supported yet"));
+    if from.is_empty() {
+        return Err(SqlError::unsupported(at, "a SELECT without FROM is not supported; a query reads from a table"));
     }
-    if let Some(second) = second {
-        check_factor(&second.relation, at)?;
-        let message = "several tables in FROM (a join) are not supported yet";
-        return Err(SqlError::unsupported(At::from(second.relation.span()).or(at), message));
+    for tables in from {
+        check_factor(&tables.relation, at)?;
+        for join in &tables.joins {
+            check_factor(&join.relation, at)?;
+        }
     }
     Ok(())
 }
@@ -179,8 +169,8 @@ fn check_factor(factor: &TableFactor, fallback: At) -> Result<(), SqlError> {
             sample,
             index_hints,
         } => {
-            if version.is_some() {
-                return refuse("FOR SYSTEM_TIME AS OF is not supported yet");
+            if !matches!(version, None | Some(TableVersion::ForSystemTimeAsOf(_))) {
+                return refuse("of the versions of a table, only FOR SYSTEM_TIME AS OF is supported");
             }
             if sample.is_some() {
                 return refuse("TABLESAMPLE is not supported");
@@ -197,7 +187,7 @@ fn check_factor(factor: &TableFactor, fallback: At) -> Result<(), SqlError> {
         }
         TableFactor::Derived { lateral, subquery: _, alias: _, sample } => {
             if *lateral {
-                return refuse("LATERAL is not supported yet");
+                return refuse("LATERAL before a sub-query is not supported; before TABLE(UNNEST(...)) it is");
             }
             if sample.is_some() { refuse("TABLESAMPLE is not supported") } else { Ok(()) }
         }
@@ -205,7 +195,9 @@ fn check_factor(factor: &TableFactor, fallback: At) -> Result<(), SqlError> {
         TableFactor::Function { lateral: true, .. } => refuse("LATERAL TABLE is not supported yet"),
         TableFactor::Function { .. } => refuse("table functions are not supported yet"),
         TableFactor::UNNEST { .. } => refuse("UNNEST is not supported yet"),
-        TableFactor::NestedJoin { .. } => refuse("JOIN is not supported yet"),
+        TableFactor::NestedJoin { table_with_joins, alias: _ } => {
+            check_from(std::slice::from_ref(table_with_joins), at)
+        }
         TableFactor::MatchRecognize { .. } => refuse("MATCH_RECOGNIZE is not supported yet"),
         TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => refuse("PIVOT and UNPIVOT are not supported"),
         TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => {

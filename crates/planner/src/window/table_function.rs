@@ -16,7 +16,7 @@ use super::{WINDOW_END, WINDOW_START, WINDOW_TIME};
 use crate::context;
 use crate::dialect::TABLE_ARGUMENT;
 use crate::error::{At, ErrorCode, SqlError};
-use crate::resolve::Resolver;
+use crate::resolve::{Around, Resolver};
 use crate::time_attribute::{Role, roles};
 
 /// What the windows are made over.
@@ -107,7 +107,7 @@ impl Call {
 
     fn column(&self, name: &Ident, schema: &DFSchema, clause: &'static str) -> Result<Column, SqlError> {
         let mut expr = Expr::Identifier(name.clone());
-        Resolver { schema, aliases: &[], clause }.expr(&mut expr)?;
+        Resolver { schema, aliases: &[], clause, around: Around::default() }.expr(&mut expr)?;
         let Expr::Identifier(name) = expr else { unreachable!("an identifier is resolved to an identifier") };
         let found = schema.qualified_field_with_unqualified_name(&name.value);
         found.map(Column::from).map_err(|error| SqlError::from_datafusion(&error, name.span))

@@ -1,0 +1,7 @@
+//! Logical plan nodes of our own besides those of windows. Made while a FROM clause is planned, carried through
+//! the optimiser, read by the lowering. Expressions name columns of the inputs, never positions, because the
+//! optimiser removes columns below.
+
+mod temporal_join;
+
+pub(crate) use self::temporal_join::TemporalJoin;
