@@ -7,6 +7,7 @@ pub(crate) mod base64;
 pub(crate) mod patterns;
 
 mod aggregates;
+mod average;
 mod clock;
 mod collection;
 mod control;

@@ -123,7 +123,7 @@ impl Resolver<'_> {
     }
 
     /// `table.column`, `table.column.field...` or `column.field...`.
-    fn compound(&self, parts: &mut Vec<Ident>) -> Result<(), SqlError> {
+    fn compound(&self, parts: &mut [Ident]) -> Result<(), SqlError> {
         if in_tables(parts, self.schema)? {
             return Ok(());
         }

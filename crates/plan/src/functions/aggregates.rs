@@ -8,12 +8,14 @@ use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::utils::AggregateOrderSensitivity;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility};
 
+use super::average::average;
 use super::udf::{self, Kind};
 
 /// All of them.
 pub(super) fn all() -> Vec<Arc<AggregateUDF>> {
     let inner = datafusion_functions_aggregate::string_agg::string_agg_udaf();
-    vec![Arc::new(AggregateUDF::from(ListAgg { inner, signature: Signature::user_defined(Volatility::Immutable) }))]
+    let signature = Signature::user_defined(Volatility::Immutable);
+    vec![Arc::new(AggregateUDF::from(ListAgg { inner, signature })), average()]
 }
 
 /// `LISTAGG(s[, separator])`: `STRING_AGG` whose separator is a comma unless said otherwise.

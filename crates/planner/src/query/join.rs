@@ -127,7 +127,7 @@ impl Scope<'_> {
                 Ok(Condition { expr, using: Vec::new() })
             }
             JoinConstraint::Using(names) => {
-                let names = names.iter().map(|name| using_name(name)).collect::<Result<Vec<_>, _>>()?;
+                let names = names.iter().map(using_name).collect::<Result<Vec<_>, _>>()?;
                 equal(left, right, &names)
             }
             JoinConstraint::Natural => {

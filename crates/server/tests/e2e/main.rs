@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 #![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
 
+mod engines;
 mod errors;
+mod fuzz;
 mod kill;
 mod oracle;
 mod sql_cases;
