@@ -1,260 +1,212 @@
 #!/usr/bin/env python3
-"""Measures Mainstem, and when asked Flink beside it, on Nexmark-like queries to a blackhole sink.
+"""Measures Mainstem, and when asked Flink beside it, on Nexmark queries.
 
-    benches/nexmark.py                                all queries, Mainstem alone
-    benches/nexmark.py --flink q0 q5core q11          some of them, against Flink, in turns on the same input
-    benches/nexmark.py --source generator             rows made inside the engine instead of read from JSON files
+    benches/nexmark.py                            all queries, Mainstem alone
+    benches/nexmark.py --flink                    all queries on both, in turns, with a table of ratios
+    benches/nexmark.py --flink q0 q5core my.sql   some of them, and one that is not in the list
+    benches/nexmark.py --flink --source json q0   the same rows from JSON files instead of from the generator
+    benches/nexmark.py --flink --verify           no figures: are the results of both the same rows?
 
 Each query runs once to warm up and then `--repetitions` times, the engines taking turns; the medians are shown. For
 Mainstem the whole process counts, from start to exit; for Flink the running job (wall) and its TaskManager (CPU,
-memory), not the start of the cluster, the JobManager or the client. See docs/benchmarks.md. Only the standard
-library is used.
+memory), not the start of the cluster, the JobManager or the client. A query that fails or takes too long on one
+side is reported and does not stop the others. See docs/benchmarks.md. Only the standard library is used.
 """
 
 import argparse
 import json
-import math
 import os
-import platform
-import shutil
 import statistics
-import string
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from flink.cluster import Cluster, FlinkError
+from harness import mainstem, queries, report, results
+from harness.mainstem import MainstemError
+from harness.queries import QueryError
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-BID_QUERIES = [
-    "q0", "q1", "q2", "q5core", "q7core", "q11", "q12event", "q14", "q15window", "q16window", "q17window", "q22",
-]
-KEYED_QUERIES = ["keyed100k"]
-CHECKPOINT_NEVER = "1 h"
-
-
-class MainstemError(Exception):
-    """Mainstem cannot be built, or a job fails."""
+FAILURES = (MainstemError, FlinkError, QueryError)
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("queries", nargs="*", metavar="QUERY", help=f"of {', '.join(BID_QUERIES + KEYED_QUERIES)}; default: all")
+    parser.add_argument("queries", nargs="*", metavar="QUERY", help="names (see --list) or SQL files; default: all")
+    parser.add_argument("--list", action="store_true", help="show the names of all queries")
     parser.add_argument("--flink", action="store_true", help="run Flink too; benches/flink/setup.sh installs it")
-    parser.add_argument("--source", choices=["json", "generator"], default="json", help="where bids come from (default: json)")
-    parser.add_argument("--events", type=int, default=10_000_000, help="events of the stream, of which 46 in 50 are bids (default: 10000000)")
+    parser.add_argument("--verify", action="store_true", help="with --flink: compare results instead of speed")
+    parser.add_argument("--source", choices=["generator", "json"], default="generator", help="where rows come from (default: generator)")
+    parser.add_argument("--events", type=int, default=10_000_000, help="events of the stream: of 50, 46 are bids, 3 auctions, 1 a person (default: 10000000)")
     parser.add_argument("--checkpoint", default="1s", help="interval of checkpoints such as 1s, or 'none' (default: 1s)")
     parser.add_argument("--parallelism", type=int, default=2, help="subtasks and slots (default: 2)")
     parser.add_argument("--repetitions", type=int, default=3, help="measured runs of each query (default: 3)")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds that one run may take (default: 600)")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds that one run may take (default: 300)")
     parser.add_argument("--heap", default="4096m", help="task heap of Flink's TaskManager (default: 4096m)")
+    parser.add_argument("--flink-option", action="append", default=[], metavar="KEY=VALUE", help="an option of Flink's job; can be repeated")
     parser.add_argument("--binary", help="a built mainstem; default: builds target/release/mainstem")
     parser.add_argument("--directory", default=os.environ.get("MAINSTEM_BENCH", str(Path.home() / ".cache" / "mainstem-bench")), help="for data and Flink (default: $MAINSTEM_BENCH or ~/.cache/mainstem-bench)")
-    parser.add_argument("--output", help="also write all runs to this file, one JSON object a line")
+    parser.add_argument("--markdown", help="write the tables to this file too")
+    parser.add_argument("--output", help="append all runs to this file, one JSON object a line")
     options = parser.parse_args()
-    unknown = set(options.queries) - set(BID_QUERIES + KEYED_QUERIES)
-    if unknown:
-        parser.error(f"unknown queries: {', '.join(sorted(unknown))}")
-    options.queries = options.queries or BID_QUERIES + KEYED_QUERIES
+    options.files = chosen(parser, options.queries)
+    if options.verify and not options.flink:
+        parser.error("--verify compares with Flink: add --flink")
+    if any("=" not in option for option in options.flink_option):
+        parser.error("--flink-option takes KEY=VALUE")
     return options
 
 
-def binary(options):
-    if options.binary:
-        return Path(options.binary).resolve()
-    subprocess.run(["cargo", "build", "--release", "--locked", "--package", "mainstem"], cwd=ROOT, check=True)
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "mainstem"
-
-
-# --- input -------------------------------------------------------------------------------------------------
-
-
-def filled(name, values):
-    return string.Template((HERE / "sql" / f"{name}.sql").read_text(encoding="utf-8")).substitute(values)
-
-
-def json_bids(options):
-    """The directory with the bids as JSON lines, one file a subtask; made by Mainstem when missing."""
-    data = Path(options.directory) / "data" / f"bids-{options.events}-{options.parallelism}"
-    if not data.exists():
-        print(f"writing {options.events} events to {data}", flush=True)
-        making = data.with_name(data.name + ".making")
-        shutil.rmtree(making, ignore_errors=True)
-        making.parent.mkdir(parents=True, exist_ok=True)
-        text = filled("make_bids", {"events": options.events, "data": making})
-        mainstem_run(options, text, checkpoint=CHECKPOINT_NEVER)
-        making.rename(data)
-    # Read once, so that no run pays for the disk.
-    for file in sorted(data.rglob("*.json")):
-        with open(file, "rb", buffering=0) as opened:
-            while opened.read(1 << 22):
-                pass
-    return data
-
-
-def sql_of(query, options, data):
-    if query in KEYED_QUERIES:
-        tables = filled("keyed", {"last": options.events - 1})
-    else:
-        tables = filled(f"bid_{options.source}", {"events": options.events, "data": data})
-    return tables + "\n" + filled(query, {})
-
-
-def rows_of(query, options):
-    """Rows that the query reads."""
-    if query in KEYED_QUERIES:
-        return options.events
-    whole, rest = divmod(options.events, 50)
-    return whole * 46 + max(0, rest - 4)
-
-
-def statements(text):
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
-    return [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]
+def chosen(parser, names):
+    """The files of the queries, by name."""
+    known = queries.known()
+    files = {}
+    for name in names or known:
+        file = known.get(name, Path(name))
+        if not file.is_file():
+            parser.error(f"unknown query '{name}': neither a file nor one of {', '.join(known)}")
+        files[file.stem] = file
+    return files
 
 
 # --- runs --------------------------------------------------------------------------------------------------
 
 
-def mainstem_run(options, text, checkpoint):
-    """Wall seconds, CPU seconds and peak bytes of one process that runs the SQL to its end."""
-    with tempfile.TemporaryDirectory(prefix="mainstem-bench-") as directory:
-        file = Path(directory) / "job.sql"
-        file.write_text(text, encoding="utf-8")
-        command = [
-            str(options.mainstem), "run", str(file), "--parallelism", str(options.parallelism),
-            "--state-dir", str(Path(directory) / "state"), "--checkpoint-interval", checkpoint,
-        ]
-        with open(Path(directory) / "log", "w+", encoding="utf-8") as log:
-            started = time.monotonic()
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            watchdog = threading.Timer(options.timeout, process.kill)
-            watchdog.start()
-            _, status, usage = os.wait4(process.pid, 0)
-            wall = time.monotonic() - started
-            watchdog.cancel()
-            # Reaped above; without this Popen would wait for it again.
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode != 0:
-                log.seek(0)
-                raise MainstemError(f"mainstem ended with code {process.returncode} after {wall:.0f} s:\n{log.read()[-2000:]}")
-        return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+def prepared(options, name, results_directory=None):
+    def data(kind):
+        return mainstem.json_events(options.program, kind, options.events, options.parallelism, options.directory)
+
+    settings = queries.Settings(options.events, data if options.source == "json" else None, results_directory)
+    return queries.prepare(name, options.files[name], settings)
 
 
-def flink_run(options, cluster, text):
-    settings = {}
+def mainstem_run(options, query):
+    return mainstem.run(options.program, query.text(), options.parallelism, options.checkpoint, options.timeout)
+
+
+def flink_run(options, cluster, query):
+    settings = dict(option.split("=", 1) for option in options.flink_option)
     if options.checkpoint != "none":
-        settings = {"execution.checkpointing.interval": options.checkpoint, "execution.checkpointing.mode": "EXACTLY_ONCE"}
-    return cluster.run(statements(text), settings, options.timeout)
+        settings = {"execution.checkpointing.interval": options.checkpoint, "execution.checkpointing.mode": "EXACTLY_ONCE", **settings}
+    return cluster.run(query.statements, settings, options.timeout)
 
 
-def measure(options, query, text, engines, output):
-    """Medians of `(wall seconds, CPU seconds, peak bytes)` by engine; engines that fail are left out."""
-    runs = {name: [] for name, _ in engines}
-    for repetition in range(-1, options.repetitions):
-        for name, run in engines:
-            if runs[name] is None:
-                continue
+def cluster_of(options):
+    """A cluster for each query, so that none inherits the heap of the one before."""
+    return Cluster(options.directory, options.parallelism, options.heap)
+
+
+class Measurement:
+    """The runs of one query on the engines; an engine that fails once is left alone."""
+
+    def __init__(self, options, query, output):
+        self.options, self.query, self.output = options, query, output
+        self.runs = {name: [] for name in report.ENGINES if name == "mainstem" or options.flink}
+        self.failures = {}
+
+    def measure(self):
+        with ExitStack() as stack:
+            cluster = self.attempt("flink", lambda: stack.enter_context(cluster_of(self.options))) if self.options.flink else None
+            run = {"mainstem": lambda: mainstem_run(self.options, self.query), "flink": lambda: flink_run(self.options, cluster, self.query)}
+            for repetition in range(-1, self.options.repetitions):
+                for engine in reversed(self.runs):
+                    result = self.attempt(engine, run[engine])
+                    if result:
+                        self.record(engine, repetition, result)
+        return {name: tuple(statistics.median(values) for values in zip(*found)) for name, found in self.runs.items() if found and name not in self.failures}
+
+    def attempt(self, engine, action):
+        if engine in self.failures:
+            return None
+        try:
+            return action()
+        except FAILURES as error:
+            self.failures[engine] = str(error)
+            print(f"{self.query.name}: {engine} fails: {error}", file=sys.stderr, flush=True)
+            return None
+
+    def record(self, engine, repetition, result):
+        if self.output:
+            values = dict(zip(("wall_seconds", "cpu_seconds", "peak_bytes"), result))
+            self.output.write(json.dumps({"query": self.query.name, "engine": engine, "repetition": repetition, **values}) + "\n")
+            self.output.flush()
+        if repetition >= 0:
+            self.runs[engine].append(result)
+
+
+def measure_all(options, output):
+    """Medians by query and engine, rows by query, failures."""
+    medians, rows, failures = {}, {}, []
+    for name in options.files:
+        medians[name], rows[name] = {}, 0
+        try:
+            query = prepared(options, name)
+        except FAILURES as error:
+            failures.append(f"{name}: {error}")
+            print(failures[-1], file=sys.stderr, flush=True)
+            continue
+        measurement = Measurement(options, query, output)
+        medians[name], rows[name] = measurement.measure(), query.rows
+        failures += [f"{name}: {engine}: {reason}" for engine, reason in measurement.failures.items()]
+        for engine, (wall, cpu, peak) in medians[name].items():
+            print(f"{name:10} {engine:9} wall {wall:7.2f} s  CPU {cpu:7.2f} s  peak {peak / 1e6:6.0f} MB", flush=True)
+    return medians, rows, failures
+
+
+def verify_all(options):
+    """Compares the results of every query; gives what differs or fails."""
+    failures = []
+    for name in options.files:
+        with tempfile.TemporaryDirectory(prefix="mainstem-verify-") as directory:
             try:
-                result = run(text)
-            except (MainstemError, FlinkError) as error:
-                print(f"{query}: {name}: {error}", file=sys.stderr, flush=True)
-                runs[name] = None
-                continue
-            record = dict(zip(("wall_seconds", "cpu_seconds", "peak_bytes"), result), query=query, engine=name, repetition=repetition)
-            if output:
-                output.write(json.dumps(record) + "\n")
-                output.flush()
-            if repetition >= 0:
-                runs[name].append(result)
-    return {name: tuple(statistics.median(values) for values in zip(*results)) for name, results in runs.items() if results}
+                said = verify(options, name, Path(directory))
+            except FAILURES as error:
+                said = str(error)
+                failures.append(f"{name}: {said}")
+        print(f"{name:10} {said}", flush=True)
+    return failures
 
 
-# --- report ------------------------------------------------------------------------------------------------
+def verify(options, name, directory):
+    query = prepared(options, name, directory / "mainstem")
+    mainstem_run(options, query)
+    with cluster_of(options) as cluster:
+        flink_run(options, cluster, prepared(options, name, directory / "flink"))
+    total = 0
+    for sink in query.sinks:
+        found, rows = results.difference(directory / "mainstem" / sink, directory / "flink" / sink)
+        if found:
+            raise QueryError(f"the results differ: {found} (the first is Mainstem)")
+        total += rows
+    return f"both give the same {total} rows"
 
 
-def machine():
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")), platform.machine())
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{os.cpu_count()} cores, {model}; mainstem {revision or 'unknown'}"
-
-
-def table(options, medians):
-    lines = ["| query | engine | wall s | CPU s | rows/s | rows/CPU s | peak MB |", "|---|---|---:|---:|---:|---:|---:|"]
-    for query, engines in medians.items():
-        rows = rows_of(query, options)
-        for name, (wall, cpu, peak) in engines.items():
-            cells = [f"{wall:.2f}", f"{cpu:.2f}", f"{rows / wall:,.0f}", f"{rows / cpu:,.0f}", f"{peak / 1e6:.0f}"]
-            lines.append(f"| {query} | {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def geometric_mean(values):
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def ratios(medians):
-    lines = ["| query | Flink / Mainstem, wall | Flink / Mainstem, CPU | Flink / Mainstem, memory |", "|---|---:|---:|---:|"]
-    found = []
-    for query, engines in medians.items():
-        if {"mainstem", "flink"} <= engines.keys():
-            found.append([theirs / ours for theirs, ours in zip(engines["flink"], engines["mainstem"])])
-            lines.append(f"| {query} | " + " | ".join(f"{ratio:.2f}" for ratio in found[-1]) + " |")
-    if not found:
-        return ""
-    means = [geometric_mean(column) for column in zip(*found)]
-    return "\n".join([*lines, "| geometric mean | " + " | ".join(f"{mean:.2f}" for mean in means) + " |"])
-
-
-def engines_of(options, cluster):
-    """What runs the query: name and function from SQL to a measurement."""
-    checkpoint = CHECKPOINT_NEVER if options.checkpoint == "none" else options.checkpoint
-    engines = [("mainstem", lambda text: mainstem_run(options, text, checkpoint))]
-    if cluster:
-        engines.append(("flink", lambda text: flink_run(options, cluster, text)))
-    return engines
-
-
-def is_compared(options, query):
-    if options.flink and options.source == "generator" and query in BID_QUERIES:
-        print(f"{query}: Flink comes without a Nexmark generator; compare it with --source json", file=sys.stderr)
-        return False
-    return options.flink
-
-
-def run_all(options, output):
-    needs_files = options.source == "json" and set(options.queries) & set(BID_QUERIES)
-    data = json_bids(options) if needs_files else None
-    medians = {}
-    for query in options.queries:
-        text = sql_of(query, options, data)
-        # A cluster for each query, so that none inherits the heap of the one before.
-        with Cluster(options.directory, options.parallelism, options.heap) if is_compared(options, query) else nullcontext() as cluster:
-            medians[query] = measure(options, query, text, engines_of(options, cluster), output)
-        for name, (wall, cpu, peak) in medians[query].items():
-            print(f"{query:10} {name:9} wall {wall:7.2f} s  CPU {cpu:7.2f} s  peak {peak / 1e6:6.0f} MB", flush=True)
-    return medians
+def finish(options, text, failures):
+    if failures:
+        text += "\n\nFailures:\n\n" + "\n".join(f"- {failure}" for failure in failures)
+    print("\n" + text)
+    if options.markdown:
+        Path(options.markdown).write_text(text + "\n", encoding="utf-8")
+    return 1 if failures else 0
 
 
 def main():
     options = arguments()
-    output = open(options.output, "a", encoding="utf-8") if options.output else None
-    try:
-        options.mainstem = binary(options)
-        print(f"{machine()}\n{options.events} events, source {options.source}, parallelism {options.parallelism}, checkpoints {options.checkpoint}, medians of {options.repetitions}", flush=True)
-        medians = run_all(options, output)
-    except (FlinkError, MainstemError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print("\n" + table(options, medians))
-    if options.flink:
-        print("\n" + ratios(medians))
-    return 0 if all("mainstem" in engines for engines in medians.values()) else 1
+    if options.list:
+        print("\n".join(queries.known()))
+        return 0
+    options.program = mainstem.binary(options.binary)
+    head = f"{report.machine(mainstem.ROOT)}; {options.events} events, source {options.source}, parallelism {options.parallelism}, checkpoints {options.checkpoint}"
+    if options.verify:
+        print(head, flush=True)
+        failures = verify_all(options)
+        return 1 if failures else 0
+    head += f", medians of {options.repetitions}"
+    print(head, flush=True)
+    with open(options.output or os.devnull, "a", encoding="utf-8") as output:
+        medians, rows, failures = measure_all(options, output)
+    table = report.beside(medians) if options.flink else report.alone(medians, rows)
+    return finish(options, f"{head}\n\n{table}", failures)
 
 
 if __name__ == "__main__":

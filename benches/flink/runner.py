@@ -3,7 +3,7 @@
 `setup.sh` makes, since it needs PyFlink.
 
 Reads one JSON object a line, `{"settings": {key: value}, "statements": [sql, ...]}`, and answers each with one
-line: `{"job": id}` once the last statement, an INSERT, has been submitted, or `{"error": text}`. Ends with the input.
+line: `{"job": id}` once the job of all INSERT statements has been submitted, or `{"error": text}`. Ends with the input.
 """
 
 import json
@@ -20,9 +20,13 @@ def submit(request):
         configuration.set_string(key, value)
     settings = EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()
     table_environment = TableEnvironment.create(settings)
+    inserts = table_environment.create_statement_set()
     for statement in request["statements"]:
-        result = table_environment.execute_sql(statement)
-    return {"job": str(result.get_job_client().get_job_id())}
+        if statement.upper().startswith("INSERT"):
+            inserts.add_insert_sql(statement)
+        else:
+            table_environment.execute_sql(statement)
+    return {"job": str(inserts.execute().get_job_client().get_job_id())}
 
 
 def root_cause(text):
