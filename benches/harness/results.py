@@ -8,8 +8,12 @@ from pathlib import Path
 
 def canonical(line):
     """A JSON line without what does not matter: absent and NULL are the same, and so are 1.50 and 1.5."""
-    row = json.loads(line, parse_float=lambda text: str(Decimal(text).normalize()))
+    row = json.loads(line, parse_int=number, parse_float=number)
     return json.dumps({key: row[key] for key in sorted(row) if row[key] is not None})
+
+
+def number(text):
+    return str(Decimal(text).normalize())
 
 
 def lines(directory):

@@ -49,6 +49,7 @@ impl ConnectorError {
             Io::NotFound => (ErrorKind::External, "check the path"),
             Io::PermissionDenied => (ErrorKind::External, "check its permissions"),
             Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Transient, "free some space"),
+            Io::FileTooLarge => (ErrorKind::Transient, "raise the limit on the size of files (ulimit -f)"),
             Io::NotADirectory | Io::AlreadyExists | Io::IsADirectory => {
                 (ErrorKind::External, "something else has that name")
             }

@@ -219,7 +219,8 @@ impl JobLifecycle {
         }
         let Some(ms) = self.backoff.on_failure(now, random) else {
             let tries = self.backoff.failures();
-            let message = format!("{} (gave up after {tries} failures in a row)", failure.message);
+            let gave_up = if tries > 1 { format!(" (gave up after {tries} failures in a row)") } else { String::new() };
+            let message = format!("{}{gave_up}", failure.message);
             return self.end(JobState::Failed, Some(Failure { message, ..failure }));
         };
         self.restarts = self.restarts.saturating_add(1);

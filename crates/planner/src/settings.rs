@@ -54,6 +54,21 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting { key: "pipeline.name", kind: SettingKind::Text, help: "The job's name. Default: the file's name." },
     Setting {
+        key: "restart-strategy.fixed-delay.attempts",
+        kind: SettingKind::Number(1, 1_000_000),
+        help: "With 'restart-strategy.type' = 'fixed-delay': how often the job is started again. Default 1.",
+    },
+    Setting {
+        key: "restart-strategy.fixed-delay.delay",
+        kind: SettingKind::Duration,
+        help: "With 'restart-strategy.type' = 'fixed-delay': the wait before each attempt. Default 1 s.",
+    },
+    Setting {
+        key: "restart-strategy.type",
+        kind: SettingKind::Word(&["exponential-delay", "fixed-delay", "none"]),
+        help: "What follows a failure that may pass. Default exponential-delay: ten attempts in a row, half a second to a minute apart.",
+    },
+    Setting {
         key: "state.checkpoints.num-retained",
         kind: SettingKind::Number(1, 1_000),
         help: "How many completed checkpoints are kept.",

@@ -10,6 +10,7 @@ use mainstem_coordinator::{SourceSpec, TaskSpec};
 use mainstem_core::graph::StreamGraph;
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
+use mainstem_core::retry::RetryPolicy;
 use mainstem_engine::JobMetrics;
 use mainstem_plan::operator::{JobGraph, Operator, OperatorKind};
 use mainstem_planner::JobPlan;
@@ -56,6 +57,30 @@ pub(crate) fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> any
         None => None,
     };
     Ok(flag.or(setting).unwrap_or(CHECKPOINT_INTERVAL_DEFAULT))
+}
+
+/// What follows a failed attempt, by the settings that Flink has for it.
+pub(crate) fn restart_policy(plan: &JobPlan) -> anyhow::Result<RetryPolicy> {
+    let (attempts, delay) = ("restart-strategy.fixed-delay.attempts", "restart-strategy.fixed-delay.delay");
+    let setting = |key: &str| plan.settings.get(key).map(String::as_str);
+    let strategy = setting("restart-strategy.type").unwrap_or("exponential-delay").to_ascii_lowercase();
+    if strategy != "fixed-delay" {
+        if let Some(key) = [attempts, delay].into_iter().find(|key| setting(key).is_some()) {
+            bail!("SET '{key}' has no effect without SET 'restart-strategy.type' = 'fixed-delay'");
+        }
+        let default = RetryPolicy::RESTART;
+        return Ok(if strategy == "none" { RetryPolicy { retries_max: 0, ..default } } else { default });
+    }
+    let retries_max = setting(attempts).map_or(Ok(1), |text| {
+        text.trim().parse().with_context(|| format!("SET '{attempts}' = '{text}': expected a whole number"))
+    })?;
+    let delay = setting(delay).map_or(Ok(Duration::from_secs(1)), |text| {
+        let parsed = mainstem_connectors::parse_duration(text);
+        parsed.with_context(|| format!("SET '{delay}' = '{text}': expected a duration such as '1 s'"))
+    })?;
+    let delay_ms = u64::try_from(delay.as_millis()).context("the delay between attempts is too long")?;
+    // Never forgotten, as in Flink: the attempts are those of the whole run.
+    Ok(RetryPolicy { first_delay_ms: delay_ms, delay_ms_max: delay_ms, retries_max, quiet_ms: u64::MAX })
 }
 
 /// The job's name: the flag, else the setting, else the name of the (last) file.

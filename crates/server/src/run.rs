@@ -141,7 +141,8 @@ fn hash(sql: &str) -> String {
 fn checkpoint_options(args: &RunArgs, plan: &JobPlan) -> anyhow::Result<CheckpointOptions> {
     let interval = job::checkpoint_interval(args.checkpoint_interval, plan)?;
     let interval_ms = i64::try_from(interval.as_millis()).context("the checkpoint interval is too long")?;
-    let mut options = CheckpointOptions { interval_ms, ..CheckpointOptions::default() };
+    let restart = job::restart_policy(plan)?;
+    let mut options = CheckpointOptions { interval_ms, restart, ..CheckpointOptions::default() };
     if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
         let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
         options.retained = retained

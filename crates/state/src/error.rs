@@ -1,4 +1,6 @@
-//! What can go wrong with durable state, and whether trying again can help. Messages name the file.
+//! What can go wrong with durable state, and whether trying again can help. Messages name the file and what to do.
+
+use std::io::{self, ErrorKind as Io};
 
 /// An error of checkpoint files, manifests or the job lock.
 #[derive(Debug, thiserror::Error)]
@@ -6,7 +8,7 @@ pub enum StateError {
     /// The bytes of a file are not those that were written.
     #[error("checkpoint file '{path}' is damaged: {reason}")]
     Corrupt {
-        /// The file, relative to the state directory.
+        /// The file.
         path: String,
         /// Truncated, wrong checksum, unknown version.
         reason: String,
@@ -14,7 +16,7 @@ pub enum StateError {
     /// A file that should be there is not.
     #[error("checkpoint file '{path}' is missing: it was removed by something other than this job")]
     Missing {
-        /// The file, relative to the state directory.
+        /// The file.
         path: String,
     },
     /// A file that nobody else may write exists with other content.
@@ -22,23 +24,23 @@ pub enum StateError {
         "checkpoint file '{path}' exists already with other content: another process writes to the same job; stop it"
     )]
     Conflict {
-        /// The file, relative to the state directory.
+        /// The file.
         path: String,
     },
     /// The store refuses or fails.
-    #[error("cannot {action} '{path}' in the state directory: {message}")]
+    #[error("cannot {action} '{path}': {message}")]
     Store {
         /// What was attempted.
         action: &'static str,
-        /// The file, relative to the state directory.
+        /// The file.
         path: String,
-        /// What the store says.
+        /// What the store or the system says, and what to do.
         message: String,
         /// Whether another attempt can succeed.
         retryable: bool,
     },
     /// A file operation outside the store (lock, log).
-    #[error("cannot {action} '{path}': {source}")]
+    #[error("cannot {action} '{path}': {}", advised(source))]
     Io {
         /// What was attempted.
         action: &'static str,
@@ -46,7 +48,7 @@ pub enum StateError {
         path: String,
         /// What the system says.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Another process runs the job.
     #[error("job '{job}' is being run by another process ({owner}); stop that one first")]
@@ -67,9 +69,7 @@ impl StateError {
     pub fn is_retryable(&self) -> bool {
         match self {
             StateError::Store { retryable, .. } => *retryable,
-            StateError::Io { source, .. } => {
-                !matches!(source.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
-            }
+            StateError::Io { source, .. } => may_pass(source),
             // A restore that meets a damaged file falls back to an earlier checkpoint at the next attempt.
             StateError::Corrupt { .. } | StateError::Missing { .. } => true,
             StateError::Conflict { .. } | StateError::Locked { .. } | StateError::Bug(_) => false,
@@ -92,6 +92,50 @@ impl StateError {
             Error::Generic { .. } | Error::JoinError { .. } | Error::Precondition { .. } => true,
             _ => false,
         };
-        StateError::Store { action, path, message: error.to_string(), retryable }
+        // The store's own words repeat the path, and hide what the system said among them.
+        match system_error(&error) {
+            Some(cause) => StateError::Store { action, path, message: advised(cause), retryable: may_pass(cause) },
+            None => StateError::Store { action, path, message: error.to_string(), retryable },
+        }
+    }
+}
+
+/// What the system said, somewhere among the causes.
+fn system_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
+    std::iter::successors(Some(error), |e| e.source()).find_map(|e| e.downcast_ref::<io::Error>())
+}
+
+/// Whether a failed file operation can succeed with nothing changed by the user. Space may be freed by others.
+fn may_pass(error: &io::Error) -> bool {
+    !matches!(error.kind(), Io::PermissionDenied | Io::ReadOnlyFilesystem)
+}
+
+/// What the system said, and what to do about it.
+fn advised(error: &io::Error) -> String {
+    match error.kind() {
+        Io::PermissionDenied => format!("{error}; check its permissions"),
+        Io::ReadOnlyFilesystem => format!("{error}; choose a state directory that can be written"),
+        Io::StorageFull | Io::QuotaExceeded => format!("{error}; free some space"),
+        Io::FileTooLarge => format!("{error}; raise the limit on the size of files (ulimit -f)"),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_is_quoted_with_what_to_do() {
+        let store = |kind: Io| {
+            let source = Box::new(io::Error::from(kind));
+            StateError::store("write", "/state/a", object_store::Error::Generic { store: "disk", source })
+        };
+        let full = store(Io::StorageFull);
+        assert_eq!(full.to_string(), "cannot write '/state/a': no storage space; free some space");
+        assert!(full.is_retryable(), "space may be freed while the job tries again");
+        let denied = store(Io::PermissionDenied);
+        assert_eq!(denied.to_string(), "cannot write '/state/a': permission denied; check its permissions");
+        assert!(!denied.is_retryable());
     }
 }

@@ -60,15 +60,15 @@ impl CheckpointStore {
             Ok(_) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. }) => {
                 let existing = self.get(job, path).await?;
-                if existing == bytes { Ok(()) } else { Err(StateError::Conflict { path: full(job, path) }) }
+                if existing == bytes { Ok(()) } else { Err(StateError::Conflict { path: self.shown(job, path) }) }
             }
-            Err(e) => Err(StateError::store("write", &full(job, path), e)),
+            Err(e) => Err(StateError::store("write", &self.shown(job, path), e)),
         }
     }
 
     /// The bytes of an object, unverified.
     pub async fn get(&self, job: &JobId, path: &str) -> Result<Bytes, StateError> {
-        let failed = |e| StateError::store("read", &full(job, path), e);
+        let failed = |e| StateError::store("read", &self.shown(job, path), e);
         let result = self.objects.get(&location(job, path)?).await.map_err(failed)?;
         result.bytes().await.map_err(failed)
     }
@@ -77,7 +77,7 @@ impl CheckpointStore {
     pub async fn delete(&self, job: &JobId, path: &str) -> Result<(), StateError> {
         match self.objects.delete(&location(job, path)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(StateError::store("delete", &full(job, path), e)),
+            Err(e) => Err(StateError::store("delete", &self.shown(job, path), e)),
         }
     }
 
@@ -90,12 +90,18 @@ impl CheckpointStore {
             .list(Some(&root))
             .try_collect()
             .await
-            .map_err(|e| StateError::store("list", &full(job, directory), e))?;
+            .map_err(|e| StateError::store("list", &self.shown(job, directory), e))?;
         let prefix = format!("jobs/{job}/");
         let relative = found.iter().filter_map(|meta| meta.location.as_ref().strip_prefix(&prefix));
         let mut paths: Vec<String> = relative.map(str::to_owned).collect();
         paths.sort_unstable();
         Ok(paths)
+    }
+
+    /// An object as messages name it: the file where there is one.
+    fn shown(&self, job: &JobId, path: &str) -> String {
+        let full = full(job, path);
+        self.directory.as_ref().map_or(full.clone(), |directory| directory.join(full).display().to_string())
     }
 
     /// Deletes every state file and manifest of the job.
@@ -116,7 +122,7 @@ fn location(job: &JobId, path: &str) -> Result<ObjectPath, StateError> {
     ObjectPath::parse(&full).map_err(|e| StateError::Corrupt { path: full, reason: format!("not a legal path: {e}") })
 }
 
-/// The path as messages name it.
+/// The path in the store.
 fn full(job: &JobId, path: &str) -> String {
     format!("jobs/{job}/{path}")
 }

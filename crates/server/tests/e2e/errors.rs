@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{Sandbox, text, visible_files};
+use crate::support::{Sandbox, assert_says, text, visible_files};
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT NOT NULL, v INT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
 WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json');\n";
@@ -15,13 +15,6 @@ fn with_table(rest: &str) -> Sandbox {
     let sandbox = Sandbox::new(&format!("{TABLE}{rest}"));
     sandbox.write("in/a.json", "{\"id\":1,\"v\":2,\"ts\":\"2026-01-01 00:00:00\"}\n");
     sandbox
-}
-
-#[track_caller]
-fn assert_says(message: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(message.contains(part), "'{part}' is missing in: {message}");
-    }
 }
 
 #[test]

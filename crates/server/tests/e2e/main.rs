@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 #![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
 
+mod disk;
 mod engines;
 mod errors;
 mod fuzz;
 mod kill;
 mod oracle;
+mod permissions;
 mod sql_cases;
 mod support;

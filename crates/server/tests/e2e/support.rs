@@ -41,9 +41,7 @@ impl Sandbox {
 
     /// Runs the binary to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        wait_with_output(child)
+        output_of(self.command(arguments))
     }
 
     /// Runs the job and expects it to end well.
@@ -55,11 +53,7 @@ impl Sandbox {
 
     /// Runs the job and expects an error, whose text is given back.
     pub(crate) fn run_err(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = text(&output.stderr);
-        assert!(!output.status.success(), "{arguments:?} should have failed: {}", text(&output.stdout));
-        assert!(!stderr.contains("panicked"), "{stderr}");
-        stderr
+        message_of_failure(&self.run(arguments))
     }
 
     /// Starts the job and kills it with SIGKILL after a while, or lets it end. True if it was killed.
@@ -137,6 +131,27 @@ pub(crate) fn visible_files(directory: &Path) -> Vec<PathBuf> {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+pub(crate) fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "'{part}' is missing in: {message}");
+    }
+}
+
+/// What a process that must have failed, and must not have panicked, said on stderr.
+#[track_caller]
+pub(crate) fn message_of_failure(output: &Output) -> String {
+    let stderr = text(&output.stderr);
+    assert!(!output.status.success(), "it should have failed: {}{stderr}", text(&output.stdout));
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
+}
+
+/// Runs a command to its end.
+pub(crate) fn output_of(mut command: Command) -> Output {
+    wait_with_output(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
 fn wait_with_output(mut child: Child) -> Output {
