@@ -53,6 +53,8 @@ class Query:
     statements: list = field(default_factory=list)
     # Rows that the sources give.
     rows: int = 0
+    # Whether both engines read the same rows: those of 'datagen' are drawn anew each time.
+    is_repeatable: bool = True
     sinks: list = field(default_factory=list)
 
     def text(self):
@@ -115,4 +117,5 @@ def placed(statement, query, settings):
         return sql.with_options(statement, {**options, "events.num": settings.events})
     if options.get("connector") == "datagen":
         query.rows += settings.events
+        query.is_repeatable = False
     return statement
