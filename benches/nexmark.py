@@ -16,6 +16,7 @@ side is reported and does not stop the others. See docs/benchmarks.md. Only the 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -72,11 +73,14 @@ def chosen(parser, names):
 # --- runs --------------------------------------------------------------------------------------------------
 
 
-def prepared(options, name, results_directory=None):
-    def data(kind):
+def prepared(options, name, output, is_compared=False):
+    def made(script, path):
+        return mainstem.made(options.program, options.directory, script, path)
+
+    def json_files(kind):
         return mainstem.json_events(options.program, kind, options.events, options.parallelism, options.directory)
 
-    settings = queries.Settings(options.events, data if options.source == "json" else None, results_directory)
+    settings = queries.Settings(options.events, made, json_files if options.source == "json" else None, output, is_compared)
     return queries.prepare(name, options.files[name], settings)
 
 
@@ -99,8 +103,8 @@ def cluster_of(options):
 class Measurement:
     """The runs of one query on the engines; an engine that fails once is left alone."""
 
-    def __init__(self, options, query, output):
-        self.options, self.query, self.output = options, query, output
+    def __init__(self, options, query, directory, output):
+        self.options, self.query, self.directory, self.output = options, query, directory, output
         self.runs = {name: [] for name in report.ENGINES if name == "mainstem" or options.flink}
         self.failures = {}
 
@@ -110,6 +114,7 @@ class Measurement:
             run = {"mainstem": lambda: mainstem_run(self.options, self.query), "flink": lambda: flink_run(self.options, cluster, self.query)}
             for repetition in range(-1, self.options.repetitions):
                 for engine in reversed(self.runs):
+                    shutil.rmtree(self.directory, ignore_errors=True)
                     result = self.attempt(engine, run[engine])
                     if result:
                         self.record(engine, repetition, result)
@@ -139,14 +144,15 @@ def measure_all(options, output):
     medians, rows, failures = {}, {}, []
     for name in options.files:
         medians[name], rows[name] = {}, 0
-        try:
-            query = prepared(options, name)
-        except FAILURES as error:
-            failures.append(f"{name}: {error}")
-            print(failures[-1], file=sys.stderr, flush=True)
-            continue
-        measurement = Measurement(options, query, output)
-        medians[name], rows[name] = measurement.measure(), query.rows
+        with tempfile.TemporaryDirectory(prefix="mainstem-output-") as directory:
+            try:
+                query = prepared(options, name, Path(directory, "output"))
+            except FAILURES as error:
+                failures.append(f"{name}: {error}")
+                print(failures[-1], file=sys.stderr, flush=True)
+                continue
+            measurement = Measurement(options, query, Path(directory, "output"), output)
+            medians[name], rows[name] = measurement.measure(), query.rows
         failures += [f"{name}: {engine}: {reason}" for engine, reason in measurement.failures.items()]
         for engine, (wall, cpu, peak) in medians[name].items():
             print(f"{name:10} {engine:9} wall {wall:7.2f} s  CPU {cpu:7.2f} s  peak {peak / 1e6:6.0f} MB", flush=True)
@@ -168,12 +174,12 @@ def verify_all(options):
 
 
 def verify(options, name, directory):
-    query = prepared(options, name, directory / "mainstem")
-    if not query.is_repeatable:
-        return "not compared: 'datagen' draws other rows on each side"
+    query = prepared(options, name, directory / "mainstem", is_compared=True)
+    if query.varies:
+        return f"not compared: {query.varies}"
     mainstem_run(options, query)
     with cluster_of(options) as cluster:
-        flink_run(options, cluster, prepared(options, name, directory / "flink"))
+        flink_run(options, cluster, prepared(options, name, directory / "flink", is_compared=True))
     total = 0
     for sink in query.sinks:
         found, rows = results.difference(directory / "mainstem" / sink, directory / "flink" / sink)

@@ -1,6 +1,7 @@
 """Builds and runs Mainstem, and writes the inputs of `--source json` with it."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -9,11 +10,10 @@ import time
 from pathlib import Path
 
 from harness import sql
-from harness.queries import BENCHES
+from harness.queries import BENCHES, EXAMPLES
 
 ROOT = BENCHES.parent
 CHECKPOINT_NEVER = "1 h"
-WATERMARK = "WATERMARK FOR"
 
 
 class MainstemError(Exception):
@@ -27,7 +27,7 @@ def binary(given):
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "mainstem"
 
 
-def run(program, text, parallelism, checkpoint, seconds_max):
+def run(program, text, parallelism, checkpoint, seconds_max, working_directory=None):
     """Wall seconds, CPU seconds and peak bytes of one process that runs the SQL to its end. `checkpoint` is an
     interval or 'none'."""
     with tempfile.TemporaryDirectory(prefix="mainstem-bench-") as directory:
@@ -39,7 +39,7 @@ def run(program, text, parallelism, checkpoint, seconds_max):
         ]
         with open(Path(directory) / "log", "w+", encoding="utf-8") as log:
             started = time.monotonic()
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=working_directory)
             watchdog = threading.Timer(seconds_max, process.kill)
             watchdog.start()
             try:
@@ -63,6 +63,17 @@ def reason(code, wall, seconds_max, log):
     return f"ended with code {code} after {wall:.0f} s: " + "\n".join(lines[-6:])
 
 
+def made(program, directory, script, path):
+    """The directory of an input that a SQL file writes to a relative path; written when missing."""
+    data = Path(directory) / "data"
+    if not (data / path).exists():
+        if not script.is_file():
+            raise MainstemError(f"the query reads '{path}', and there is no {script.name} beside it to write it")
+        data.mkdir(parents=True, exist_ok=True)
+        run(program, script.read_text(encoding="utf-8"), 1, "none", 600, working_directory=data)
+    return data / path
+
+
 def json_events(program, kind, events, parallelism, directory):
     """The directory with the events of a kind as JSON lines, one file a subtask, each over the whole of the event
     time; made when missing."""
@@ -83,8 +94,10 @@ def json_events(program, kind, events, parallelism, directory):
 
 
 def copy_to_json(kind, events, target):
-    [table] = sql.statements((BENCHES / "sql" / "tables" / f"{kind}.sql").read_text(encoding="utf-8"))
+    """SQL that copies the table of a kind, all of its columns, into files."""
+    tables = sql.statements((EXAMPLES / "generator.sql").read_text(encoding="utf-8"))
+    [table] = [table for table in tables if sql.created(table) == kind]
     source = sql.with_options(table, {**sql.options(table), "events.num": events})
-    columns = table[: table.index(WATERMARK)].rstrip().rstrip(",").replace(f"CREATE TABLE {kind}", "CREATE TABLE copy") + ")"
+    columns = re.sub(r",\s*WATERMARK FOR.*", "\n)", table, flags=re.DOTALL).replace(f"TABLE {kind}", "TABLE copy")
     sink = f"{columns} WITH ('connector' = 'filesystem', 'path' = '{target}', 'format' = 'json', 'sink.rolling-policy.file-size' = '1 tb')"
     return f"{source};\n{sink};\nINSERT INTO copy SELECT * FROM {kind};\n"

@@ -1,9 +1,12 @@
 """The queries of the benchmark. A query is a SQL file that is written once and runs on both engines; the harness puts
 in where rows come from and where they go.
 
-- A table that the query reads and does not create itself comes from `sql/tables/<name>.sql`.
+- A table that the query reads and does not create itself comes from the files in `TABLES`.
 - Every table of the connector 'nexmark' gets the number of events, and its rows from JSON files with `--source json`.
-- Every table that is written to becomes a 'blackhole', or a directory of JSON files when results are compared.
+- A table of files with a relative path lies in the directory of the inputs; where `make_<name>.sql` stands beside the
+  query, it has written the files.
+- Every table that is written to becomes a 'blackhole', but one of files stays one of files: writing them is the query's
+  work. When results are compared, all become directories of JSON files.
 """
 
 import string
@@ -13,8 +16,8 @@ from pathlib import Path
 from harness import sql
 
 BENCHES = Path(__file__).resolve().parent.parent
-# In this order: a name in the first directory hides the same name in a later one.
-DIRECTORIES = [BENCHES / "sql", BENCHES.parent / "examples" / "nexmark"]
+EXAMPLES = BENCHES.parent / "examples" / "nexmark"
+TABLES = [EXAMPLES / "generator.sql", BENCHES / "sql" / "keyed.sql"]
 KINDS = {"person": (0, 1), "auction": (1, 4), "bid": (4, 50)}
 ROUND = 50
 
@@ -25,9 +28,8 @@ class QueryError(Exception):
 
 def known():
     """All queries by their names, in the order of their numbers."""
-    files = {}
-    for directory in reversed(DIRECTORIES):
-        files.update({file.stem: file for file in directory.glob("*.sql")})
+    paths = [*EXAMPLES.glob("q[0-9]*.sql"), *(BENCHES / "sql").glob("*.sql")]
+    files = {file.stem: file for file in paths if file not in TABLES}
     return dict(sorted(files.items(), key=lambda item: (natural(item[0]), item[0])))
 
 
@@ -53,8 +55,8 @@ class Query:
     statements: list = field(default_factory=list)
     # Rows that the sources give.
     rows: int = 0
-    # Whether both engines read the same rows: those of 'datagen' are drawn anew each time.
-    is_repeatable: bool = True
+    # Why two runs do not give the same rows, if so.
+    varies: str = ""
     sinks: list = field(default_factory=list)
 
     def text(self):
@@ -63,12 +65,17 @@ class Query:
 
 @dataclass
 class Settings:
-    """`data(kind)` gives the directory of JSON files of a kind of event, where rows come from files."""
+    """Where rows come from and go to. `json(kind)` gives the directory of JSON files of a kind of event; absent, the
+    generator makes them. `made(script, path)` gives the directory of other input, which the script writes to a relative
+    path."""
 
     events: int
-    data: object = None
-    # Directory for results; without one they vanish.
-    results: Path = None
+    made: object
+    json: object = None
+    # For output that is files; emptied before each run.
+    output: Path = None
+    # All results become files.
+    is_compared: bool = False
 
 
 def prepare(name, file, settings):
@@ -82,8 +89,11 @@ def prepare(name, file, settings):
     if not sinks:
         raise QueryError(f"{file}: no INSERT INTO; Flink needs one to make a job")
     query = Query(name, sinks=sorted(set(sinks)))
+    text = " ".join(statements).upper()
+    if "PROCTIME()" in text and "DESCRIPTOR" in text:
+        query.varies = "windows over processing time depend on the clock"
     for statement in statements:
-        query.statements.append(placed(statement, query, settings))
+        query.statements.append(placed(statement, query, settings, file))
     return query
 
 
@@ -95,27 +105,36 @@ def parse(file, values):
 def missing_tables(statements, values):
     created = {sql.created(statement) for statement in statements}
     read = set().union(*map(sql.read, statements)) - created
-    files = [BENCHES / "sql" / "tables" / f"{name}.sql" for name in sorted(read)]
-    return [statement for file in files if file.exists() for statement in parse(file, values)]
+    return [table for file in TABLES for table in parse(file, values) if sql.created(table) in read]
 
 
-def placed(statement, query, settings):
+def placed(statement, query, settings, file):
     """The statement with its source or sink put in; counts the rows of sources."""
     options = sql.options(statement)
     if options is None:
         return statement
-    if sql.created(statement) in query.sinks:
-        target = {"connector": "blackhole"}
-        if settings.results:
-            target = {"connector": "filesystem", "path": settings.results / sql.created(statement), "format": "json"}
-        return sql.with_options(statement, target)
-    if options.get("connector") == "nexmark":
+    name, connector = sql.created(statement), options.get("connector")
+    if name in query.sinks:
+        return sql.with_options(statement, sink(options, settings, name))
+    if connector == "nexmark":
         kind = options.get("table")
         query.rows += events_of(kind, settings.events)
-        if settings.data and kind:
-            return sql.with_options(statement, {"connector": "filesystem", "path": settings.data(kind), "format": "json"})
+        if settings.json and kind:
+            return sql.with_options(statement, {"connector": "filesystem", "path": settings.json(kind), "format": "json"})
         return sql.with_options(statement, {**options, "events.num": settings.events})
-    if options.get("connector") == "datagen":
+    if connector == "filesystem" and not options.get("path", "/").startswith("/"):
+        script = file.parent / f"make_{Path(options['path']).name}.sql"
+        return sql.with_options(statement, {**options, "path": settings.made(script, options["path"])})
+    if connector == "datagen":
         query.rows += settings.events
-        query.is_repeatable = False
+        query.varies = "'datagen' draws other rows on each side"
     return statement
+
+
+def sink(options, settings, name):
+    path = settings.output / name
+    if settings.is_compared:
+        return {"connector": "filesystem", "path": path, "format": "json"}
+    if options.get("connector") == "filesystem":
+        return {**options, "path": path}
+    return {"connector": "blackhole"}

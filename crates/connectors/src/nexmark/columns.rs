@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray, StructArray,
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+    make_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef, TimeUnit};
 
 use crate::error::ConnectorError;
 use crate::generator::{Cursor, RowGenerator};
@@ -98,10 +99,14 @@ impl EventGenerator {
             Column::Row { kind, fields, parts } => {
                 let present: Vec<bool> = self.events.iter().map(|e| self.stream.kind(*e) == *kind).collect();
                 let rows = Rows { events: &self.events, present: Some(&present) };
-                let arrays =
-                    parts.iter().zip(fields).map(|(part, field)| self.field(*part, field.data_type(), &rows)).collect();
-                let nulls = Some(NullBuffer::from(present.clone()));
-                let row = StructArray::try_new_with_length(fields.clone(), arrays, nulls, present.len());
+                let nulls = NullBuffer::from(present.clone());
+                let array = |(part, field): (&Field, &FieldRef)| {
+                    let array = self.field(*part, field.data_type(), &rows);
+                    // A field of a NULL row is NULL, also for those who take the field without the row.
+                    if field.is_nullable() { with_nulls(&array, &nulls) } else { array }
+                };
+                let arrays = parts.iter().zip(fields).map(array).collect();
+                let row = StructArray::try_new_with_length(fields.clone(), arrays, Some(nulls), present.len());
                 Arc::new(row.expect("the declared fields were matched with these columns"))
             }
         }
@@ -146,6 +151,11 @@ impl RowGenerator for EventGenerator {
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns.collect(), &options);
         Ok(batch.expect("columns are made to the schema"))
     }
+}
+
+fn with_nulls(array: &ArrayRef, nulls: &NullBuffer) -> ArrayRef {
+    let data = array.to_data().into_builder().nulls(Some(nulls.clone())).build();
+    make_array(data.expect("there is a bit for each value"))
 }
 
 /// The events of a batch; where `present` is given, the others get a zero or an empty text.

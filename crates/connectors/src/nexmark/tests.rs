@@ -147,6 +147,7 @@ async fn the_single_table_holds_the_same_events_as_the_three() {
     assert_eq!((people.null_count(), people.is_valid(0), people.is_valid(1)), (4900, true, false));
     let ids = people.column(1).as_primitive::<Int64Type>();
     assert_eq!((ids.value(0), ids.value(50)), (1000, 1001));
+    assert_eq!((ids.null_count(), ids.is_valid(1)), (4900, false), "a field of a NULL row is NULL");
 
     let flat = read(&table(bid_columns(), &[("table", "bid"), ("events.num", "5000")]), (0..7).collect(), 512, 1).await;
     let bids = arrow::compute::filter(all.column(0), &arrow::compute::is_not_null(all.column(0)).unwrap()).unwrap();

@@ -1,8 +1,0 @@
--- Bids of each person by session.
-CREATE TABLE results (bidder BIGINT, bid_count BIGINT, starttime TIMESTAMP(3), endtime TIMESTAMP(3))
-WITH ('connector' = 'blackhole');
-
-INSERT INTO results
-SELECT bidder, COUNT(*) AS bid_count, window_start, window_end
-FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND))
-GROUP BY bidder, window_start, window_end;
