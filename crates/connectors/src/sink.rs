@@ -92,9 +92,14 @@ pub trait SinkWriter: Send {
 pub trait Committer: Send {
     /// Makes the output of an epoch visible. Called only after the epoch is complete, in the order of epochs,
     /// and again after any crash: publishing what is published already has no effect.
+    ///
+    /// Cancel-safe: the caller drops the future at a time-out or when its attempt ends, and calls again. Work
+    /// that such a call left running (a blocking thread, a request on its way) must have ended, or have lost
+    /// its effect, before a later call of any method does anything: the outside never sees two at a time.
     async fn commit(&mut self, epoch: Epoch, committables: &[Committable]) -> Result<(), ConnectorError>;
 
     /// Removes what earlier attempts (generations below `generation`) left behind and no checkpoint names.
-    /// Called at the start of an attempt, after everything that was complete has been committed.
+    /// Called at the start of an attempt, after everything that was complete has been committed. Cancel-safe
+    /// as [`Committer::commit`] is.
     async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError>;
 }

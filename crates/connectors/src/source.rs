@@ -53,7 +53,8 @@ pub struct EnumeratorContext {
 pub trait SplitEnumerator: Send {
     /// All splits that exist now, in the order in which they should be read. Called at the first start of a
     /// job and then at each [`Source::monitor_interval`]; splits whose id is known already are ignored by the
-    /// caller. Must give the same ids for the same things each time.
+    /// caller. Must give the same ids for the same things each time. Cancel-safe: the caller drops the future
+    /// at a time-out and calls again.
     async fn discover(&mut self) -> Result<Vec<SourceSplit>, ConnectorError>;
 }
 

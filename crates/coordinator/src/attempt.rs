@@ -1,39 +1,49 @@
 //! One attempt to run a job: feeds what subtasks report to the machines of `mainstem_core` and carries out what
 //! they decide, in order.
+//!
+//! The event loop waits for nothing slow: publishing, discovery, manifests and deletions run beside it
+//! ([`crate::lane`], [`Slow`]) and report back as events. Only records of the log, which are short, are written
+//! in the loop itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod checkpoints;
+mod deletions;
+mod draft;
 
-use mainstem_core::checkpoint::{CheckpointCommand, CheckpointCoordinator, CheckpointEvent, CheckpointStart, End};
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstem_core::checkpoint::{CheckpointCoordinator, CheckpointEvent, CheckpointStart, End};
 use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
 use mainstem_core::job::{JobEvent, root_cause};
-use mainstem_core::protocol::{Barrier, Failure, FromSubtask, SplitState, SubtaskSnapshot, ToSubtask};
-use mainstem_core::retry::Backoff;
-use mainstem_core::splits::{SourceEpoch, SplitAssigner, SplitCommand, SplitCut, SplitEvent};
+use mainstem_core::protocol::{Failure, FromSubtask, SourceSplit, SplitState, ToSubtask};
+use mainstem_core::splits::{SplitAssigner, SplitCommand, SplitCut, SplitEvent};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::failpoint;
-use mainstem_state::Manifest;
+use tokio::task::{JoinError, JoinSet};
 
-use crate::coordinator::{Driver, fatal};
-use crate::meta_log::{EpochRecord, MetaLog, Record};
-use crate::recovery::{self, Recovered};
+use self::deletions::Deletions;
+use self::draft::Written;
+use crate::coordinator::{Driver, Halt, Source, fatal};
+use crate::meta_log::{MetaLog, Record};
+use crate::recovery::Recovered;
 use crate::spec::{Attempt, Control, Deployer, Deployment, RestorePlan};
 
 /// How long the consequences of a failure may arrive before its cause.
 const ROOT_CAUSE_WAIT_MS: i64 = 500;
 
-/// How an attempt ended, when it did not fail.
-pub(crate) enum AttemptEnd {
-    /// Everything is published.
-    Ended(End),
-    /// The user wanted it gone at once.
-    Cancelled,
-}
-
 /// An epoch between its barrier and the record of its completion.
 struct OpenEpoch {
     cuts: BTreeMap<OperatorId, SplitCut>,
-    record: Option<EpochRecord>,
-    sources: BTreeMap<OperatorId, Vec<SplitState>>,
+    injected_at: Timestamp,
+    /// Set when the manifest is durable.
+    written: Option<Box<Written>>,
+}
+
+/// The end of something slow that ran beside the event loop.
+enum Slow {
+    ManifestWritten { epoch: Epoch, result: Result<Box<Written>, Failure> },
+    Published { epoch: Epoch, result: Result<(), Failure> },
+    Discovered { operator: OperatorId, result: Result<Vec<SourceSplit>, Failure> },
+    Deleted { failed: Vec<String> },
 }
 
 struct Running<'a, D> {
@@ -42,17 +52,22 @@ struct Running<'a, D> {
     attempt: Attempt,
     checkpoints: CheckpointCoordinator,
     assigners: BTreeMap<OperatorId, SplitAssigner>,
-    /// When each monitored source is looked at next.
+    /// When each monitored source is looked at next; absent while that is being done.
     discoveries: BTreeMap<OperatorId, Timestamp>,
     open: BTreeMap<Epoch, OpenEpoch>,
-    /// Splits as of the newest complete epoch.
+    /// Splits as of the newest epoch whose manifest was put together.
     last_sources: BTreeMap<OperatorId, Vec<SplitState>>,
-    injected_at: BTreeMap<Epoch, Timestamp>,
+    /// What runs beside the loop. Bounded: one manifest an open epoch, one publication, one discovery a source,
+    /// one batch of deletions.
+    slow: JoinSet<Slow>,
+    deletions: Deletions,
+    /// Whether every subtask has ended, as it should at the end.
+    subtasks_gone: bool,
     end: Option<End>,
 }
 
 /// Runs an attempt to its end.
-pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovered) -> Result<AttemptEnd, Failure> {
+pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovered) -> Result<End, Halt> {
     let initial = initial_splits(driver, &recovered).await?;
     let restore = RestorePlan {
         epoch: recovered.manifest.as_ref().map(|m| m.epoch),
@@ -67,12 +82,16 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
     let attempt = driver.deployer.deploy(deployment).await?;
     let mut running = Running::new(driver, recovered, attempt, &initial);
     let events = running.driver.lifecycle.on(running.driver.clock.monotonic(), JobEvent::Deployed);
+    running.driver.publish_state();
     let stop_at_once = !events.is_empty();
     let outcome = running.run(&initial, stop_at_once).await;
     // Whatever still runs is told to end; the next deployment waits until it has.
     for subtask in running.attempt.subtasks.values() {
         let _ = subtask.try_send(ToSubtask::Cancel);
     }
+    // A publication that is under way is abandoned: its epoch is complete, so the next attempt publishes it. A
+    // manifest that still reaches the disk is named by no record and goes with a later start.
+    running.slow.shutdown().await;
     outcome
 }
 
@@ -80,16 +99,17 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
 async fn initial_splits<D: Deployer>(
     driver: &mut Driver<D>,
     recovered: &Recovered,
-) -> Result<BTreeMap<OperatorId, Vec<SplitState>>, Failure> {
+) -> Result<BTreeMap<OperatorId, Vec<SplitState>>, Halt> {
     let mut initial = BTreeMap::new();
-    let operators: Vec<OperatorId> = driver.spec.sources.keys().copied().collect();
+    let operators: Vec<OperatorId> = driver.sources.keys().copied().collect();
     for operator in operators {
         if let Some(manifest) = &recovered.manifest {
             initial.insert(operator, manifest.sources.get(&operator).cloned().unwrap_or_default());
             continue;
         }
         if !driver.log.state().initial_splits.contains_key(&operator) {
-            let splits = discover(driver, operator).await?;
+            let discovery = driver.sources[&operator].discovery.ask(());
+            let splits = driver.attend(discovery).await?;
             let generation = recovered.generation;
             driver.log.append(Record::SplitsDiscovered { generation, operator, splits }).await?;
         }
@@ -98,26 +118,6 @@ async fn initial_splits<D: Deployer>(
         initial.insert(operator, unread.collect());
     }
     Ok(initial)
-}
-
-async fn discover<D: Deployer>(
-    driver: &mut Driver<D>,
-    operator: OperatorId,
-) -> Result<Vec<mainstem_core::protocol::SourceSplit>, Failure> {
-    let mut backoff = Backoff::new(driver.spec.options.operation);
-    loop {
-        let random = driver.random();
-        let source = driver.spec.sources.get_mut(&operator).expect("the caller goes through the sources");
-        let error = match source.enumerator.discover().await {
-            Ok(splits) => return Ok(splits),
-            Err(error) => error,
-        };
-        let wait = backoff.on_failure(driver.clock.monotonic(), random).filter(|_| error.is_retryable());
-        let Some(ms) = wait else {
-            return Err(Failure { message: error.to_string(), retryable: error.is_retryable(), consequence: false });
-        };
-        driver.sleep(ms).await;
-    }
 }
 
 impl<'a, D: Deployer> Running<'a, D> {
@@ -145,14 +145,14 @@ impl<'a, D: Deployer> Running<'a, D> {
             subtasks: subtasks.clone(),
         });
         let replaying = !recovered.replay.is_empty();
-        let assigner = |(operator, spec): (&OperatorId, &crate::spec::SourceSpec)| {
+        let assigner = |(operator, source): (&OperatorId, &Source)| {
             let of_source = subtasks.iter().filter(|s| source_of.get(&s.operator) == Some(operator)).copied().collect();
-            let bounded = spec.monitor_interval.is_none();
+            let bounded = source.monitor_interval.is_none();
             let restored = Some(initial[operator].as_slice());
             (*operator, SplitAssigner::new(of_source, bounded, restored, replaying))
         };
-        let assigners = driver.spec.sources.iter().map(assigner).collect();
-        let monitored = driver.spec.sources.iter().filter(|(_, s)| s.monitor_interval.is_some());
+        let assigners = driver.sources.iter().map(assigner).collect();
+        let monitored = driver.sources.iter().filter(|(_, s)| s.monitor_interval.is_some());
         let discoveries = monitored.map(|(operator, _)| (*operator, now)).collect();
         Running {
             last_sources: recovered.manifest.as_ref().map(|m| m.sources.clone()).unwrap_or_default(),
@@ -163,16 +163,14 @@ impl<'a, D: Deployer> Running<'a, D> {
             assigners,
             discoveries,
             open: BTreeMap::new(),
-            injected_at: BTreeMap::new(),
+            slow: JoinSet::new(),
+            deletions: Deletions::default(),
+            subtasks_gone: false,
             end: None,
         }
     }
 
-    async fn run(
-        &mut self,
-        initial: &BTreeMap<OperatorId, Vec<SplitState>>,
-        stop_at_once: bool,
-    ) -> Result<AttemptEnd, Failure> {
+    async fn run(&mut self, initial: &BTreeMap<OperatorId, Vec<SplitState>>, stop_at_once: bool) -> Result<End, Halt> {
         let operators: Vec<OperatorId> = initial.keys().copied().collect();
         for operator in operators {
             let commands = self.assigner(operator).start();
@@ -182,8 +180,8 @@ impl<'a, D: Deployer> Running<'a, D> {
             self.checkpoint_event(CheckpointEvent::StopRequested).await?;
         }
         loop {
-            if let Some(end) = self.end {
-                return Ok(AttemptEnd::Ended(end));
+            if let Some(end) = self.end.filter(|_| self.deletions.is_idle()) {
+                return Ok(end);
             }
             let discovery = self.discoveries.values().min().copied().unwrap_or(Timestamp::MAX);
             let wakeup = self.driver.clock.sleep_until(self.checkpoints.next_wakeup().min(discovery));
@@ -193,13 +191,16 @@ impl<'a, D: Deployer> Running<'a, D> {
                 Some(control) = self.driver.control.recv() => match control {
                     Control::Stop => {
                         self.driver.lifecycle.on(self.driver.clock.monotonic(), JobEvent::StopRequested);
+                        self.driver.publish_state();
                         self.checkpoint_event(CheckpointEvent::StopRequested).await?;
                     }
-                    Control::Cancel => return Ok(AttemptEnd::Cancelled),
+                    Control::Cancel => return Err(Halt::Cancelled),
                 },
-                event = self.attempt.events.recv() => match event {
+                Some(done) = self.slow.join_next() => self.on_slow(done).await?,
+                event = self.attempt.events.recv(), if !self.subtasks_gone => match event {
                     Some(event) => self.on_event(event).await?,
-                    None => return Err(fatal("bug: every subtask has ended and none said why".to_owned())),
+                    None if self.checkpoints.every_subtask_has_finished() => self.subtasks_gone = true,
+                    None => return Err(fatal("bug: every subtask has ended and none said why".to_owned()).into()),
                 },
                 () = wakeup => self.on_wakeup().await?,
             }
@@ -210,14 +211,40 @@ impl<'a, D: Deployer> Running<'a, D> {
         let now = self.driver.clock.monotonic();
         let due: Vec<OperatorId> = self.discoveries.iter().filter(|(_, at)| **at <= now).map(|(o, _)| *o).collect();
         for operator in due {
-            let splits = discover(self.driver, operator).await?;
-            let interval = self.driver.spec.sources[&operator].monitor_interval.unwrap_or_default();
-            let next = now.plus_ms(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
-            self.discoveries.insert(operator, next);
-            self.split_event(operator, SplitEvent::Discovered { splits })?;
+            self.discoveries.remove(&operator);
+            let discovery = self.driver.sources[&operator].discovery.ask(());
+            self.slow.spawn(async move { Slow::Discovered { operator, result: discovery.await } });
         }
         let wall = self.driver.clock.now();
         self.checkpoint_event(CheckpointEvent::Tick { wall }).await
+    }
+
+    async fn on_slow(&mut self, done: Result<Slow, JoinError>) -> Result<(), Failure> {
+        match done.map_err(|e| fatal(format!("bug: a task of the coordinator has failed: {e}; please report it")))? {
+            Slow::ManifestWritten { epoch, result } => {
+                let written = result?;
+                failpoint::hit(failpoint::MANIFEST_DURABLE);
+                let path = written.record.manifest.path.clone();
+                self.open.get_mut(&epoch).expect("open until it is complete").written = Some(written);
+                self.checkpoint_event(CheckpointEvent::ManifestDurable { epoch, path }).await
+            }
+            Slow::Published { epoch, result } => {
+                result?;
+                self.checkpoint_event(CheckpointEvent::Committed { epoch }).await
+            }
+            Slow::Discovered { operator, result } => {
+                let splits = result?;
+                let interval = self.driver.sources[&operator].monitor_interval.unwrap_or_default();
+                let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+                self.discoveries.insert(operator, self.driver.clock.monotonic().plus_ms(interval_ms));
+                self.split_event(operator, SplitEvent::Discovered { splits })
+            }
+            Slow::Deleted { failed } => {
+                self.deletions.done();
+                self.delete_next();
+                self.checkpoint_event(CheckpointEvent::Deleted { failed }).await
+            }
+        }
     }
 
     async fn on_event(&mut self, event: FromSubtask) -> Result<(), Failure> {
@@ -305,174 +332,5 @@ impl<'a, D: Deployer> Running<'a, D> {
                 Err(Failure { message, retryable: true, consequence: false })
             }
         }
-    }
-
-    /// Feeds an event to the checkpoint machine and carries out what comes of it, until nothing more does.
-    async fn checkpoint_event(&mut self, event: CheckpointEvent) -> Result<(), Failure> {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let commands = self.checkpoints.on(self.driver.clock.monotonic(), event);
-            for command in commands {
-                events.extend(self.carry_out(command).await?);
-            }
-        }
-        Ok(())
-    }
-
-    async fn carry_out(&mut self, command: CheckpointCommand) -> Result<Option<CheckpointEvent>, Failure> {
-        match command {
-            CheckpointCommand::InjectBarrier { barrier, last } => {
-                self.open_epoch(barrier);
-                let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
-                for operator in operators {
-                    self.tell_all(operator, &ToSubtask::InjectBarrier { barrier, last })?;
-                }
-                Ok(None)
-            }
-            CheckpointCommand::Replay { barrier } => {
-                let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
-                for operator in operators {
-                    let epoch = self.recovered.source_epoch(barrier.epoch, operator);
-                    self.split_event(operator, SplitEvent::Replay { barrier, epoch })?;
-                }
-                self.open_epoch(barrier);
-                Ok(None)
-            }
-            CheckpointCommand::ReplayDone => {
-                let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
-                for operator in operators {
-                    self.split_event(operator, SplitEvent::ReplayDone)?;
-                }
-                Ok(None)
-            }
-            CheckpointCommand::WriteManifest { barrier, epoch_now, snapshots, end } => {
-                self.write_manifest(barrier, epoch_now, snapshots, end).await.map(Some)
-            }
-            CheckpointCommand::RecordComplete { epoch } => self.record_complete(epoch).await.map(Some),
-            CheckpointCommand::Commit { epoch, committables } => {
-                self.driver.commit(epoch, &committables).await?;
-                Ok(Some(CheckpointEvent::Committed { epoch }))
-            }
-            CheckpointCommand::RecordCommitted { epoch } => {
-                self.driver.record_committed(self.recovered.generation, epoch).await?;
-                Ok(Some(CheckpointEvent::CommitRecorded { epoch }))
-            }
-            CheckpointCommand::RecordRetired { epochs } => {
-                let generation = self.recovered.generation;
-                self.driver.log.append(Record::EpochsRetired { generation, epochs: epochs.clone() }).await?;
-                Ok(Some(CheckpointEvent::RetiredRecorded { epochs }))
-            }
-            CheckpointCommand::DeleteObjects { paths } => Ok(Some(self.delete(paths).await)),
-            CheckpointCommand::Refused { reason } => {
-                tracing::warn!(job = %self.driver.spec.job, reason, "message refused");
-                Ok(None)
-            }
-            CheckpointCommand::Finish { end } => {
-                self.end = Some(end);
-                Ok(None)
-            }
-            CheckpointCommand::FailAttempt { failure } => Err(failure),
-        }
-    }
-
-    fn open_epoch(&mut self, barrier: Barrier) {
-        let cuts = self.assigners.iter().map(|(operator, assigner)| (*operator, assigner.cut())).collect();
-        self.open.insert(barrier.epoch, OpenEpoch { cuts, record: None, sources: BTreeMap::new() });
-        self.injected_at.insert(barrier.epoch, self.driver.clock.monotonic());
-    }
-
-    async fn write_manifest(
-        &mut self,
-        barrier: Barrier,
-        epoch_now: Timestamp,
-        snapshots: BTreeMap<SubtaskId, SubtaskSnapshot>,
-        end: Option<End>,
-    ) -> Result<CheckpointEvent, Failure> {
-        failpoint::hit(failpoint::SNAPSHOTS_DURABLE);
-        let epoch = barrier.epoch;
-        let open = self.open.get_mut(&epoch).expect("opened with its barrier");
-        let mut sources = BTreeMap::new();
-        let mut source_epochs = BTreeMap::new();
-        for (operator, cut) in &open.cuts {
-            let reports = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(operator)?.splits.as_slice())));
-            let merged = cut.merge(reports).map_err(|e| fatal(format!("bug: {e}")))?;
-            let before = self.last_sources.get(operator).map(Vec::as_slice).unwrap_or_default();
-            source_epochs.insert(*operator, SourceEpoch::between(before, &merged, cut));
-            sources.insert(*operator, merged);
-        }
-        let mut operators: BTreeMap<OperatorId, Vec<_>> = BTreeMap::new();
-        let mut committables: BTreeMap<OperatorId, Vec<_>> = BTreeMap::new();
-        for (subtask, parts) in snapshots {
-            for (operator, mut part) in parts {
-                part.splits.clear();
-                if !part.committables.is_empty() {
-                    committables.entry(operator).or_default().append(&mut part.committables);
-                }
-                operators.entry(operator).or_default().push((subtask.index, part));
-            }
-        }
-        let manifest = Manifest {
-            job: self.driver.spec.job.clone(),
-            epoch,
-            generation: self.recovered.generation,
-            next_epoch_now: barrier.next_epoch_now,
-            graph_hash: recovery::graph_hash(&self.driver.spec),
-            key_groups: self.driver.spec.key_groups,
-            parallelism: self.driver.spec.tasks.iter().map(|t| (t.head, t.parallelism)).collect(),
-            operators,
-            sources,
-            created_at: self.driver.clock.now(),
-        };
-        let written = self.driver.store.checkpoints().write_manifest(&manifest).await;
-        let written =
-            written.map_err(|e| Failure { message: e.to_string(), retryable: e.is_retryable(), consequence: false })?;
-        failpoint::hit(failpoint::MANIFEST_DURABLE);
-        let path = written.path.clone();
-        open.record = Some(EpochRecord {
-            epoch,
-            generation: self.recovered.generation,
-            manifest: written,
-            epoch_now,
-            next_epoch_now: barrier.next_epoch_now,
-            sources: source_epochs,
-            committables,
-            end,
-            state_bytes: manifest.state_bytes(),
-            completed_at: manifest.created_at,
-        });
-        open.sources = manifest.sources;
-        Ok(CheckpointEvent::ManifestDurable { epoch, path })
-    }
-
-    async fn record_complete(&mut self, epoch: Epoch) -> Result<CheckpointEvent, Failure> {
-        let open = self.open.remove(&epoch).expect("its manifest was written");
-        let record = open.record.expect("its manifest was written");
-        let (bytes, at) = (record.state_bytes, record.completed_at);
-        self.driver.log.append(Record::EpochComplete(record)).await?;
-        self.last_sources.clone_from(&open.sources);
-        for (operator, splits) in open.sources {
-            self.split_event(operator, SplitEvent::EpochComplete { splits })?;
-        }
-        let now = self.driver.clock.monotonic();
-        let took = now.since_ms(self.injected_at.remove(&epoch).unwrap_or(now));
-        self.driver.status.send_modify(|s| {
-            s.last_complete = Some(epoch);
-            s.last_checkpoint_at = Some(at);
-            s.last_checkpoint_duration_ms = Some(took);
-            s.last_checkpoint_bytes = Some(bytes);
-        });
-        Ok(CheckpointEvent::CompleteRecorded { epoch })
-    }
-
-    async fn delete(&self, paths: Vec<String>) -> CheckpointEvent {
-        let store = self.driver.store.checkpoints();
-        let mut failed = Vec::new();
-        for path in paths {
-            if let Err(error) = store.delete(&self.driver.spec.job, &path).await {
-                tracing::warn!(job = %self.driver.spec.job, path, %error, "checkpoint file cannot be deleted");
-                failed.push(path);
-            }
-        }
-        CheckpointEvent::Deleted { failed }
     }
 }

@@ -1,21 +1,25 @@
 //! The driver of one job: keeps it running through attempts until it ends. What follows what is decided by
 //! `mainstem_core::job`; one attempt is driven by [`crate::attempt`].
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstem_core::checkpoint::End;
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::job::{JobCommand, JobEvent, JobLifecycle, JobState};
-use mainstem_core::protocol::{Committable, Failure};
-use mainstem_core::retry::Backoff;
+use mainstem_core::protocol::Failure;
 use mainstem_rt::Clock;
 use tokio::sync::{mpsc, watch};
 
-use crate::attempt::{self, AttemptEnd};
+use crate::attempt;
 use crate::job_store::JobStore;
+use crate::lane::{Discoverer, Lane, Publisher};
 use crate::meta_log::{JobCreated, JobEnd, LocalMetaLog, MetaLog, MetaLogError, Record};
 use crate::recovery;
-use crate::spec::{Control, Deployer, JobOutcome, JobSpec, JobStatus};
+use crate::retry::{Retry, random};
+use crate::spec::{Control, Deployer, JobOutcome, JobSpec, JobStatus, SourceSpec};
 
 /// Runs one job in this process.
 pub struct JobCoordinator {
@@ -34,8 +38,30 @@ pub(crate) struct Driver<D> {
     pub(crate) control: mpsc::Receiver<Control>,
     pub(crate) status: watch::Sender<JobStatus>,
     pub(crate) lifecycle: JobLifecycle,
+    /// How operations on the outside are tried again.
+    pub(crate) retry: Retry,
+    /// Publishes output.
+    pub(crate) publisher: Lane<Publisher>,
+    /// What is known of each source.
+    pub(crate) sources: BTreeMap<OperatorId, Source>,
     /// Why there will be a new attempt, for its record.
     pub(crate) reason: String,
+}
+
+/// A source, as the driver sees it.
+pub(crate) struct Source {
+    /// Looks for its splits.
+    pub(crate) discovery: Lane<Discoverer>,
+    /// How often; none: once.
+    pub(crate) monitor_interval: Option<Duration>,
+}
+
+/// Why an attempt, or what comes before it, ended before its time.
+pub(crate) enum Halt {
+    /// The user wants it gone at once.
+    Cancelled,
+    /// It failed.
+    Failed(Failure),
 }
 
 impl JobCoordinator {
@@ -59,6 +85,19 @@ impl JobCoordinator {
         };
         let lifecycle = JobLifecycle::new(self.spec.options.restart);
         let reason = "started".to_owned();
+        let retry = Retry {
+            job: self.spec.job.clone(),
+            clock: self.clock.clone(),
+            policy: self.spec.options.operation,
+            timeout_ms: self.spec.options.operation_timeout_ms,
+        };
+        let committers = std::mem::take(&mut self.spec.committers);
+        let publisher = Lane::start(Publisher { committers, retry: retry.clone() });
+        let source = |(operator, spec): (OperatorId, SourceSpec)| {
+            let discovery = Lane::start(Discoverer { enumerator: spec.enumerator, retry: retry.clone() });
+            (operator, Source { discovery, monitor_interval: spec.monitor_interval })
+        };
+        let sources = std::mem::take(&mut self.spec.sources).into_iter().map(source).collect();
         let mut driver = Driver {
             spec: self.spec,
             store: self.store,
@@ -68,15 +107,36 @@ impl JobCoordinator {
             control,
             status,
             lifecycle,
+            retry,
+            publisher,
+            sources,
             reason,
         };
-        driver.run().await
+        let outcome = driver.run().await;
+        // Nothing of the job may go on when its lock is given up.
+        driver.publisher.end().await;
+        for source in driver.sources.into_values() {
+            source.discovery.end().await;
+        }
+        outcome
     }
 }
 
 /// A failure that another attempt would meet again.
 pub(crate) fn fatal(message: String) -> Failure {
     Failure { message, retryable: false, consequence: false }
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Halt {
+        Halt::Failed(failure)
+    }
+}
+
+impl From<MetaLogError> for Halt {
+    fn from(error: MetaLogError) -> Halt {
+        Halt::Failed(error.into())
+    }
 }
 
 impl From<MetaLogError> for Failure {
@@ -136,10 +196,10 @@ impl<D: Deployer> Driver<D> {
     async fn run_attempt(&mut self) -> JobEvent {
         self.publish_state();
         let failure = match self.attempt().await {
-            Ok(AttemptEnd::Ended(End::InputEnd)) => return JobEvent::InputEnded,
-            Ok(AttemptEnd::Ended(End::Stop)) => return JobEvent::LastCheckpointCommitted,
-            Ok(AttemptEnd::Cancelled) => return JobEvent::CancelRequested,
-            Err(failure) => failure,
+            Ok(End::InputEnd) => return JobEvent::InputEnded,
+            Ok(End::Stop) => return JobEvent::LastCheckpointCommitted,
+            Err(Halt::Cancelled) => return JobEvent::CancelRequested,
+            Err(Halt::Failed(failure)) => failure,
         };
         tracing::warn!(job = %self.spec.job, failure = %failure.message, "attempt failed");
         self.reason.clone_from(&failure.message);
@@ -148,10 +208,10 @@ impl<D: Deployer> Driver<D> {
             s.last_failure = Some(failure.message.clone());
             s.restarts = restarts;
         });
-        JobEvent::AttemptFailed { failure, random: self.random() }
+        JobEvent::AttemptFailed { failure, random: random(self.clock.as_ref()) }
     }
 
-    async fn attempt(&mut self) -> Result<AttemptEnd, Failure> {
+    async fn attempt(&mut self) -> Result<End, Halt> {
         let recovered = recovery::recover(self).await?;
         attempt::run(self, recovered).await
     }
@@ -187,33 +247,22 @@ impl<D: Deployer> Driver<D> {
         }
     }
 
-    /// Publishes the output of an epoch, with retries; the committers see it in the order of their operators.
-    pub(crate) async fn commit(
-        &mut self,
-        epoch: Epoch,
-        committables: &std::collections::BTreeMap<OperatorId, Vec<Committable>>,
-    ) -> Result<(), Failure> {
-        mainstem_rt::failpoint::hit(mainstem_rt::failpoint::EPOCH_COMPLETE);
-        for (operator, committables) in committables {
-            let mut backoff = Backoff::new(self.spec.options.operation);
-            loop {
-                let random = self.random();
-                let Some(committer) = self.spec.committers.get_mut(operator) else {
-                    return Err(fatal(format!("bug: {operator} has output to publish and no committer")));
-                };
-                let Err(error) = committer.commit(epoch, committables).await else { break };
-                let wait = backoff.on_failure(self.clock.monotonic(), random).filter(|_| error.is_retryable());
-                let Some(ms) = wait else {
-                    let message = format!("cannot publish epoch {epoch}: {error}");
-                    return Err(Failure { message, retryable: error.is_retryable(), consequence: false });
-                };
-                tracing::warn!(job = %self.spec.job, %epoch, %error, "publishing failed, trying again");
-                self.sleep(ms).await;
+    /// Waits for slow work before an attempt runs, and goes on to listen: a cancel abandons the work, a stop is
+    /// kept for the attempt.
+    pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Halt> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some(control) = self.control.recv() => match control {
+                    Control::Stop => {
+                        self.lifecycle.on(self.clock.monotonic(), JobEvent::StopRequested);
+                    }
+                    Control::Cancel => return Err(Halt::Cancelled),
+                },
+                result = &mut work => return result.map_err(Halt::Failed),
             }
-            mainstem_rt::failpoint::hit(mainstem_rt::failpoint::PUBLISHING);
         }
-        mainstem_rt::failpoint::hit(mainstem_rt::failpoint::PUBLISHED);
-        Ok(())
     }
 
     /// Records that an epoch is published.
@@ -223,17 +272,8 @@ impl<D: Deployer> Driver<D> {
         Ok(())
     }
 
-    pub(crate) async fn sleep(&self, ms: u64) {
-        let deadline = self.clock.monotonic().plus_ms(i64::try_from(ms).unwrap_or(i64::MAX));
-        self.clock.sleep_until(deadline).await;
-    }
-
-    /// A number that differs between processes and tries, to spread waits; nothing else depends on it.
-    pub(crate) fn random(&self) -> u64 {
-        (self.clock.now().0 as u64 ^ u64::from(std::process::id()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    fn publish_state(&self) {
+    /// Shows where the job stands.
+    pub(crate) fn publish_state(&self) {
         let state = self.lifecycle.state();
         self.status.send_modify(|s| s.state = state);
     }

@@ -14,7 +14,7 @@ pub enum CoordinatorError {
     #[error(transparent)]
     MetaLog(#[from] MetaLogError),
     /// A file of the job.
-    #[error("cannot {action} '{path}': {source}")]
+    #[error("cannot {action} '{path}': {source}; {}", mainstem_state::advice(.source.kind()))]
     Io {
         /// What was attempted.
         action: &'static str,

@@ -6,8 +6,10 @@ mod attempt;
 mod coordinator;
 mod error;
 mod job_store;
+mod lane;
 mod meta_log;
 mod recovery;
+mod retry;
 mod spec;
 
 pub use coordinator::JobCoordinator;

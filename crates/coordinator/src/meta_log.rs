@@ -29,7 +29,7 @@ pub enum MetaLogError {
     },
     /// Writing failed. Whether the record is durable is unknown, so the log takes nothing more until it is
     /// opened again.
-    #[error("cannot {action} the metadata log '{path}': {source}; check the disk, then start the job again")]
+    #[error("cannot {action} the metadata log '{path}': {source}; {}; then start the job again", mainstem_state::advice(.source.kind()))]
     Io {
         /// What was attempted.
         action: &'static str,

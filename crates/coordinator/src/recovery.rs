@@ -9,7 +9,8 @@ use mainstem_core::splits::SourceEpoch;
 use mainstem_core::time::Timestamp;
 use mainstem_state::{Manifest, StateError};
 
-use crate::coordinator::{Driver, fatal};
+use crate::coordinator::{Driver, Halt, fatal};
+use crate::lane::Publication;
 use crate::meta_log::{EpochRecord, MetaLog, Record};
 use crate::spec::{Deployer, JobSpec};
 
@@ -46,7 +47,7 @@ impl Recovered {
 }
 
 /// Prepares the next attempt.
-pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recovered, Failure> {
+pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recovered, Halt> {
     let floor = driver.store.generation_floor().map_err(|e| fatal(e.to_string()))?;
     let generation = driver.log.state().generation.max(floor).next();
     let found = find_checkpoint(driver).await?;
@@ -59,12 +60,8 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
         s.damaged.clone_from(&found.damaged);
     });
     publish_complete(driver, generation).await?;
-    for (operator, committer) in &mut driver.spec.committers {
-        if let Err(error) = committer.clean_up(generation).await {
-            // Left-overs are hidden and harmless; the next start tries again.
-            tracing::warn!(job = %driver.spec.job, %operator, %error, "cannot remove what earlier attempts left");
-        }
-    }
+    let clean_up = driver.publisher.ask(Publication::CleanUp { generation });
+    driver.attend(clean_up).await?;
     remove_orphans(driver, generation, &found).await;
     let replay: Vec<EpochRecord> =
         driver.log.state().epochs.range(restored_from.next()..).map(|(_, record)| record.clone()).collect();
@@ -135,13 +132,15 @@ pub(crate) fn graph_hash(spec: &JobSpec) -> String {
 }
 
 /// Publishes every epoch that is complete and not visible yet (I2).
-async fn publish_complete<D: Deployer>(driver: &mut Driver<D>, generation: Generation) -> Result<(), Failure> {
+async fn publish_complete<D: Deployer>(driver: &mut Driver<D>, generation: Generation) -> Result<(), Halt> {
     let committed = driver.log.state().committed;
     let open: Vec<EpochRecord> =
         driver.log.state().epochs.range(committed.next()..).map(|(_, record)| record.clone()).collect();
     for record in open {
-        driver.commit(record.epoch, &record.committables).await?;
-        driver.record_committed(generation, record.epoch).await?;
+        let EpochRecord { epoch, committables, .. } = record;
+        let published = driver.publisher.ask(Publication::Epoch { epoch, committables });
+        driver.attend(published).await?;
+        driver.record_committed(generation, epoch).await?;
     }
     Ok(())
 }

@@ -74,6 +74,8 @@ pub struct CheckpointOptions {
     pub restart: RetryPolicy,
     /// After a failed write, commit or discovery, within an attempt.
     pub operation: RetryPolicy,
+    /// One try of a commit or a discovery that takes longer counts as failed. Default 60 s.
+    pub operation_timeout_ms: i64,
 }
 
 impl Default for CheckpointOptions {
@@ -86,6 +88,7 @@ impl Default for CheckpointOptions {
             retained: 2,
             restart: RetryPolicy::RESTART,
             operation: RetryPolicy::OPERATION,
+            operation_timeout_ms: 60_000,
         }
     }
 }
@@ -102,6 +105,7 @@ impl CheckpointOptions {
                 .filter(|v| *v > 0)
                 .ok_or_else(|| format!("{name} must be positive, it is {value} ms"))
         };
+        positive("the time-out of an operation", self.operation_timeout_ms)?;
         if self.in_flight_max == 0 || self.retained == 0 {
             return Err("checkpoints in flight and checkpoints retained must be at least 1".to_owned());
         }

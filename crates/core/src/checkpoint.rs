@@ -231,6 +231,12 @@ impl CheckpointCoordinator {
         self.running.len()
     }
 
+    /// Whether every subtask has taken its last snapshot and ended.
+    #[must_use]
+    pub fn every_subtask_has_finished(&self) -> bool {
+        self.finished == self.subtasks
+    }
+
     fn on_tick(&mut self, now: Timestamp, wall: Timestamp, commands: &mut Vec<CheckpointCommand>) {
         let timeout_ms = to_ms(self.config.timeout_ms);
         let late = |r: &&Running| r.phase < Phase::Complete && now.since_ms(r.injected_at) >= timeout_ms;
@@ -383,7 +389,7 @@ impl CheckpointCoordinator {
         }
         if let Some(end) = self.end
             && self.running.is_empty()
-            && self.finished == self.subtasks
+            && self.every_subtask_has_finished()
             && !self.retention.is_retiring()
         {
             self.closed = true;

@@ -8,7 +8,7 @@ mod manifest;
 mod state_file;
 mod store;
 
-pub use error::StateError;
+pub use error::{StateError, advice};
 pub use lock::JobLock;
 pub use manifest::{Manifest, ManifestRef};
 pub use state_file::TableDelta;

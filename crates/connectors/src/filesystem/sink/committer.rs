@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::protocol::Committable;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::error::{ConnectorError, ErrorKind};
 use crate::sink::Committer;
@@ -23,11 +23,28 @@ pub(super) struct FileCommitter {
     root: PathBuf,
     job: JobId,
     operator: OperatorId,
+    /// The newest call's thread. It goes on when the call is dropped, so the next one waits for it first.
+    running: Option<JoinHandle<Result<(), ConnectorError>>>,
 }
 
 impl FileCommitter {
     pub(super) fn new(root: PathBuf, job: &JobId, operator: OperatorId) -> FileCommitter {
-        FileCommitter { root, job: job.clone(), operator }
+        FileCommitter { root, job: job.clone(), operator, running: None }
+    }
+
+    /// Does blocking work on a thread of its own, after what an abandoned call has left running.
+    async fn run(
+        &mut self,
+        work: impl FnOnce() -> Result<(), ConnectorError> + Send + 'static,
+    ) -> Result<(), ConnectorError> {
+        if let Some(abandoned) = &mut self.running {
+            // How it ended does not matter: the work looks for itself how far things are.
+            let _ = abandoned.await;
+        }
+        let running = self.running.insert(spawn_blocking(work));
+        let result = running.await;
+        self.running = None;
+        result.map_err(|e| task_error(&e))?
     }
 }
 
@@ -39,13 +56,12 @@ impl Committer for FileCommitter {
         }
         let files = committables.iter().map(PendingFile::of_committable).collect::<Result<Vec<_>, _>>()?;
         let root = self.root.clone();
-        spawn_blocking(move || publish_all(&root, epoch, &files)).await.map_err(|e| task_error(&e))?
+        self.run(move || publish_all(&root, epoch, &files)).await
     }
 
     async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError> {
         let (root, job, operator) = (self.root.clone(), self.job.clone(), self.operator);
-        let remove = move || remove_older(&root, &job, operator, generation);
-        spawn_blocking(remove).await.map_err(|e| task_error(&e))?
+        self.run(move || remove_older(&root, &job, operator, generation)).await
     }
 }
 
@@ -168,4 +184,35 @@ fn remove_if_empty(directory: &Path) -> Result<(), ConnectorError> {
 fn sync_directory(directory: &Path) -> Result<(), ConnectorError> {
     let synced = File::open(directory).and_then(|d| d.sync_all());
     synced.map_err(|e| io_error("make durable", directory.display(), &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_waits_for_the_thread_of_one_that_was_dropped() {
+        let mut committer = FileCommitter::new(PathBuf::new(), &JobId::new("j").unwrap(), OperatorId(1));
+        let (open_gate, gate) = mpsc::channel();
+        let (report, order) = mpsc::channel();
+        let first = report.clone();
+        let hung = committer.run(move || {
+            gate.recv().unwrap();
+            first.send(1).unwrap();
+            Ok(())
+        });
+        tokio::time::timeout(Duration::from_millis(20), hung).await.unwrap_err();
+        let mut second = Box::pin(committer.run(move || {
+            report.send(2).unwrap();
+            Ok(())
+        }));
+        tokio::time::timeout(Duration::from_millis(20), second.as_mut()).await.unwrap_err();
+        assert!(order.try_recv().is_err(), "the second one has not begun");
+        open_gate.send(()).unwrap();
+        second.await.unwrap();
+        assert_eq!(order.iter().collect::<Vec<_>>(), [1, 2]);
+    }
 }

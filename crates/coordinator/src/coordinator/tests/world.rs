@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -19,8 +20,10 @@ use mainstem_core::retry::RetryPolicy;
 use mainstem_core::time::Timestamp;
 use mainstem_rt::SystemClock;
 use mainstem_state::{CheckpointStore, TableDelta};
+use object_store::local::LocalFileSystem;
 use tokio::sync::{mpsc, watch};
 
+use super::flaky::FlakyStore;
 use crate::spec::{
     Attempt, CheckpointOptions, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, SourceSpec, TaskSpec,
 };
@@ -47,7 +50,7 @@ pub(super) enum Crash {
 }
 
 /// Everything outside the coordinator.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct World {
     /// Hidden output, by name.
     staged: BTreeMap<String, Vec<String>>,
@@ -57,6 +60,18 @@ pub(super) struct World {
     pub(super) publications: Vec<Epoch>,
     /// Commits to come that fail in a way that passes.
     pub(super) failing_commits: u32,
+    /// Commits to come that never answer.
+    pub(super) hanging_commits: u32,
+    /// Commits wait until it says yes.
+    pub(super) commit_gate: Option<watch::Receiver<bool>>,
+    /// Commits that have begun, and those that run.
+    pub(super) commits_begun: u32,
+    pub(super) committing: u32,
+    /// Writes of manifests to come that fail.
+    pub(super) failing_manifests: u32,
+    /// Searches for splits so far, and the one that never answers.
+    pub(super) discoveries: u32,
+    pub(super) hanging_discovery: Option<u32>,
     /// Ends the process once.
     pub(super) crash: Option<Crash>,
     /// Fails the sink once, at this epoch.
@@ -70,13 +85,21 @@ pub(super) struct Job {
     world: Arc<Mutex<World>>,
     pub(super) directory: PathBuf,
     pub(super) options: CheckpointOptions,
+    pub(super) monitor_interval: Option<Duration>,
+    status: watch::Sender<JobStatus>,
 }
 
 impl Job {
     pub(super) fn new(directory: &Path) -> Job {
         let restart = RetryPolicy { first_delay_ms: 0, delay_ms_max: 0, retries_max: 5, quiet_ms: 60_000 };
         let options = CheckpointOptions { interval_ms: 1, restart, operation: restart, ..CheckpointOptions::default() };
-        Job { world: Arc::default(), directory: directory.to_owned(), options }
+        let (directory, status) = (directory.to_owned(), watch::Sender::new(JobStatus::default()));
+        Job { world: Arc::default(), directory, options, monitor_interval: None, status }
+    }
+
+    /// What the job shows of itself.
+    pub(super) fn status(&self) -> JobStatus {
+        self.status.borrow().clone()
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -92,10 +115,14 @@ impl Job {
     pub(super) async fn run_with(&self, control: mpsc::Receiver<Control>) -> (Option<JobOutcome>, JobStatus) {
         let id = JobId::new("j").unwrap();
         let clock = Arc::new(SystemClock::new());
-        let store = JobStore::open(&self.directory, &id, clock.clone()).await.unwrap();
+        let inner = LocalFileSystem::new_with_prefix(&self.directory).unwrap();
+        let objects = CheckpointStore::new(Arc::new(FlakyStore { inner, world: self.world.clone() }));
+        let store = JobStore::open_with(&self.directory, &id, clock.clone(), objects).await.unwrap();
         let (crash_sender, mut crash) = mpsc::channel(1);
         let task = |head, parallelism, source| TaskSpec { head, operators: vec![head], parallelism, source };
         let committer = FakeCommitter { world: self.world.clone(), crash: crash_sender.clone() };
+        let enumerator = Box::new(FakeEnumerator { world: self.world.clone() });
+        let source = SourceSpec { enumerator, monitor_interval: self.monitor_interval };
         let spec = JobSpec {
             job: id.clone(),
             graph_json: "{}".to_owned(),
@@ -103,24 +130,20 @@ impl Job {
             key_groups: 4,
             parallelism: SOURCES,
             tasks: vec![task(SOURCE, SOURCES, Some(SOURCE)), task(SINK, 1, None)],
-            sources: BTreeMap::from([(
-                SOURCE,
-                SourceSpec { enumerator: Box::new(FakeEnumerator), monitor_interval: None },
-            )]),
+            sources: BTreeMap::from([(SOURCE, source)]),
             committers: BTreeMap::from([(SINK, Box::new(committer) as Box<dyn Committer>)]),
             options: self.options.clone(),
         };
         let deployer =
             FakeDeployer { job: id, store: store.checkpoints(), world: self.world.clone(), crash: crash_sender };
-        let (status_sender, status) = watch::channel(JobStatus::default());
-        let run = JobCoordinator::new(spec, store, clock).run(deployer, control, status_sender);
+        self.status.send_replace(JobStatus::default());
+        let run = JobCoordinator::new(spec, store, clock).run(deployer, control, self.status.clone());
         let outcome = tokio::select! {
             biased;
             _ = crash.recv() => None,
             outcome = Box::pin(run) => Some(outcome),
         };
-        let status = status.borrow().clone();
-        (outcome, status)
+        (outcome, self.status())
     }
 
     /// What the world sees, checked: every row once, and running counts that fit.
@@ -163,11 +186,21 @@ impl Job {
     }
 }
 
-struct FakeEnumerator;
+struct FakeEnumerator {
+    world: Arc<Mutex<World>>,
+}
 
 #[async_trait]
 impl SplitEnumerator for FakeEnumerator {
     async fn discover(&mut self) -> Result<Vec<SourceSplit>, ConnectorError> {
+        let hangs = {
+            let mut world = self.world.lock().unwrap();
+            world.discoveries += 1;
+            world.hanging_discovery == Some(world.discoveries)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let split = |s| SourceSplit { id: SplitId(format!("split{s}")), payload: ROWS.to_string() };
         Ok((0..SPLITS).map(split).collect())
     }
@@ -178,9 +211,48 @@ struct FakeCommitter {
     crash: mpsc::Sender<()>,
 }
 
+/// A commit that runs; there is never a second one.
+struct Committing<'a>(&'a Mutex<World>);
+
+impl<'a> Committing<'a> {
+    fn begin(world: &'a Mutex<World>) -> Committing<'a> {
+        let mut held = world.lock().unwrap();
+        held.commits_begun += 1;
+        held.committing += 1;
+        assert_eq!(held.committing, 1, "two commits at a time");
+        Committing(world)
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().committing -= 1;
+    }
+}
+
+impl FakeCommitter {
+    /// Holds the commit up where the test wants it.
+    async fn hold_up(&self) {
+        let (hangs, gate) = {
+            let mut world = self.world.lock().unwrap();
+            let hangs = world.hanging_commits > 0;
+            world.hanging_commits -= u32::from(hangs);
+            (hangs, world.commit_gate.clone())
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        if let Some(mut gate) = gate {
+            gate.wait_for(|open| *open).await.unwrap();
+        }
+    }
+}
+
 #[async_trait]
 impl Committer for FakeCommitter {
     async fn commit(&mut self, epoch: Epoch, committables: &[Committable]) -> Result<(), ConnectorError> {
+        let _committing = Committing::begin(&self.world);
+        self.hold_up().await;
         crash_at(&self.world, &self.crash, Crash::BeforeCommit(epoch.0)).await;
         {
             let mut world = self.world.lock().unwrap();

@@ -1,0 +1,167 @@
+//! What the checkpoint machine asks for, carried out: short things at once, slow ones beside the event loop.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mainstem_core::checkpoint::{CheckpointCommand, CheckpointEvent, End};
+use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
+use mainstem_core::protocol::{Barrier, Failure, SubtaskSnapshot, ToSubtask};
+use mainstem_core::splits::{SourceEpoch, SplitEvent};
+use mainstem_core::time::Timestamp;
+use mainstem_rt::failpoint;
+use mainstem_state::Manifest;
+
+use super::draft::{self, Draft, Written};
+use super::{OpenEpoch, Running, Slow, deletions};
+use crate::coordinator::fatal;
+use crate::lane::Publication;
+use crate::meta_log::{MetaLog, Record};
+use crate::recovery;
+use crate::spec::Deployer;
+
+impl<D: Deployer> Running<'_, D> {
+    /// Feeds an event to the checkpoint machine and carries out what comes of it, until nothing more does.
+    pub(super) async fn checkpoint_event(&mut self, event: CheckpointEvent) -> Result<(), Failure> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let commands = self.checkpoints.on(self.driver.clock.monotonic(), event);
+            for command in commands {
+                events.extend(self.carry_out(command).await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, command: CheckpointCommand) -> Result<Option<CheckpointEvent>, Failure> {
+        match command {
+            CheckpointCommand::InjectBarrier { barrier, last } => {
+                self.open_epoch(barrier);
+                let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
+                for operator in operators {
+                    self.tell_all(operator, &ToSubtask::InjectBarrier { barrier, last })?;
+                }
+                Ok(None)
+            }
+            CheckpointCommand::Replay { barrier } => {
+                let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
+                for operator in operators {
+                    let epoch = self.recovered.source_epoch(barrier.epoch, operator);
+                    self.split_event(operator, SplitEvent::Replay { barrier, epoch })?;
+                }
+                self.open_epoch(barrier);
+                Ok(None)
+            }
+            CheckpointCommand::ReplayDone => {
+                let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
+                for operator in operators {
+                    self.split_event(operator, SplitEvent::ReplayDone)?;
+                }
+                Ok(None)
+            }
+            CheckpointCommand::WriteManifest { barrier, epoch_now, snapshots, end } => {
+                self.write_manifest(barrier, epoch_now, snapshots, end)?;
+                Ok(None)
+            }
+            CheckpointCommand::RecordComplete { epoch } => self.record_complete(epoch).await.map(Some),
+            CheckpointCommand::Commit { epoch, committables } => {
+                let published = self.driver.publisher.ask(Publication::Epoch { epoch, committables });
+                self.slow.spawn(async move { Slow::Published { epoch, result: published.await } });
+                Ok(None)
+            }
+            CheckpointCommand::RecordCommitted { epoch } => {
+                self.driver.record_committed(self.recovered.generation, epoch).await?;
+                Ok(Some(CheckpointEvent::CommitRecorded { epoch }))
+            }
+            CheckpointCommand::RecordRetired { epochs } => {
+                let generation = self.recovered.generation;
+                self.driver.log.append(Record::EpochsRetired { generation, epochs: epochs.clone() }).await?;
+                Ok(Some(CheckpointEvent::RetiredRecorded { epochs }))
+            }
+            CheckpointCommand::DeleteObjects { paths } => {
+                let failed = self.deletions.add(paths);
+                self.delete_next();
+                Ok((!failed.is_empty()).then_some(CheckpointEvent::Deleted { failed }))
+            }
+            CheckpointCommand::Refused { reason } => {
+                tracing::warn!(job = %self.driver.spec.job, reason, "message refused");
+                Ok(None)
+            }
+            CheckpointCommand::Finish { end } => {
+                self.end = Some(end);
+                Ok(None)
+            }
+            CheckpointCommand::FailAttempt { failure } => Err(failure),
+        }
+    }
+
+    fn open_epoch(&mut self, barrier: Barrier) {
+        let cuts = self.assigners.iter().map(|(operator, assigner)| (*operator, assigner.cut())).collect();
+        let injected_at = self.driver.clock.monotonic();
+        self.open.insert(barrier.epoch, OpenEpoch { cuts, injected_at, written: None });
+    }
+
+    /// Puts the manifest together and has it written.
+    fn write_manifest(
+        &mut self,
+        barrier: Barrier,
+        epoch_now: Timestamp,
+        snapshots: BTreeMap<SubtaskId, SubtaskSnapshot>,
+        end: Option<End>,
+    ) -> Result<(), Failure> {
+        failpoint::hit(failpoint::SNAPSHOTS_DURABLE);
+        let epoch = barrier.epoch;
+        let mut sources = BTreeMap::new();
+        let mut source_epochs = BTreeMap::new();
+        for (operator, cut) in &self.open[&epoch].cuts {
+            let reports = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(operator)?.splits.as_slice())));
+            let merged = cut.merge(reports).map_err(|e| fatal(format!("bug: {e}")))?;
+            let before = self.last_sources.get(operator).map(Vec::as_slice).unwrap_or_default();
+            source_epochs.insert(*operator, SourceEpoch::between(before, &merged, cut));
+            sources.insert(*operator, merged);
+        }
+        // The next epoch may follow before this one is recorded.
+        self.last_sources.clone_from(&sources);
+        let (operators, committables) = draft::by_operator(snapshots.into_iter().map(|(s, parts)| (s.index, parts)));
+        let manifest = Manifest {
+            job: self.driver.spec.job.clone(),
+            epoch,
+            generation: self.recovered.generation,
+            next_epoch_now: barrier.next_epoch_now,
+            graph_hash: recovery::graph_hash(&self.driver.spec),
+            key_groups: self.driver.spec.key_groups,
+            parallelism: self.driver.spec.tasks.iter().map(|t| (t.head, t.parallelism)).collect(),
+            operators,
+            sources,
+            created_at: self.driver.clock.now(),
+        };
+        let draft = Draft { manifest, epoch_now, source_epochs, committables, end };
+        let (store, retry) = (self.driver.store.checkpoints(), self.driver.retry.clone());
+        let write = async move { Slow::ManifestWritten { epoch, result: draft.write(&store, &retry).await } };
+        self.slow.spawn(write);
+        Ok(())
+    }
+
+    async fn record_complete(&mut self, epoch: Epoch) -> Result<CheckpointEvent, Failure> {
+        let open = self.open.remove(&epoch).expect("its manifest was written");
+        let Written { record, sources } = *open.written.expect("its manifest was written");
+        let (bytes, at) = (record.state_bytes, record.completed_at);
+        self.driver.log.append(Record::EpochComplete(record)).await?;
+        for (operator, splits) in sources {
+            self.split_event(operator, SplitEvent::EpochComplete { splits })?;
+        }
+        let took = self.driver.clock.monotonic().since_ms(open.injected_at);
+        self.driver.status.send_modify(|s| {
+            s.last_complete = Some(epoch);
+            s.last_checkpoint_at = Some(at);
+            s.last_checkpoint_duration_ms = Some(took);
+            s.last_checkpoint_bytes = Some(bytes);
+        });
+        Ok(CheckpointEvent::CompleteRecorded { epoch })
+    }
+
+    pub(super) fn delete_next(&mut self) {
+        if let Some(paths) = self.deletions.next() {
+            let (store, job) = (self.driver.store.checkpoints(), self.driver.spec.job.clone());
+            self.slow.spawn(async move { Slow::Deleted { failed: deletions::delete(&store, &job, paths).await } });
+        }
+    }
+}
