@@ -30,6 +30,9 @@ use crate::spec::{Attempt, Control, Deployer, Deployment, RestorePlan};
 /// How long the consequences of a failure may arrive before its cause.
 const ROOT_CAUSE_WAIT_MS: i64 = 500;
 
+/// Finished splits that may be remembered before the user is told.
+const FINISHED_WARN_ABOVE: usize = 100_000;
+
 /// An epoch between its barrier and the record of its completion.
 struct OpenEpoch {
     cuts: BTreeMap<OperatorId, SplitCut>,
@@ -306,9 +309,24 @@ impl<'a, D: Deployer> Running<'a, D> {
                 }
             }
         }
-        let waiting = self.assigners.values().map(SplitAssigner::waiting).sum();
-        self.driver.status.send_modify(|s| s.splits_waiting = waiting);
+        self.show_splits();
         Ok(())
+    }
+
+    /// Keeps the status up to date, and says once when very many finished splits have to be remembered.
+    fn show_splits(&mut self) {
+        let waiting = self.assigners.values().map(SplitAssigner::waiting).sum();
+        let monitored = self.assigners.iter().filter(|(o, _)| self.driver.sources[o].monitor_interval.is_some());
+        let finished = monitored.map(|(_, assigner)| assigner.finished()).sum();
+        if finished > FINISHED_WARN_ABOVE && !self.driver.warned_of_finished {
+            self.driver.warned_of_finished = true;
+            tracing::warn!(
+                job = %self.driver.spec.job, finished,
+                "very many files of monitored directories have been read and are still there; checkpoints name each \
+                 of them: move files away once they have been read, the job then forgets them"
+            );
+        }
+        self.driver.status.send_modify(|s| (s.splits_waiting, s.splits_finished) = (waiting, finished));
     }
 
     fn subtasks_of(&self, source: OperatorId) -> Vec<SubtaskId> {

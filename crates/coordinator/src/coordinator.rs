@@ -44,6 +44,8 @@ pub(crate) struct Driver<D> {
     pub(crate) publisher: Lane<Publisher>,
     /// What is known of each source.
     pub(crate) sources: BTreeMap<OperatorId, Source>,
+    /// Whether the user has been told that very many finished splits are remembered.
+    pub(crate) warned_of_finished: bool,
     /// Why there will be a new attempt, for its record.
     pub(crate) reason: String,
 }
@@ -110,6 +112,7 @@ impl JobCoordinator {
             retry,
             publisher,
             sources,
+            warned_of_finished: false,
             reason,
         };
         let outcome = driver.run().await;

@@ -192,6 +192,8 @@ pub struct JobStatus {
     pub last_failure: Option<String>,
     /// Splits that wait for a reader.
     pub splits_waiting: usize,
+    /// Splits of monitored sources that are remembered only because they are finished and still exist.
+    pub splits_finished: usize,
     /// Damaged checkpoint files that were passed over at the last restore, by name.
     pub damaged: Vec<String>,
 }
@@ -209,6 +211,7 @@ impl Default for JobStatus {
             restarts: 0,
             last_failure: None,
             splits_waiting: 0,
+            splits_finished: 0,
             damaged: Vec::new(),
         }
     }

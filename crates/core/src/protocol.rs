@@ -26,7 +26,7 @@ pub struct Barrier {
 pub struct SourceSplit {
     /// Its identity within the source.
     pub id: SplitId,
-    /// What the reader needs to open it.
+    /// What the reader needs to open it. Empty where the split is finished and only its name is remembered.
     pub payload: String,
 }
 
@@ -52,6 +52,21 @@ pub struct SplitState {
     pub split: SourceSplit,
     /// How far it has been read.
     pub progress: Option<SplitProgress>,
+}
+
+impl SplitState {
+    /// A finished split of which only the name is kept.
+    #[must_use]
+    pub fn remembered(id: SplitId) -> SplitState {
+        let split = SourceSplit { id, payload: String::new() };
+        SplitState { split, progress: Some(SplitProgress::Finished) }
+    }
+
+    /// Whether it has been read to its end.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.progress == Some(SplitProgress::Finished)
+    }
 }
 
 /// A durable object that a checkpoint refers to.
@@ -82,7 +97,7 @@ pub struct OperatorSnapshot {
     /// Every state file that a restore of this operator's key groups needs, oldest first: files of earlier
     /// epochs that are still valid, then those of this one.
     pub state: Vec<StateHandle>,
-    /// Splits that this source subtask owns or has finished since it was started.
+    /// Splits that this source subtask owns; those that it has finished, once, with the epoch in which it did.
     pub splits: Vec<SplitState>,
     /// Sink output of this epoch that waits for its commit.
     pub committables: Vec<Committable>,

@@ -6,6 +6,8 @@
 //! - [`SplitAssigner::cut`] at a barrier, merged with what the subtasks report for that barrier, holds every
 //!   split that was known at the barrier once ([`SplitCut::merge`] refuses anything else): a split that was
 //!   handed over around the barrier can be neither lost nor read twice.
+//! - What is known of a finished split is its name, and that only while the source still lists it: see
+//!   [`SplitEvent::Discovered`].
 //! - The bound on the watermarks of waiting splits is raised only after the message that hands out the last
 //!   of those that it covers, so that a watermark never passes rows that are still to come.
 
@@ -20,7 +22,10 @@ use crate::time::Timestamp;
 /// What happened to the source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SplitEvent {
-    /// The enumerator has looked and these splits exist. Those that are known already are ignored.
+    /// The enumerator has looked and these splits exist. Those that are known already are ignored. A finished
+    /// split that does not exist any more is left out of the next checkpoint and forgotten when that is
+    /// complete; from then on its name stands for a new split. A search that finds nothing at all forgets
+    /// nothing: it may have looked at a disk that is not mounted.
     Discovered {
         /// All that exist, in the order in which they should be read.
         splits: Vec<SourceSplit>,
@@ -91,7 +96,12 @@ impl SourceEpoch {
     #[must_use]
     pub fn between(before: &[SplitState], after: &[SplitState], cut: &SplitCut) -> SourceEpoch {
         let before: BTreeMap<&SplitId, &SplitState> = before.iter().map(|s| (&s.split.id, s)).collect();
-        let unchanged = |s: &SplitState| before.get(&s.split.id).is_some_and(|old| old.progress == s.progress);
+        // A finished split has its payload in the epoch in which it was finished, and only there: so a new one
+        // of the name of a remembered one is told apart.
+        let same = |old: &SplitState, new: &SplitState| {
+            old.progress == new.progress && (!new.is_finished() || new.split.payload.is_empty())
+        };
+        let unchanged = |s: &SplitState| before.get(&s.split.id).is_some_and(|old| same(old, s));
         let changed = after.iter().filter(|s| !unchanged(s)).cloned().collect();
         SourceEpoch { changed, bound: cut.bound, no_more: cut.no_more }
     }
@@ -115,28 +125,26 @@ pub enum CutError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SplitCut {
     waiting: Vec<SplitState>,
-    finished: Vec<SplitState>,
+    finished: Vec<SplitId>,
     owned: BTreeMap<SplitId, SubtaskId>,
     bound: Option<Timestamp>,
     no_more: bool,
 }
 
 impl SplitCut {
-    /// Joins the reports of the source's subtasks to it. Gives every split that was known at the barrier, once,
-    /// in the order in which a restore should hand them out: begun, waiting, finished.
+    /// Joins the reports of the source's subtasks to it. `before` is what this gave for the checkpoint before:
+    /// a subtask reports once that it has finished a split, the assigner learns of it only when that checkpoint
+    /// is complete, and the next barrier may come in between. Gives every split that was known at the barrier,
+    /// once, in the order in which a restore should hand them out: begun, waiting, finished.
     pub fn merge<'a>(
         &self,
+        before: &[SplitState],
         reports: impl IntoIterator<Item = (SubtaskId, &'a [SplitState])>,
     ) -> Result<Vec<SplitState>, CutError> {
-        let finished: BTreeSet<&SplitId> = self.finished.iter().map(|s| &s.split.id).collect();
         let mut reported = BTreeMap::<&SplitId, &SplitState>::new();
         for (subtask, splits) in reports {
             for split in splits {
                 let id = &split.split.id;
-                // A subtask goes on to report what it has finished, when the assigner knows it already.
-                if finished.contains(id) {
-                    continue;
-                }
                 match self.owned.get(id) {
                     Some(owner) if *owner == subtask => {}
                     _ => return Err(CutError::Foreign(id.clone(), subtask)),
@@ -146,17 +154,24 @@ impl SplitCut {
                 }
             }
         }
-        if let Some(missing) = self.owned.keys().find(|id| !reported.contains_key(id)) {
-            return Err(CutError::Missing(missing.clone()));
+        let mut finished = self.finished.clone();
+        let mut unreported: BTreeSet<&SplitId> = self.owned.keys().filter(|id| !reported.contains_key(id)).collect();
+        for split in before.iter().filter(|s| s.is_finished()) {
+            if unreported.remove(&split.split.id) {
+                finished.push(split.split.id.clone());
+            }
+        }
+        if let Some(missing) = unreported.first() {
+            return Err(CutError::Missing((*missing).clone()));
         }
         let reported = || reported.values().map(|s| (*s).clone());
-        let is_finished = |s: &SplitState| s.progress == Some(SplitProgress::Finished);
         let mut merged: Vec<_> =
             reported().filter(|s| matches!(s.progress, Some(SplitProgress::Reading { .. }))).collect();
         merged.extend(reported().filter(|s| s.progress.is_none()));
         merged.extend(self.waiting.iter().cloned());
-        merged.extend(reported().filter(is_finished));
-        merged.extend(self.finished.iter().cloned());
+        // With its payload: a replay of just this epoch reads it.
+        merged.extend(reported().filter(SplitState::is_finished));
+        merged.extend(finished.into_iter().map(SplitState::remembered));
         Ok(merged)
     }
 }
@@ -168,12 +183,15 @@ pub struct SplitAssigner {
     bounded: bool,
     discovered: bool,
     replaying: bool,
-    known: BTreeMap<SplitId, SourceSplit>,
+    known: BTreeSet<SplitId>,
     waiting: VecDeque<SplitState>,
     /// Found while epochs are replayed, to which they must stay unknown.
     found_early: Vec<SourceSplit>,
     owned: BTreeMap<SplitId, SubtaskId>,
     finished: BTreeSet<SplitId>,
+    /// Finished splits that a search did not find; no cut holds them any more, and they are forgotten when a
+    /// checkpoint without them is complete.
+    gone: BTreeSet<SplitId>,
     hungry: VecDeque<SubtaskId>,
     bound_told: Option<Timestamp>,
     no_more_told: bool,
@@ -195,21 +213,22 @@ impl SplitAssigner {
             bounded,
             discovered: restored.is_some(),
             replaying,
-            known: BTreeMap::new(),
+            known: BTreeSet::new(),
             waiting: VecDeque::new(),
             found_early: Vec::new(),
             owned: BTreeMap::new(),
             finished: BTreeSet::new(),
+            gone: BTreeSet::new(),
             hungry: VecDeque::new(),
             bound_told: None,
             no_more_told: false,
         };
         let restored = restored.unwrap_or_default();
-        assigner.known = restored.iter().map(|s| (s.split.id.clone(), s.split.clone())).collect();
+        assigner.known = restored.iter().map(|s| s.split.id.clone()).collect();
         let is_begun = |s: &&SplitState| matches!(s.progress, Some(SplitProgress::Reading { .. }));
         assigner.waiting.extend(restored.iter().filter(is_begun).cloned());
         assigner.waiting.extend(restored.iter().filter(|s| s.progress.is_none()).cloned());
-        let finished = restored.iter().filter(|s| s.progress == Some(SplitProgress::Finished));
+        let finished = restored.iter().filter(|s| s.is_finished());
         assigner.finished = finished.map(|s| s.split.id.clone()).collect();
         assigner
     }
@@ -223,6 +242,12 @@ impl SplitAssigner {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Splits that are remembered only because they are finished and must not be read again.
+    #[must_use]
+    pub fn finished(&self) -> usize {
+        self.finished.len()
     }
 
     /// Whether splits have been looked for at least once, in this attempt or before the checkpoint.
@@ -239,7 +264,7 @@ impl SplitAssigner {
                     self.found_early = splits;
                 } else {
                     self.discovered = true;
-                    self.add(splits);
+                    self.found(splits);
                 }
                 self.settle()
             }
@@ -250,11 +275,15 @@ impl SplitAssigner {
                 self.settle()
             }
             SplitEvent::EpochComplete { splits } => {
-                let finished = splits.into_iter().filter(|s| s.progress == Some(SplitProgress::Finished));
-                for split in finished {
+                let mut finished = BTreeSet::new();
+                for split in splits.into_iter().filter(SplitState::is_finished) {
                     self.owned.remove(&split.split.id);
-                    self.finished.insert(split.split.id);
+                    finished.insert(split.split.id);
                 }
+                let recorded = |id: &SplitId| finished.contains(id);
+                let forgotten: Vec<SplitId> = self.gone.iter().filter(|id| !recorded(id)).cloned().collect();
+                self.finished.append(&mut finished);
+                forgotten.iter().for_each(|id| self.forget(id));
                 Vec::new()
             }
             SplitEvent::Replay { barrier, epoch } => self.replay(barrier, epoch),
@@ -262,7 +291,7 @@ impl SplitAssigner {
                 self.replaying = false;
                 let found = std::mem::take(&mut self.found_early);
                 self.discovered |= !found.is_empty();
-                self.add(found);
+                self.found(found);
                 self.settle()
             }
         }
@@ -271,13 +300,9 @@ impl SplitAssigner {
     /// The assigner's part of the checkpoint whose barrier is sent now.
     #[must_use]
     pub fn cut(&self) -> SplitCut {
-        let finished = self
-            .finished
-            .iter()
-            .map(|id| SplitState { split: self.known[id].clone(), progress: Some(SplitProgress::Finished) });
         SplitCut {
             waiting: self.waiting.iter().cloned().collect(),
-            finished: finished.collect(),
+            finished: self.finished.difference(&self.gone).cloned().collect(),
             owned: self.owned.clone(),
             bound: self.bound_told,
             no_more: self.no_more_told,
@@ -313,6 +338,13 @@ impl SplitAssigner {
     fn replay(&mut self, barrier: Barrier, epoch: SourceEpoch) -> Vec<SplitCommand> {
         self.replaying = true;
         let mut commands = Vec::new();
+        // A finished split that moves again is another one of the same name: the first run had forgotten the
+        // finished one by then.
+        for change in &epoch.changed {
+            if self.finished.contains(&change.split.id) {
+                self.forget(&change.split.id);
+            }
+        }
         self.add(epoch.changed.iter().map(|change| change.split.clone()));
         let mut shares: BTreeMap<SubtaskId, Vec<SplitState>> = BTreeMap::new();
         let receivers: Vec<SubtaskId> = self.subtasks.iter().copied().collect();
@@ -338,10 +370,27 @@ impl SplitAssigner {
         commands
     }
 
+    /// Takes over what a search has found: adds what is new, and marks the finished splits that are gone. One
+    /// that comes back before it was forgotten is still the old one, in every checkpoint so far; it becomes new
+    /// afterwards.
+    fn found(&mut self, splits: Vec<SourceSplit>) {
+        if !splits.is_empty() {
+            let listed: BTreeSet<&SplitId> = splits.iter().map(|s| &s.id).collect();
+            self.gone.extend(self.finished.iter().filter(|id| !listed.contains(id)).cloned());
+        }
+        self.add(splits);
+    }
+
+    fn forget(&mut self, id: &SplitId) {
+        self.gone.remove(id);
+        self.finished.remove(id);
+        self.known.remove(id);
+    }
+
     /// Puts the splits that are not known yet behind those that wait.
     fn add(&mut self, splits: impl IntoIterator<Item = SourceSplit>) {
         for split in splits {
-            if self.known.insert(split.id.clone(), split.clone()).is_none() {
+            if self.known.insert(split.id.clone()) {
                 self.waiting.push_back(SplitState { split, progress: None });
             }
         }

@@ -169,7 +169,7 @@ impl Running {
 
     async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<Next, EngineError> {
         let captured = self.task.chain.barrier(barrier, last).await?;
-        let splits = Some((self.task.subtask.operator, self.splits.states()));
+        let splits = Some((self.task.subtask.operator, self.splits.report()));
         self.task.uploads.submit(barrier.epoch, captured, splits).await?;
         Ok(if last { Next::Stopped } else { Next::Go })
     }

@@ -108,6 +108,7 @@ impl StatusReporter {
                 "last_committed_epoch": status.last_committed.map(|e| e.0),
                 "last_checkpoint_ms": status.last_checkpoint_duration_ms,
                 "restarts": status.restarts,
+                "finished_files_remembered": status.splits_finished,
             });
             eprintln!("{line}");
         }

@@ -113,8 +113,8 @@ impl<D: Deployer> Running<'_, D> {
         let mut source_epochs = BTreeMap::new();
         for (operator, cut) in &self.open[&epoch].cuts {
             let reports = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(operator)?.splits.as_slice())));
-            let merged = cut.merge(reports).map_err(|e| fatal(format!("bug: {e}")))?;
             let before = self.last_sources.get(operator).map(Vec::as_slice).unwrap_or_default();
+            let merged = cut.merge(before, reports).map_err(|e| fatal(format!("bug: {e}")))?;
             source_epochs.insert(*operator, SourceEpoch::between(before, &merged, cut));
             sources.insert(*operator, merged);
         }

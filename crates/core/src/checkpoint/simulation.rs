@@ -466,6 +466,7 @@ impl Source {
     fn barrier(&mut self, index: u32, generation: Generation, barrier: Barrier, last: bool, events: &mut Vec<Event>) {
         self.output.push_back(Element::Barrier(barrier, last));
         let splits = self.splits.values().cloned().collect();
+        self.splits.retain(|_, split| !split.is_finished());
         let snapshot = BTreeMap::from([(SOURCE, OperatorSnapshot { splits, ..OperatorSnapshot::default() })]);
         let subtask = source(index);
         let done = CheckpointEvent::SnapshotDone { subtask, generation, epoch: barrier.epoch, snapshot };
@@ -590,7 +591,7 @@ impl Attempt {
     ) {
         let open = self.open.get_mut(&barrier.epoch).unwrap();
         let reports = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(&SOURCE)?.splits.as_slice())));
-        let splits = open.cut.merge(reports).unwrap();
+        let splits = open.cut.merge(&self.last_splits, reports).unwrap();
         let sink = &snapshots[&SINK][&SINK.operator];
         let state: Vec<String> = sink.state.iter().map(|h| h.path.clone()).collect();
         let mut objects: BTreeSet<String> = state.iter().cloned().collect();

@@ -24,6 +24,10 @@ fn finished(name: &str) -> SplitState {
     SplitState { split: split(name), progress: Some(SplitProgress::Finished) }
 }
 
+fn remembered(name: &str) -> SplitState {
+    SplitState::remembered(SplitId(name.to_owned()))
+}
+
 fn assigner(bounded: bool, restored: Option<&[SplitState]>) -> SplitAssigner {
     SplitAssigner::new(BTreeSet::from([subtask(0), subtask(1)]), bounded, restored, false)
 }
@@ -110,21 +114,105 @@ fn a_cut_joined_with_the_reports_holds_every_split_once() {
     // Handed out after the barrier: in this checkpoint it still waits.
     assigner.on(requested(1));
     let report0 = [reading("a", 3, 1)];
-    let merged = cut.merge([(subtask(0), &report0[..]), (subtask(1), &[][..])]).expect("consistent");
-    assert_eq!(merged, vec![reading("a", 3, 1), unread("b"), unread("c"), finished("f")]);
+    let merged = cut.merge(&[], [(subtask(0), &report0[..]), (subtask(1), &[][..])]).expect("consistent");
+    assert_eq!(merged, vec![reading("a", 3, 1), unread("b"), unread("c"), remembered("f")]);
 
     let next = assigner.cut();
     let report0 = [finished("a")];
     let report1 = [unread("b")];
-    let merged = next.merge([(subtask(0), &report0[..]), (subtask(1), &report1[..])]).expect("consistent");
+    let merged = next.merge(&[], [(subtask(0), &report0[..]), (subtask(1), &report1[..])]).expect("consistent");
     assert_eq!(names(&merged), vec!["b", "c", "a", "f"]);
     let epoch = SourceEpoch::between(&[reading("a", 3, 1), unread("b"), unread("c"), finished("f")], &merged, &next);
     assert_eq!(epoch, SourceEpoch { changed: vec![finished("a")], bound: Some(Timestamp::MIN), no_more: false });
 
+    // The next barrier comes before that checkpoint is complete; the subtask has told of its end already.
+    let early = assigner.cut().merge(&merged, [(subtask(1), &report1[..])]).expect("consistent");
+    assert_eq!(names(&early), vec!["b", "c", "f", "a"]);
+    assert_eq!(SourceEpoch::between(&merged, &early, &assigner.cut()).changed, vec![]);
+
     assigner.on(SplitEvent::EpochComplete { splits: merged });
-    // The subtask goes on to report what it has finished.
-    let merged = assigner.cut().merge([(subtask(0), &report0[..]), (subtask(1), &report1[..])]).expect("consistent");
-    assert_eq!(names(&merged), vec!["b", "c", "a", "f"]);
+    let merged = assigner.cut().merge(&early, [(subtask(1), &report1[..])]).expect("consistent");
+    assert_eq!(merged, vec![unread("b"), unread("c"), remembered("a"), remembered("f")]);
+    assert_eq!(assigner.finished(), 2);
+}
+
+/// A complete checkpoint of an assigner whose splits are all finished.
+fn checkpoint(assigner: &mut SplitAssigner) -> Vec<SplitState> {
+    let splits = assigner.cut().merge(&[], []).expect("nothing is owned");
+    assigner.on(SplitEvent::EpochComplete { splits: splits.clone() });
+    splits
+}
+
+#[test]
+fn a_finished_split_is_forgotten_when_it_is_gone_and_a_checkpoint_says_so() {
+    let mut assigner = assigner(false, Some(&[finished("a"), finished("b")]));
+    assigner.start();
+    assigner.on(requested(0));
+    // The barrier of a checkpoint that still names it comes first.
+    let earlier = assigner.cut().merge(&[], []).expect("nothing is owned");
+    assigner.on(discovered(&["b"]));
+    // Back before it is forgotten: every checkpoint so far says that it has been read.
+    assert_eq!(assigner.on(discovered(&["a", "b"])), vec![]);
+    let cut = assigner.cut().merge(&[], []).expect("nothing is owned");
+    assigner.on(SplitEvent::EpochComplete { splits: earlier });
+    assert_eq!(assigner.on(discovered(&["a", "b"])), vec![]);
+    assert_eq!(cut, vec![remembered("b")]);
+    assigner.on(SplitEvent::EpochComplete { splits: cut });
+    assert_eq!(assigner.finished(), 1);
+    // From here on the name stands for a new split.
+    assert_eq!(assigner.on(discovered(&["a", "b"])), vec![assign(0, unread("a"))]);
+    assert_eq!(assigner.on(discovered(&["a", "b"])), vec![]);
+}
+
+#[test]
+fn a_search_that_finds_nothing_at_all_forgets_nothing() {
+    let mut assigner = assigner(false, Some(&[finished("a"), finished("b")]));
+    assigner.start();
+    assigner.on(discovered(&[]));
+    assert_eq!(checkpoint(&mut assigner), vec![remembered("a"), remembered("b")]);
+    assigner.on(discovered(&["c"]));
+    assert_eq!(checkpoint(&mut assigner), vec![unread("c")]);
+    assert_eq!(assigner.finished(), 0);
+}
+
+#[test]
+fn a_split_that_waits_or_is_read_is_not_forgotten() {
+    let mut assigner = assigner(false, Some(&[reading("r", 5, 40), unread("n")]));
+    assigner.start();
+    assigner.on(requested(0));
+    assigner.on(discovered(&["other"]));
+    let report = [reading("r", 6, 50)];
+    let splits = assigner.cut().merge(&[], [(subtask(0), &report[..])]).expect("consistent");
+    assert_eq!(names(&splits), vec!["r", "n", "other"]);
+    assigner.on(SplitEvent::EpochComplete { splits });
+    assert_eq!(assigner.on(discovered(&["r", "n", "other"])), vec![]);
+}
+
+#[test]
+fn a_replay_reads_the_new_split_of_a_forgotten_name() {
+    // Restored from before the split was forgotten; the epochs to run again forgot it and found another one.
+    let subtasks = BTreeSet::from([subtask(0)]);
+    let mut assigner = SplitAssigner::new(subtasks, false, Some(&[finished("a"), finished("b")]), true);
+    assigner.start();
+    assigner.on(discovered(&["a", "b"]));
+    let barrier = |epoch| Barrier { epoch: Epoch(epoch), next_epoch_now: Timestamp(99) };
+    let nothing = SourceEpoch { bound: Some(Timestamp::MAX), ..SourceEpoch::default() };
+    assigner.on(SplitEvent::Replay { barrier: barrier(4), epoch: nothing });
+    let before = checkpoint(&mut assigner);
+    assert_eq!(before, vec![remembered("a"), remembered("b")]);
+    let epoch = SourceEpoch { changed: vec![finished("a")], bound: Some(Timestamp::MAX), no_more: false };
+    let commands = assigner.on(SplitEvent::Replay { barrier: barrier(5), epoch: epoch.clone() });
+    assert_eq!(commands[0], assign(0, unread("a")));
+    assert!(matches!(&commands[1], SplitCommand::ReplayTo { .. }), "{commands:?}");
+    let cut = assigner.cut();
+    let report = [finished("a")];
+    let splits = cut.merge(&before, [(subtask(0), &report[..])]).expect("consistent");
+    assert_eq!(splits, vec![finished("a"), remembered("b")]);
+    // What is recorded of the second run is what was recorded of the first.
+    assert_eq!(SourceEpoch::between(&before, &splits, &cut), epoch);
+    assigner.on(SplitEvent::EpochComplete { splits });
+    assert_eq!(assigner.on(SplitEvent::ReplayDone), vec![]);
+    assert_eq!(assigner.finished(), 2);
 }
 
 #[test]
@@ -135,10 +223,13 @@ fn reports_that_do_not_fit_are_refused() {
     let cut = assigner.cut();
     let (a, b) = ([unread("a")], [unread("b")]);
     let id = |name: &str| SplitId(name.to_owned());
-    assert_eq!(cut.merge([(subtask(0), &a[..])]), Err(CutError::Missing(id("b"))));
-    assert_eq!(cut.merge([(subtask(0), &a[..]), (subtask(1), &a[..])]), Err(CutError::Foreign(id("a"), subtask(1))));
+    assert_eq!(cut.merge(&[], [(subtask(0), &a[..])]), Err(CutError::Missing(id("b"))));
+    assert_eq!(
+        cut.merge(&[], [(subtask(0), &a[..]), (subtask(1), &a[..])]),
+        Err(CutError::Foreign(id("a"), subtask(1)))
+    );
     let twice = [unread("a"), unread("a")];
-    assert_eq!(cut.merge([(subtask(0), &twice[..]), (subtask(1), &b[..])]), Err(CutError::Doubled(id("a"))));
+    assert_eq!(cut.merge(&[], [(subtask(0), &twice[..]), (subtask(1), &b[..])]), Err(CutError::Doubled(id("a"))));
 }
 
 #[test]

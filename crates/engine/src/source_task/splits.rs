@@ -107,6 +107,13 @@ impl OwnedSplits {
         self.splits.values().filter(|s| !s.is_finished()).count()
     }
 
+    /// All splits, with their progress, for a checkpoint. Those that are finished are told once, and dropped.
+    pub(crate) fn report(&mut self) -> Vec<SplitState> {
+        let states = self.states();
+        self.splits.retain(|_, split| !split.is_finished());
+        states
+    }
+
     /// All splits, with their progress.
     pub(crate) fn states(&self) -> Vec<SplitState> {
         self.splits.values().map(|s| s.state.clone()).collect()

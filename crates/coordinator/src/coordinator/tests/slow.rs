@@ -7,8 +7,8 @@ use mainstem_core::job::JobState;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::failure;
 use super::world::{Crash, Job};
+use super::{failure, flip_a_bit};
 use crate::spec::{Control, JobOutcome};
 
 /// Longer than anything here takes, shorter than anybody's patience.
@@ -188,4 +188,36 @@ async fn a_search_for_new_input_that_hangs_holds_up_nothing() {
     let ((outcome, _), ()) = tokio::join!(Box::pin(job.run_with(control)), test);
     assert_eq!(outcome, Some(JobOutcome::Stopped));
     assert_eq!(job.world().discoveries, 2, "one at a time");
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_forgotten_and_one_that_takes_its_name_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Job::new(directory.path());
+    job.monitor_interval = Some(Duration::from_millis(1));
+    job.options.retained = 1_000;
+    let (sender, control) = mpsc::channel(1);
+    let test = async {
+        until("all is read", || job.status().splits_finished == 5).await;
+        job.world().gone_split = Some(3);
+        until("the split is forgotten", || job.status().splits_finished == 4).await;
+        job.world().gone_split = None;
+        until("the new one is read", || job.times_seen("split3:16") == 2).await;
+        sender.send(Control::Stop).await.unwrap();
+    };
+    let ((outcome, status), ()) = tokio::join!(Box::pin(job.run_with(control)), test);
+    assert_eq!((outcome, status.restarts), (Some(JobOutcome::Stopped), 0));
+    job.assert_seen(|split| if split == 3 { 2 } else { 1 });
+    // Run again from the beginning, through both files of that name.
+    job.files("state").iter().for_each(|file| flip_a_bit(file));
+    let (sender, control) = mpsc::channel(1);
+    let published = job.world().publications.len();
+    let test = async {
+        until("new epochs follow the old ones", || job.world().publications.len() > published + 3).await;
+        sender.send(Control::Stop).await.unwrap();
+    };
+    let ((outcome, _), ()) = tokio::join!(Box::pin(job.run_with(control)), test);
+    assert_eq!(outcome, Some(JobOutcome::Stopped));
+    assert_eq!(job.world().deployments[1].restore.epoch, None);
+    job.assert_seen(|split| if split == 3 { 2 } else { 1 });
 }

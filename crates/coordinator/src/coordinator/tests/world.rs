@@ -72,6 +72,8 @@ pub(super) struct World {
     /// Searches for splits so far, and the one that never answers.
     pub(super) discoveries: u32,
     pub(super) hanging_discovery: Option<u32>,
+    /// A split that no search finds.
+    pub(super) gone_split: Option<u64>,
     /// Ends the process once.
     pub(super) crash: Option<Crash>,
     /// Fails the sink once, at this epoch.
@@ -146,13 +148,24 @@ impl Job {
         (outcome, self.status())
     }
 
+    /// How often the world sees a row.
+    pub(super) fn times_seen(&self, row: &str) -> usize {
+        self.world().published.values().flatten().filter(|r| *r == row).count()
+    }
+
     /// What the world sees, checked: every row once, and running counts that fit.
     pub(super) fn assert_exactly_once(&self) {
+        self.assert_seen(|_| 1);
+    }
+
+    /// Checks that the world sees every row of a split so often, and running counts that fit.
+    pub(super) fn assert_seen(&self, times: fn(u64) -> usize) {
         let world = self.world();
         let mut rows: Vec<&String> = world.published.values().flatten().filter(|r| !r.starts_with('#')).collect();
         rows.sort_unstable();
-        let mut expected: Vec<String> =
-            (0..SPLITS).flat_map(|s| (0..ROWS).map(move |row| format!("split{s}:{row}"))).collect();
+        let mut expected: Vec<String> = (0..SPLITS)
+            .flat_map(|s| (0..ROWS).flat_map(move |row| vec![format!("split{s}:{row}"); times(s)]))
+            .collect();
         expected.sort_unstable();
         assert_eq!(rows, expected.iter().collect::<Vec<_>>());
         // The names begin with the epoch in a fixed width.
@@ -201,8 +214,9 @@ impl SplitEnumerator for FakeEnumerator {
         if hangs {
             std::future::pending::<()>().await;
         }
+        let gone = self.world.lock().unwrap().gone_split;
         let split = |s| SourceSplit { id: SplitId(format!("split{s}")), payload: ROWS.to_string() };
-        Ok((0..SPLITS).map(split).collect())
+        Ok((0..SPLITS).filter(|s| Some(*s) != gone).map(split).collect())
     }
 }
 
@@ -449,6 +463,7 @@ impl FakeSource {
             return false;
         }
         let part = OperatorSnapshot { splits: self.splits.values().cloned().collect(), ..OperatorSnapshot::default() };
+        self.splits.retain(|_, split| !split.is_finished());
         let snapshot = BTreeMap::from([(SOURCE, part)]);
         let done = FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot };
         // Said twice: a duplicate changes nothing.
