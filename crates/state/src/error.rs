@@ -112,12 +112,20 @@ fn may_pass(error: &io::Error) -> bool {
 
 /// What the system said, and what to do about it.
 fn advised(error: &io::Error) -> String {
-    match error.kind() {
-        Io::PermissionDenied => format!("{error}; check its permissions"),
-        Io::ReadOnlyFilesystem => format!("{error}; choose a state directory that can be written"),
-        Io::StorageFull | Io::QuotaExceeded => format!("{error}; free some space"),
-        Io::FileTooLarge => format!("{error}; raise the limit on the size of files (ulimit -f)"),
-        _ => error.to_string(),
+    format!("{error}; {}", advice(error.kind()))
+}
+
+/// What the user does about an error of the system.
+pub fn advice(kind: Io) -> &'static str {
+    match kind {
+        Io::StorageFull | Io::QuotaExceeded => "free some space",
+        Io::FileTooLarge => "raise the limit on the size of files (ulimit -f)",
+        Io::PermissionDenied => "check its permissions",
+        Io::ReadOnlyFilesystem => "make the file system writable, or choose another --state-dir",
+        Io::NotADirectory | Io::AlreadyExists => {
+            "something else has that name; move it away, or choose another --state-dir"
+        }
+        _ => "check the disk",
     }
 }
 

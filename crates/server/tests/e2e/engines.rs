@@ -81,10 +81,8 @@ impl Engines {
         });
         let plain = lines.collect::<Vec<_>>().join("\n").replace('`', "\"").replace(" STRING", " VARCHAR");
         self.batch.sql(&plain.replace(",\n)", "\n)")).await.map_err(failed)?.collect().await.map_err(failed)?;
-        let _ = write!(
-            self.preamble,
-            "{sql} WITH ('connector' = 'filesystem', 'path' = 'in/{name}', 'format' = 'json');\n"
-        );
+        let path = format!("'path' = 'in/{name}'");
+        let _ = writeln!(self.preamble, "{sql} WITH ('connector' = 'filesystem', {path}, 'format' = 'json');");
         self.tables.push(name);
         Ok(())
     }

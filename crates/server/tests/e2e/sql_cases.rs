@@ -9,6 +9,7 @@ use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 use crate::engines::{BATCH_FORM, CaseError, Engines};
 
 #[async_trait]
+#[expect(clippy::print_stdout, reason = "tells how far the test is")]
 impl AsyncDB for Engines {
     type Error = CaseError;
     type ColumnType = DefaultColumnType;

@@ -77,7 +77,7 @@ impl CheckpointStore {
     /// a piece at a time.
     pub async fn verify(&self, job: &JobId, handle: &StateHandle) -> Result<(), StateError> {
         let path = full(job, &handle.path);
-        let failed = |e| self.failed("read", job, &handle.path, e);
+        let failed = |e| StateError::store("read", &self.shown(job, &handle.path), e);
         let result = self.objects.get(&location(job, &handle.path)?).await.map_err(failed)?;
         check_size(&path, handle, result.meta.size)?;
         let crc =
@@ -114,7 +114,7 @@ impl CheckpointStore {
         range: KeyGroupRange,
     ) -> Result<Vec<Fetched>, StateError> {
         let path = full(job, &handle.path);
-        let failed = |e| self.failed("read", job, &handle.path, e);
+        let failed = |e| StateError::store("read", &self.shown(job, &handle.path), e);
         let corrupt = |reason| StateError::Corrupt { path: path.clone(), reason };
         let location = location(job, &handle.path)?;
         if handle.size < TRAILER_BYTES as u64 {
