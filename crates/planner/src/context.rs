@@ -24,6 +24,8 @@ static OPTIONS: LazyLock<ConfigOptions> = LazyLock::new(|| {
     options.sql_parser.enable_ident_normalization = false;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.parse_float_as_decimal = true;
+    // There is no other way to evaluate them than as joins.
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     options
 });
 

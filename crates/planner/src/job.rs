@@ -156,9 +156,10 @@ impl File {
             return Err(SqlError::unsupported(explain, message));
         }
         self.check_parallelism()?;
-        let idle_timeout_ms =
-            self.settings.get("table.exec.source.idle-timeout").and_then(|(text, _)| duration_ms(text));
-        let mut lowering = Lowering::new(self.outputs.iter().map(|output| &output.plan), idle_timeout_ms);
+        let duration = |key: &str| self.settings.get(key).and_then(|(text, _)| duration_ms(text));
+        let plans = self.outputs.iter().map(|output| &output.plan);
+        let lowering = Lowering::new(plans, duration("table.exec.source.idle-timeout"));
+        let mut lowering = lowering.with_state_ttl(duration("table.exec.state.ttl"));
         let mut written = Vec::<(OperatorId, Option<Arc<Table>>, At)>::new();
         let mut printed = 0;
         for output in &self.outputs {

@@ -3,6 +3,7 @@
 //! once, with the columns that any query needs.
 
 mod changes;
+mod join;
 mod late;
 mod sink;
 mod source;
@@ -41,6 +42,8 @@ pub(crate) struct Lowering {
     sources: BTreeMap<String, OperatorId>,
     /// Idle time-out of sources that set none themselves, in milliseconds.
     idle_timeout_ms: Option<u64>,
+    /// How long state is kept that nothing changes, in milliseconds; absent: for ever.
+    state_ttl_ms: Option<u64>,
     /// Sinks that replace rows by exactly the key by which their input's rows can be told apart.
     upsert_sinks: BTreeSet<OperatorId>,
     /// Where the statement that is being lowered stands.
@@ -77,9 +80,16 @@ impl Lowering {
             needed,
             sources: BTreeMap::new(),
             idle_timeout_ms,
+            state_ttl_ms: None,
             upsert_sinks: BTreeSet::new(),
             at: At::NOWHERE,
         }
+    }
+
+    /// Sets how long state is kept that nothing changes, in milliseconds; 0: for ever.
+    pub(crate) fn with_state_ttl(mut self, ttl_ms: Option<u64>) -> Lowering {
+        self.state_ttl_ms = ttl_ms.filter(|ttl| *ttl > 0);
+        self
     }
 
     /// The finished graph.
@@ -106,6 +116,7 @@ impl Lowering {
             LogicalPlan::Projection(projection) => self.projection(projection, None),
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Extension(extension) => {
                 if let Some(node) = downcast::<WindowTableFunction>(plan) {
                     return self.window_assign(node);

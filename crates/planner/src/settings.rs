@@ -78,6 +78,11 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration,
         help: "A split that shows nothing for so long no longer holds back event time; 0 is never. A table's 'scan.watermark.idle-timeout' goes before it.",
     },
+    Setting {
+        key: "table.exec.state.ttl",
+        kind: SettingKind::Duration,
+        help: "State that nothing has changed for so long is forgotten: results that need it later are then wrong in the way that EXPLAIN says; 0, the default, is never.",
+    },
     Setting { key: "table.local-time-zone", kind: SettingKind::Word(&["UTC"]), help: "Only UTC is there." },
 ];
 
