@@ -15,6 +15,7 @@ pub(crate) use aggregation::Aggregation;
 pub(crate) use assign::WindowAssign;
 pub(crate) use final_aggregate::{FinalAggregate, WindowOutput};
 pub(crate) use partial::PartialAggregate;
+pub(crate) use partial_log::WindowMeta;
 pub(crate) use processing_time::ByProcessingTime;
 pub(crate) use session::{PartialSessions, SessionAggregate};
 pub(crate) use slicing::Slicing;

@@ -23,6 +23,7 @@ use crate::exchange::{InputGate, Outputs};
 use crate::late::LateRows;
 use crate::normalize::Normalize;
 use crate::operator::Operator;
+use crate::rank;
 use crate::source::SourceStage;
 use crate::source_task::{SourceInput, SourceTask};
 use crate::task::{self, Uploads};
@@ -197,13 +198,13 @@ impl Builder<'_> {
             }
             OperatorKind::WindowFinal(spec) => self.window_final(node, spec, context)?,
             OperatorKind::Normalize { key } => Box::new(Normalize::new(name, key.clone(), schema)?),
+            OperatorKind::Rank(rank) => rank::operator(name, rank, &node.op, self.late(node, false), context)?,
             OperatorKind::GroupAggregate(_)
             | OperatorKind::Join(_)
             | OperatorKind::IntervalJoin(_)
             | OperatorKind::WindowJoin(_)
             | OperatorKind::TemporalJoin(_)
             | OperatorKind::LookupJoin(_)
-            | OperatorKind::Rank(_)
             | OperatorKind::OverAggregate(_)
             | OperatorKind::Sort(_) => {
                 return Err(EngineError::Bug(format!("'{name}' cannot be run by this version")));

@@ -19,7 +19,7 @@ pub struct SortKey {
 /// How rows that are equal in the order are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RankFunction {
-    /// Each row has a number of its own; among equals the one that came first.
+    /// Each row has a number of its own.
     RowNumber,
     /// Equal rows have the same number, numbers are left out after them.
     Rank,
@@ -35,8 +35,12 @@ pub struct Rank {
     pub function: RankFunction,
     /// Positions of the partition's columns; none: one partition.
     pub partition: Vec<usize>,
-    /// The order. Empty: the order of arrival.
+    /// The order; rows that are equal in it are ordered by all of their columns. Empty: the order of arrival, or, if
+    /// the input takes rows away, by all columns.
     pub order: Vec<SortKey>,
+    /// With an order of arrival: the row that came last is the first.
+    #[serde(default)]
+    pub newest_first: bool,
     /// Least rank, from 1.
     pub from: u64,
     /// Greatest rank.
@@ -47,7 +51,8 @@ pub struct Rank {
     pub input_schema: SchemaRef,
     /// Whether the input may take rows away. Then all rows of a partition are kept, else only the best.
     pub input_retracts: bool,
-    /// Columns of the input of whose values there is never more than one row; absent: not known.
+    /// Columns of the input of whose values there is never more than one row; absent: not known. With them, changes
+    /// follow a row: it enters, its rank is updated, it leaves. Without, they follow the rank.
     pub input_unique: Option<Vec<usize>>,
     /// Position of the end of the window that the rows carry: the ranks of a window are given once, when the
     /// watermark has passed its end, and forgotten; the window is among the partition's columns.

@@ -1,0 +1,88 @@
+//! Time to live of partitions: which of them have not changed for so long that they are forgotten. Judged by the
+//! time of the epoch, where an epoch ends, so that a replay forgets the same (I6).
+
+use std::collections::BTreeMap;
+
+/// When each partition has last changed.
+pub(crate) struct Expiry {
+    ttl_ms: Option<i64>,
+    /// By slot of the partition (ms).
+    changed: Vec<i64>,
+    /// Partitions by the time at which they changed; entries that a later change has overtaken are skipped.
+    due: BTreeMap<i64, Vec<u32>>,
+}
+
+impl Expiry {
+    /// Absent: nothing is ever forgotten, and nothing is kept about it.
+    pub(crate) fn new(ttl_ms: Option<u64>) -> Self {
+        let ttl_ms = ttl_ms.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX));
+        Expiry { ttl_ms, changed: Vec::new(), due: BTreeMap::new() }
+    }
+
+    /// Whether anything is ever forgotten.
+    pub(crate) fn is_on(&self) -> bool {
+        self.ttl_ms.is_some()
+    }
+
+    /// Notes that a partition has changed at that time of the epoch (ms).
+    pub(crate) fn touch(&mut self, slot: u32, now_ms: i64) {
+        if self.ttl_ms.is_none() {
+            return;
+        }
+        let index = slot as usize;
+        if index >= self.changed.len() {
+            self.changed.resize(index + 1, i64::MIN);
+        }
+        if self.changed[index] < now_ms {
+            self.changed[index] = now_ms;
+            self.due.entry(now_ms).or_default().push(slot);
+        }
+    }
+
+    /// When the partition has last changed (ms); 0 where nothing is ever forgotten.
+    pub(crate) fn changed(&self, slot: u32) -> i64 {
+        self.changed.get(slot as usize).copied().unwrap_or(0)
+    }
+
+    /// Partitions that are to be forgotten at that time, ascending; they are no longer known here.
+    pub(crate) fn expire(&mut self, now_ms: i64) -> Vec<u32> {
+        let Some(ttl_ms) = self.ttl_ms else { return Vec::new() };
+        let mut expired = Vec::new();
+        while let Some(entry) = self.due.first_entry()
+            && entry.key().saturating_add(ttl_ms) <= now_ms
+        {
+            let (changed, slots) = entry.remove_entry();
+            expired.extend(slots.into_iter().filter(|slot| self.changed[*slot as usize] == changed));
+        }
+        expired.sort_unstable();
+        expired.dedup();
+        expired.iter().for_each(|slot| self.forget(*slot));
+        expired
+    }
+
+    /// The partition is gone.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        if let Some(changed) = self.changed.get_mut(slot as usize) {
+            *changed = i64::MIN;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_expire_when_they_have_not_changed() {
+        let mut expiry = Expiry::new(Some(100));
+        expiry.touch(0, 10);
+        expiry.touch(1, 10);
+        expiry.touch(0, 50);
+        assert_eq!(expiry.expire(109), Vec::<u32>::new());
+        assert_eq!(expiry.expire(110), vec![1]);
+        // The slot is taken by another partition.
+        expiry.touch(1, 120);
+        assert_eq!(expiry.expire(160), vec![0]);
+        assert_eq!(expiry.expire(220), vec![1]);
+    }
+}
