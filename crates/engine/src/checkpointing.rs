@@ -33,7 +33,7 @@ impl Checkpoints {
             let path = format!("file {}", self.epoch);
             let handle = StateHandle {
                 path: path.clone(),
-                bytes: 0,
+                size: 0,
                 epoch: Epoch(self.epoch),
                 key_groups: KeyGroupRange { start: 0, end: 256 },
                 crc32c: 0,

@@ -4,6 +4,8 @@
 
 mod calc;
 mod chain;
+#[cfg(test)]
+mod checkpointing;
 mod delta_files;
 mod deploy;
 mod element;
