@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
+use futures::{FutureExt, TryFutureExt};
 use mainstem_connectors::{ConnectorError, SinkWriter};
 use mainstem_core::ids::{Epoch, OperatorId};
 use mainstem_core::protocol::{Barrier, Committable};
@@ -72,6 +73,12 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// What the operators need before the first row; none: they need nothing. Called once, after restore.
+    pub(crate) fn prepare(&mut self) -> Option<BoxFuture<'static, Result<(), EngineError>>> {
+        let needed: Vec<_> = self.links.iter_mut().filter_map(|link| link.operator.prepare()).collect();
+        (!needed.is_empty()).then(|| try_join_all(needed).map_ok(|_| ()).boxed())
+    }
+
     /// Runs rows through all operators; the first one takes them from its input of that number.
     pub(crate) async fn push(&mut self, input: usize, batch: StreamBatch) -> Result<(), EngineError> {
         let mut done = Collector::default();
@@ -81,12 +88,17 @@ impl Chain {
 
     /// Lets the watermark release what it releases, operator by operator, and passes it on.
     pub(crate) async fn watermark(&mut self, status: WatermarkStatus) -> Result<(), EngineError> {
-        if let WatermarkStatus::Active(watermark) = status {
-            self.context.watermark.store(watermark.0, Ordering::Relaxed);
+        let mut status = status;
+        if let WatermarkStatus::Active(mut watermark) = status {
+            let links = self.links.iter();
+            let passed_on = links.fold(watermark, |watermark, link| link.operator.watermark_out(watermark));
+            self.context.watermark.store(passed_on.0, Ordering::Relaxed);
             for at in 0..self.links.len() {
                 self.release(at, watermark).await?;
                 self.links[at].metrics.set_watermark(self.subtask, watermark);
+                watermark = self.links[at].operator.watermark_out(watermark);
             }
+            status = WatermarkStatus::Active(watermark);
         } else {
             self.flush().await?;
         }

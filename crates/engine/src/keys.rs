@@ -72,7 +72,8 @@ impl KeyIndex {
     }
 }
 
-fn fits_integer(data_type: &DataType) -> bool {
+/// Whether values of the type are told apart by 64-bit integers.
+pub(crate) fn fits_integer(data_type: &DataType) -> bool {
     use DataType as T;
     matches!(
         data_type,
@@ -100,7 +101,8 @@ pub(crate) struct IntegerIndex {
     null_group: Option<u32>,
 }
 
-fn hash_integer(key: i64) -> u64 {
+/// A hash of a number all of whose bits depend on all of the number's.
+pub(crate) fn hash_integer(key: i64) -> u64 {
     // A 64 by 64 bit multiplication, folded, so that both the high bits (tags) and the low bits (buckets) depend
     // on all of the key.
     let wide = u128::from(key as u64 ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;

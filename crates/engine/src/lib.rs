@@ -13,6 +13,7 @@ mod error;
 mod event_time;
 mod exchange;
 mod expiry;
+mod join;
 mod key_hash;
 mod keys;
 mod late;

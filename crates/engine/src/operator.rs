@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
 use mainstem_core::ids::Epoch;
 use mainstem_core::protocol::StateHandle;
 use mainstem_core::time::Timestamp;
@@ -46,6 +47,19 @@ pub(crate) trait Operator: Send {
         Ok(Release::Done)
     }
 
+    /// The watermark that is passed on after this one has released what it releases: less than it, where rows
+    /// leave so much later than they came that the columns of their event time would be late. Never goes back
+    /// while the watermark does not.
+    fn watermark_out(&self, watermark: Timestamp) -> Timestamp {
+        watermark
+    }
+
+    /// What has to be there before the first row, such as a table that is looked up. Called once, after all state
+    /// has been taken back; the task waits for it beside its other duties and takes no rows before.
+    fn prepare(&mut self) -> Option<BoxFuture<'static, Result<(), EngineError>>> {
+        None
+    }
+
     /// Gives what it holds back only to send less often. Nothing of it may stay behind when an epoch ends, nor
     /// when the stream is declared idle and others no longer wait for it.
     fn flush_held(&mut self, _out: &mut Collector) -> Result<(), EngineError> {
@@ -80,6 +94,11 @@ pub(crate) trait Operator: Send {
     fn restore_meta(&mut self, _metas: &[String]) -> Result<(), EngineError> {
         Ok(())
     }
+}
+
+/// The watermark less so many milliseconds. The one that ends the stream stays: nothing follows it.
+pub(crate) fn held_back(watermark: Timestamp, by_ms: i64) -> Timestamp {
+    if watermark == Timestamp::MAX { watermark } else { Timestamp(watermark.0.saturating_sub(by_ms)) }
 }
 
 /// A state file that will be there once the upload before has run; set by the uploader.

@@ -17,7 +17,7 @@ use self::splits::OwnedSplits;
 use crate::chain::Chain;
 use crate::error::EngineError;
 use crate::source::SourceStage;
-use crate::task::Uploads;
+use crate::task::{Uploads, prepared};
 
 /// How often idle splits are looked for, as a fraction of the idle time-out.
 const IDLE_CHECKS: u32 = 4;
@@ -75,6 +75,7 @@ impl Running {
         let idle_check = self.splits.idle_timeout().map_or(Duration::from_secs(3600), |t| t / IDLE_CHECKS);
         let mut idle_ticks = tokio::time::interval(idle_check.max(Duration::from_millis(1)));
         self.request_split().await;
+        let mut preparing = self.task.chain.prepare();
         loop {
             let next = tokio::select! {
                 biased;
@@ -83,7 +84,12 @@ impl Running {
                     None => Next::Cancelled,
                 },
                 failed = self.task.uploads.failed() => return Err(failed),
-                event = self.readers.next() => self.on_read(event).await?,
+                prepared = prepared(&mut preparing), if preparing.is_some() => {
+                    prepared?;
+                    preparing = None;
+                    Next::Go
+                }
+                event = self.readers.next(), if preparing.is_none() => self.on_read(event).await?,
                 _ = idle_ticks.tick() => {
                     self.splits.tick(idle_check);
                     self.advance().await?;

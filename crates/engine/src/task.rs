@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use mainstem_core::ids::{Epoch, OperatorId};
 use mainstem_core::protocol::{SplitState, ToSubtask};
 use tokio::sync::mpsc;
@@ -29,6 +30,7 @@ pub(crate) async fn run(
     let hold = chain.hold_ms().map(Duration::from_millis);
     let mut flushes = tokio::time::interval(hold.unwrap_or(NEVER).max(HOLD_MIN));
     flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut preparing = chain.prepare();
     loop {
         let event = tokio::select! {
             biased;
@@ -42,7 +44,12 @@ pub(crate) async fn run(
                 chain.flush().await?;
                 continue;
             }
-            event = gate.next() => event?,
+            prepared = prepared(&mut preparing), if preparing.is_some() => {
+                prepared?;
+                preparing = None;
+                continue;
+            }
+            event = gate.next(), if preparing.is_none() => event?,
         };
         match event {
             GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
@@ -56,6 +63,16 @@ pub(crate) async fn run(
                 return uploads.drain().await.map(|()| true);
             }
         }
+    }
+}
+
+/// Waits for what [`Chain::prepare`] gave; for ever where that is nothing. Cancel-safe.
+pub(crate) async fn prepared(
+    preparing: &mut Option<BoxFuture<'static, Result<(), EngineError>>>,
+) -> Result<(), EngineError> {
+    match preparing {
+        Some(preparing) => preparing.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,7 +10,7 @@ use mainstem_core::ids::{OperatorId, SubtaskId};
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{
-    Operator as Spec, OperatorKind, SinkOperator, SourceOperator, WindowAggregate, WindowKind,
+    LookupJoin as LookupSpec, Operator as Spec, OperatorKind, SinkOperator, SourceOperator, WindowAggregate, WindowKind,
 };
 use tokio::sync::mpsc;
 
@@ -20,6 +20,7 @@ use crate::calc::{Calc, Rename};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
+use crate::join::{IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, TemporalJoin, WindowJoin};
 use crate::late::LateRows;
 use crate::normalize::Normalize;
 use crate::operator::Operator;
@@ -199,16 +200,39 @@ impl Builder<'_> {
             OperatorKind::WindowFinal(spec) => self.window_final(node, spec, context)?,
             OperatorKind::Normalize { key } => Box::new(Normalize::new(name, key.clone(), schema)?),
             OperatorKind::Rank(rank) => rank::operator(name, rank, &node.op, self.late(node, false), context)?,
+            OperatorKind::IntervalJoin(spec) => {
+                Box::new(IntervalJoin::new(name, spec, schema, self.late(node, false), context)?)
+            }
+            OperatorKind::WindowJoin(spec) => {
+                Box::new(WindowJoin::new(name, spec, schema, self.late(node, false), context)?)
+            }
+            OperatorKind::TemporalJoin(spec) => {
+                Box::new(TemporalJoin::new(name, spec, schema, self.late(node, false), context)?)
+            }
+            OperatorKind::LookupJoin(spec) => {
+                Box::new(LookupJoin::new(name, spec, schema, self.lookup_loader(node, spec)?, context)?)
+            }
             OperatorKind::GroupAggregate(_)
             | OperatorKind::Join(_)
-            | OperatorKind::IntervalJoin(_)
-            | OperatorKind::WindowJoin(_)
-            | OperatorKind::TemporalJoin(_)
-            | OperatorKind::LookupJoin(_)
             | OperatorKind::OverAggregate(_)
             | OperatorKind::Sort(_) => {
                 return Err(EngineError::Bug(format!("'{name}' cannot be run by this version")));
             }
+        })
+    }
+
+    fn lookup_loader(&self, node: &Node<Spec>, spec: &LookupSpec) -> Result<LookupLoader, EngineError> {
+        let metrics = self.deployment.metrics.operator(node.id);
+        let table = spec.table.name.clone();
+        Ok(LookupLoader {
+            source: mainstem_connectors::source(&spec.table).map_err(|error| connector(&table, error))?,
+            columns: spec.columns.clone(),
+            schema: spec.on.right_schema.clone(),
+            keys: Arc::new(KeyFormat::new(&node.name, &spec.on)?),
+            dropped_records: metrics.dropped_records.clone(),
+            bytes_read: metrics.bytes_read.clone(),
+            bytes_max: LOOKUP_BYTES_MAX,
+            table,
         })
     }
 

@@ -26,7 +26,7 @@ use crate::error::EngineError;
 use crate::event_time::event_times;
 use crate::keys::{KeyConverter, KeyIndex};
 use crate::late::LateRows;
-use crate::operator::{Capture, Collector, Operator, Release, Restored};
+use crate::operator::{Capture, Collector, Operator, Release, Restored, held_back};
 
 /// Partial aggregates of one session before they are merged into one.
 const FRAGMENTS_MAX: usize = 64;
@@ -338,6 +338,11 @@ impl Operator for SessionAggregate {
         }
         self.close(&closed, out)?;
         Ok(Release::Continue)
+    }
+
+    fn watermark_out(&self, watermark: Timestamp) -> Timestamp {
+        // A session leaves when the watermark is at its end, a millisecond after its window time.
+        held_back(watermark, 1)
     }
 
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {

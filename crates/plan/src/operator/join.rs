@@ -120,6 +120,6 @@ pub struct LookupJoin {
     pub table: TableSpec,
     /// Which of its physical columns are read, by position, ascending.
     pub columns: Vec<usize>,
-    /// How old what was loaded may get. Milliseconds.
-    pub reload_ms: u64,
+    /// How old what was loaded may get before it is loaded again. Milliseconds; absent: it is loaded once.
+    pub reload_ms: Option<u64>,
 }

@@ -32,7 +32,11 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
         OperatorKind::TemporalJoin(join) => join_on(join.kind, &join.on),
         OperatorKind::LookupJoin(join) => {
             let mut lines = join_on(join.kind, &join.on);
-            lines.push(format!("looks up: {}, loaded again after {}", join.table.name, time(join.reload_ms)));
+            let again = match join.reload_ms {
+                Some(ms) => format!("again when older than {}, where an epoch ends", time(ms)),
+                None => "once".to_owned(),
+            };
+            lines.push(format!("looks up: {}, held in memory, loaded {again}", join.table.name));
             lines
         }
         OperatorKind::Rank(rank) => {
