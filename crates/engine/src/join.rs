@@ -2,10 +2,10 @@
 //! table that is looked up.
 
 mod interval;
+mod kept_rows;
 mod key_index;
 mod lookup;
 mod pairs;
-mod row_store;
 mod temporal;
 mod window;
 

@@ -17,9 +17,9 @@ use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{JoinKind, WindowJoin as Spec};
 
 use self::closing::{Closing, Joiner};
+use super::kept_rows::KeptRows;
 use super::key_index::KeyFormat;
 use super::pairs::PairRows;
-use super::row_store::RowStore;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
@@ -34,7 +34,7 @@ const VERSION: u32 = 1;
 
 /// The rows of a window.
 struct Window {
-    sides: [RowStore; 2],
+    sides: [KeptRows; 2],
     /// Rows of lower number are in a checkpoint.
     captured: [u32; 2],
 }
@@ -90,7 +90,7 @@ impl WindowJoin {
     fn window(&mut self, end: i64) -> &mut Window {
         let schemas = &self.schemas;
         self.windows.entry(end).or_insert_with(|| Window {
-            sides: [RowStore::new(schemas[0].clone()), RowStore::new(schemas[1].clone())],
+            sides: [KeptRows::new(schemas[0].clone()), KeptRows::new(schemas[1].clone())],
             captured: [0, 0],
         })
     }

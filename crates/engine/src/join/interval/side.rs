@@ -8,8 +8,8 @@ use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
+use crate::join::kept_rows::KeptRows;
 use crate::join::key_index::{KeyFormat, KeyIndex, Keys};
-use crate::join::row_store::RowStore;
 
 /// Shortest segment, so that an interval of no length does not make one for each millisecond.
 const SEGMENT_MS_MIN: i64 = 1_000;
@@ -20,7 +20,7 @@ const SEGMENTS: i64 = 4;
 pub(super) struct Segment {
     /// Which stretch: times divided by the length of segments.
     bucket: i64,
-    pub(super) rows: RowStore,
+    pub(super) rows: KeptRows,
     pub(super) times: Vec<i64>,
     /// The watermark of the split of each row that was behind it; `i64::MIN` for others.
     pub(super) own: Vec<i64>,
@@ -94,7 +94,7 @@ impl Side {
         if self.segments.get(at).is_none_or(|segment| segment.bucket != bucket) {
             let segment = Segment {
                 bucket,
-                rows: RowStore::new(self.schema.clone()),
+                rows: KeptRows::new(self.schema.clone()),
                 times: Vec::new(),
                 own: Vec::new(),
                 index: format.index(),
@@ -210,7 +210,7 @@ impl Side {
         };
         let places: Vec<(usize, usize)> = rows.iter().map(place).collect();
         let batches = segments().flat_map(|segment| segment.rows.chunks());
-        crate::join::row_store::gather(&self.schema, batches, &places, false)
+        crate::join::kept_rows::gather(&self.schema, batches, &places, false)
     }
 }
 

@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 
-use crate::join::row_store::RowStore;
+use crate::join::kept_rows::KeptRows;
 
 /// Rows of versions that are gone are tolerated up to so many beside as many as there are versions.
 const DEAD_ROWS_MAX: usize = 1 << 14;
@@ -76,7 +76,7 @@ impl BatchKeys {
 /// See the module.
 pub(super) struct Versions {
     schema: SchemaRef,
-    store: RowStore,
+    store: KeptRows,
     /// Versions of each key by time, those of one time as they came; never empty.
     by_key: HashMap<Arc<[u8]>, Vec<Version>>,
     /// Keys that have something to release when the watermark is just before the time.
@@ -86,7 +86,7 @@ pub(super) struct Versions {
 
 impl Versions {
     pub(super) fn new(schema: SchemaRef) -> Self {
-        let store = RowStore::new(schema.clone());
+        let store = KeptRows::new(schema.clone());
         Versions { schema, store, by_key: HashMap::new(), due: BTreeMap::new(), live: 0 }
     }
 
@@ -186,7 +186,7 @@ impl Versions {
             numbers.push(Some(version.row));
             version.row = numbers.len() as u32 - 1;
         }
-        let mut store = RowStore::new(self.schema.clone());
+        let mut store = KeptRows::new(self.schema.clone());
         for piece in numbers.chunks(1 << 13) {
             store.push(&RecordBatch::try_new(self.schema.clone(), self.store.columns(piece)?)?)?;
         }

@@ -7,9 +7,9 @@ use mainstem_plan::operator::JoinKind;
 
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::join::kept_rows::KeptRows;
 use crate::join::key_index::{KeyFormat, KeyIndex};
 use crate::join::pairs::{EMIT_ROWS_MAX, PairRows, filtered};
-use crate::join::row_store::RowStore;
 use crate::operator::Collector;
 
 /// How rows of a window are joined.
@@ -22,7 +22,7 @@ pub(super) struct Joiner {
 
 /// A window that is being given out.
 pub(super) struct Closing {
-    sides: [RowStore; 2],
+    sides: [KeptRows; 2],
     /// Right rows by key, and their numbers.
     index: KeyIndex,
     indexed: Vec<u32>,
@@ -35,7 +35,7 @@ pub(super) struct Closing {
 
 impl Joiner {
     /// Begins to give out a window.
-    pub(super) fn close(&self, sides: [RowStore; 2]) -> Result<Closing, EngineError> {
+    pub(super) fn close(&self, sides: [KeptRows; 2]) -> Result<Closing, EngineError> {
         let mut index = self.keys.index();
         let mut indexed = Vec::new();
         let mut first = 0;

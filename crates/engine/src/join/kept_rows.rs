@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 const CHUNK_ROWS: usize = 8192;
 
 /// See the module.
-pub(crate) struct RowStore {
+pub(crate) struct KeptRows {
     schema: SchemaRef,
     chunks: Vec<RecordBatch>,
     /// The number of the first row of each chunk.
@@ -18,10 +18,10 @@ pub(crate) struct RowStore {
     len: u32,
 }
 
-impl RowStore {
+impl KeptRows {
     /// No rows.
     pub(crate) fn new(schema: SchemaRef) -> Self {
-        RowStore { schema, chunks: Vec::new(), starts: Vec::new(), len: 0 }
+        KeptRows { schema, chunks: Vec::new(), starts: Vec::new(), len: 0 }
     }
 
     /// Number of rows.
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn rows_keep_their_numbers_however_they_came() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
-        let mut store = RowStore::new(schema.clone());
+        let mut store = KeptRows::new(schema.clone());
         let mut next = 0_i64;
         for size in (0..400).map(|i: i64| (i * 7919) % 97) {
             let column: ArrayRef = Arc::new(Int64Array::from_iter_values(next..next + size));
