@@ -1,16 +1,18 @@
-//! Joins whose state time releases: by intervals of event time, by windows, with versions of a table, and with a
-//! table that is looked up.
+//! Joins: of tables that change, and those whose state time releases (by intervals of event time, by windows, with
+//! versions of a table, with a table that is looked up).
 
 mod interval;
 mod kept_rows;
 mod key_index;
 mod lookup;
 mod pairs;
+mod regular;
 mod temporal;
 mod window;
 
 pub(crate) use self::interval::IntervalJoin;
 pub(crate) use self::key_index::KeyFormat;
 pub(crate) use self::lookup::{LOOKUP_BYTES_MAX, LookupJoin, LookupLoader};
+pub(crate) use self::regular::{NotIn, RegularJoin};
 pub(crate) use self::temporal::TemporalJoin;
 pub(crate) use self::window::WindowJoin;

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use arrow::datatypes::SchemaRef;
 use mainstem_connectors::{ConnectorError, ReaderContext, WriterContext};
+use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Chain as ChainShape, Node};
 use mainstem_core::ids::{OperatorId, SubtaskId};
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{
-    LookupJoin as LookupSpec, Operator as Spec, OperatorKind, SinkOperator, SourceOperator, WindowAggregate, WindowKind,
+    Join, JoinKind, LookupJoin as LookupSpec, Operator as Spec, OperatorKind, SinkOperator, SourceOperator, WindowAggregate, WindowKind,
 };
 use tokio::sync::mpsc;
 
@@ -20,7 +21,7 @@ use crate::calc::{Calc, Rename};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
-use crate::join::{IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, TemporalJoin, WindowJoin};
+use crate::join::{IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, TemporalJoin, WindowJoin};
 use crate::late::LateRows;
 use crate::normalize::Normalize;
 use crate::operator::Operator;
@@ -212,8 +213,8 @@ impl Builder<'_> {
             OperatorKind::LookupJoin(spec) => {
                 Box::new(LookupJoin::new(name, spec, schema, self.lookup_loader(node, spec)?, context)?)
             }
+            OperatorKind::Join(join) => self.join(node, join, schema, context)?,
             OperatorKind::GroupAggregate(_)
-            | OperatorKind::Join(_)
             | OperatorKind::OverAggregate(_)
             | OperatorKind::Sort(_) => {
                 return Err(EngineError::Bug(format!("'{name}' cannot be run by this version")));
@@ -250,6 +251,24 @@ impl Builder<'_> {
             WindowKind::Session { .. } => by_time(spec, SessionAggregate::new(aggregation, output, late)?),
             _ => by_time(spec, FinalAggregate::new(aggregation, slicing(&node.name, &spec.window)?, output, late)),
         })
+    }
+
+    fn join(
+        &self,
+        node: &Node<Spec>,
+        join: &Join,
+        schema: SchemaRef,
+        context: &EvalContext,
+    ) -> Result<Box<dyn Operator>, EngineError> {
+        if join.kind == (JoinKind::Anti { null_aware: true }) {
+            return Ok(Box::new(NotIn::new(&node.name, join, schema, context)?));
+        }
+        let graph = &self.deployment.graph;
+        let mut retracts = graph.inputs(node.id).map(|edge| graph.node(edge.from).op.changes != ChangeMode::Append);
+        let mut next =
+            || retracts.next().ok_or_else(|| EngineError::Bug(format!("'{}' has fewer than two inputs", node.name)));
+        let retracts = [next()?, next()?];
+        Ok(Box::new(RegularJoin::new(&node.name, join, retracts, schema, context)?))
     }
 
     fn late(&self, node: &Node<Spec>, wanted: bool) -> LateRows {

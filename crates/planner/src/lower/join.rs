@@ -133,9 +133,9 @@ impl Lowering {
 
     fn key_field(&self, name: &str, key: &LogicalExpr, schema: &DFSchema) -> Result<Field, SqlError> {
         use datafusion_expr::ExprSchemable;
-        let found = key.data_type_and_nullable(schema);
-        let (data_type, nullable) = found.map_err(|error| SqlError::from_datafusion(&error, self.at))?;
-        let plain = mainstem_plan::plain_schema(&Schema::new(vec![Field::new(name, data_type, nullable)]));
+        let (_, found) = key.to_field(schema).map_err(|error| SqlError::from_datafusion(&error, self.at))?;
+        let field = Field::new(name, found.data_type().clone(), found.is_nullable());
+        let plain = mainstem_plan::plain_schema(&Schema::new(vec![field]));
         Ok(plain.field(0).clone())
     }
 

@@ -1,0 +1,387 @@
+//! A join of two tables that change. Rows of both sides are kept by the join's keys; each row that comes meets the
+//! kept rows of the other side. A row that comes gives `+I`, one that is taken away `-D`: whether the new content of
+//! an updated row finds the same partners is not known when the old one goes.
+//!
+//! Where rows without a partner are given too, each kept row of that side knows how many partners it has. When the
+//! first one comes, the row that stood alone is taken back; when the last one goes, it is given again.
+
+mod append;
+mod keys;
+mod not_in;
+mod output;
+mod rings;
+mod side;
+mod slab;
+mod table;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::row::Rows;
+use mainstem_core::change::ChangeKind;
+use mainstem_core::ids::Epoch;
+use mainstem_plan::eval::EvalContext;
+use mainstem_plan::operator::{Join, JoinKind};
+
+use self::append::AppendSide;
+use self::keys::{JoinKeys, types};
+pub(crate) use self::not_in::NotIn;
+use self::output::{Changes, OUTPUT_ROWS, Output, Own};
+use self::rings::NONE;
+use self::side::Side;
+use self::table::TableSide;
+use crate::delta_files::DeltaFiles;
+use crate::element::StreamBatch;
+use crate::error::EngineError;
+use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
+
+/// Names and version of the state tables: see [`table::stored_schema`].
+const TABLES: [&str; 2] = ["left", "right"];
+const VERSION: u32 = 1;
+
+/// See the module.
+pub(crate) struct RegularJoin {
+    name: String,
+    kind: JoinKind,
+    keys: JoinKeys,
+    key_columns: [Vec<usize>; 2],
+    sides: [Side; 2],
+    /// Of which sides the number of partners of each row is known.
+    counted: [bool; 2],
+    output: Output,
+    files: DeltaFiles,
+    context: EvalContext,
+    has_ttl: bool,
+    /// The time at which the restored state was captured, in milliseconds.
+    captured_at: i64,
+}
+
+impl RegularJoin {
+    /// An operator without state. `retracts`: which inputs take rows away.
+    pub(crate) fn new(
+        name: &str,
+        join: &Join,
+        retracts: [bool; 2],
+        schema: SchemaRef,
+        context: &EvalContext,
+    ) -> Result<RegularJoin, EngineError> {
+        let failed = |e| EngineError::arrow(name, &e);
+        let on = &join.on;
+        let left_only = matches!(join.kind, JoinKind::Semi | JoinKind::Anti { .. });
+        let counted = match join.kind {
+            JoinKind::Inner => [false, false],
+            JoinKind::Left | JoinKind::Semi | JoinKind::Anti { .. } => [true, false],
+            JoinKind::Right => [false, true],
+            JoinKind::Full => [true, true],
+        };
+        let side = |side: usize, schema: &SchemaRef, ttl_ms: Option<u64>| {
+            // Equal rows on the right of a semi join need not be kept apart.
+            let append = !retracts[side] && !counted[side] && ttl_ms.is_none() && !left_only;
+            match append {
+                true => Ok(Side::Append(AppendSide::new(schema))),
+                false => TableSide::new(schema, ttl_ms).map(Side::table).map_err(failed),
+            }
+        };
+        let left = side(0, &on.left_schema, join.left_ttl_ms)?;
+        let right = side(1, &on.right_schema, join.right_ttl_ms)?;
+        let keys = JoinKeys::new(&types(&on.left_schema, &on.left_keys), on.null_equal.clone()).map_err(failed)?;
+        Ok(RegularJoin {
+            name: name.to_owned(),
+            kind: join.kind,
+            keys,
+            key_columns: [on.left_keys.clone(), on.right_keys.clone()],
+            sides: [left, right],
+            counted,
+            output: Output::new(name, on, schema, left_only, context)?,
+            files: DeltaFiles::default(),
+            context: context.clone(),
+            has_ttl: join.left_ttl_ms.is_some() || join.right_ttl_ms.is_some(),
+            captured_at: i64::MIN,
+        })
+    }
+
+    fn failed(&self) -> impl Fn(arrow::error::ArrowError) -> EngineError + use<> {
+        let name = self.name.clone();
+        move |e| EngineError::arrow(&name, &e)
+    }
+
+    /// The numbers of the keys of rows of a side.
+    fn numbers(&mut self, side: usize, rows: &RecordBatch) -> Result<Vec<u32>, EngineError> {
+        let mut numbers = Vec::new();
+        self.keys.intern(rows, &self.key_columns[side], &mut numbers).map_err(self.failed())?;
+        let keys = self.keys.len();
+        self.sides.iter_mut().for_each(|side| side.reserve_keys(keys));
+        Ok(numbers)
+    }
+
+    /// Forgets those of the keys that no side has rows of.
+    fn release(&mut self, mut keys: Vec<u32>) {
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            if key != NONE && self.sides.iter().all(|side| side.rings().is_empty(key)) {
+                self.keys.release(key);
+            }
+        }
+    }
+
+    /// All pairs of the rows with those of the other side that have the same key.
+    fn inner(&mut self, incoming: &Incoming<'_>, out: &mut Collector) -> Result<(), EngineError> {
+        let failed = self.failed();
+        let Incoming { batch, side, numbers, rows, now } = incoming;
+        let mut pairs = Changes::default();
+        let own = Own { rows: &batch.rows, side: *side };
+        for (row, key) in numbers.iter().enumerate().filter(|(_, key)| **key != NONE) {
+            let adds = batch.is_addition(row);
+            if let (Side::Table(table), Some(rows)) = (&mut self.sides[*side], rows) {
+                let bytes = rows.row(row);
+                if adds {
+                    table.add(*key, bytes.as_ref(), 0, *now).map_err(&failed)?;
+                } else if let Some(known) = table.find(bytes.as_ref()) {
+                    table.take(known, *now);
+                } else {
+                    // It was forgotten: what it gave stays.
+                    continue;
+                }
+            }
+            let kind = if adds { ChangeKind::Insert } else { ChangeKind::Delete };
+            let other = &self.sides[1 - *side];
+            for partner in other.rings().rows(*key) {
+                pairs.push(row as u32, partner, kind, other.count(partner));
+            }
+            if pairs.len() >= OUTPUT_ROWS {
+                self.output.give_pairs(own, other, &pairs, out)?;
+                pairs = Changes::default();
+            }
+        }
+        self.output.give_pairs(own, &self.sides[1 - *side], &pairs, out)
+    }
+
+    /// The rows one after another, for joins that give more than pairs.
+    fn counting(&mut self, incoming: &Incoming<'_>, out: &mut Collector) -> Result<(), EngineError> {
+        let Incoming { batch, side, numbers, .. } = incoming;
+        let own = Own { rows: &batch.rows, side: *side };
+        let mut changes = Changes::default();
+        let mut row = 0;
+        while row < numbers.len() {
+            // What rows of one side find on the other does not depend on each other.
+            let (mut own_rows, mut partners) = (Vec::new(), Vec::new());
+            let first = row;
+            let other = &self.sides[1 - *side];
+            while row < numbers.len() && own_rows.len() < OUTPUT_ROWS {
+                if numbers[row] != NONE {
+                    partners.extend(other.rings().rows(numbers[row]));
+                    own_rows.resize(partners.len(), row as u32);
+                }
+                row += 1;
+            }
+            if let Some(holds) = self.output.test(own, other, &own_rows, &partners)? {
+                let mut holding = holds.iter();
+                own_rows.retain(|_| holding.next() == Some(&true));
+                let mut holding = holds.iter();
+                partners.retain(|_| holding.next() == Some(&true));
+            }
+            let mut from = 0;
+            for row in first..row {
+                let count = own_rows[from..].iter().take_while(|own| **own == row as u32).count();
+                self.take(incoming, row, &partners[from..from + count], &mut changes)?;
+                from += count;
+                if changes.len() >= OUTPUT_ROWS {
+                    self.output.give(own, &self.sides[1 - *side], &changes, out)?;
+                    changes = Changes::default();
+                }
+            }
+        }
+        self.output.give(own, &self.sides[1 - *side], &changes, out)
+    }
+
+    /// Takes one row that has these partners.
+    fn take(
+        &mut self,
+        incoming: &Incoming<'_>,
+        row: usize,
+        partners: &[u32],
+        changes: &mut Changes,
+    ) -> Result<(), EngineError> {
+        let failed = self.failed();
+        let (side, adds) = (incoming.side, incoming.batch.is_addition(row));
+        let copies =
+            partners.iter().fold(0_u32, |sum, partner| sum.saturating_add(self.sides[1 - side].count(*partner)));
+        // How many partners the row has, by what was given for it.
+        let mut known = copies;
+        if incoming.numbers[row] != NONE
+            && let (Side::Table(table), Some(rows)) = (&mut self.sides[side], &incoming.rows)
+        {
+            let (key, bytes) = (incoming.numbers[row], rows.row(row));
+            let at = match (adds, table.find(bytes.as_ref())) {
+                (true, _) => table.add(key, bytes.as_ref(), copies, incoming.now).map_err(&failed)?,
+                (false, Some(at)) => at,
+                // It was forgotten: what it gave stays.
+                (false, None) => return Ok(()),
+            };
+            if self.counted[side] {
+                known = table.partners(at);
+            }
+            if !adds {
+                table.take(at, incoming.now);
+            }
+        }
+        let (gives, takes) = (ChangeKind::Insert, ChangeKind::Delete);
+        let own = row as u32;
+        let now = if adds { gives } else { takes };
+        let left_only = match self.kind {
+            JoinKind::Semi => Some(true),
+            JoinKind::Anti { .. } => Some(false),
+            _ => None,
+        };
+        match (left_only, side) {
+            (Some(with_partner), 0) => {
+                if (known > 0) == with_partner {
+                    changes.push(own, NONE, now, 1);
+                }
+            }
+            (Some(with_partner), _) => {
+                for partner in partners {
+                    if self.count_partner(side, *partner, adds) {
+                        let kind = if adds == with_partner { gives } else { takes };
+                        changes.push(NONE, *partner, kind, self.sides[0].count(*partner));
+                    }
+                }
+            }
+            (None, _) => {
+                for partner in partners {
+                    let copies = self.sides[1 - side].count(*partner);
+                    let turns = self.counted[1 - side] && self.count_partner(side, *partner, adds);
+                    if turns && adds {
+                        changes.push(NONE, *partner, takes, copies);
+                    }
+                    changes.push(own, *partner, now, copies);
+                    if turns && !adds {
+                        changes.push(NONE, *partner, gives, copies);
+                    }
+                }
+                if self.counted[side] && known == 0 {
+                    changes.push(own, NONE, now, 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a partner of a kept row of the other side; whether it is the first to come or the last to go.
+    fn count_partner(&mut self, side: usize, row: u32, adds: bool) -> bool {
+        let Side::Table(other) = &mut self.sides[1 - side] else { return false };
+        let before = other.partners(row);
+        let after = if adds { before.saturating_add(1) } else { before.saturating_sub(1) };
+        other.set_partners(row, after);
+        before != after && (before == 0 || after == 0)
+    }
+
+    /// Adds the rows to a side that only grows.
+    fn append(&mut self, incoming: &Incoming<'_>) -> Result<(), EngineError> {
+        let failed = self.failed();
+        let Side::Append(side) = &mut self.sides[incoming.side] else { return Ok(()) };
+        if incoming.batch.changes.is_some() {
+            return Err(EngineError::Bug(format!("'{}': an input that only inserts takes rows away", self.name)));
+        }
+        let numbers = &incoming.numbers;
+        if !numbers.contains(&NONE) {
+            return side.push(&incoming.batch.rows, numbers).map_err(failed);
+        }
+        // A row whose key is NULL finds no partner ever.
+        let mask = numbers.iter().map(|key| Some(*key != NONE)).collect();
+        let rows = arrow::compute::filter_record_batch(&incoming.batch.rows, &mask).map_err(&failed)?;
+        let numbers: Vec<u32> = numbers.iter().copied().filter(|key| *key != NONE).collect();
+        side.push(&rows, &numbers).map_err(failed)
+    }
+
+    fn expire(&mut self, now: i64) {
+        let keys = self.sides.iter_mut().flat_map(|side| side.expire(now)).collect();
+        self.release(keys);
+    }
+}
+
+/// Rows of one input.
+struct Incoming<'a> {
+    batch: &'a StreamBatch,
+    /// 0: of the left one.
+    side: usize,
+    /// The number of each row's key.
+    numbers: Vec<u32>,
+    /// The rows as a table keeps them; absent where the side only grows.
+    rows: Option<Rows>,
+    /// The time of the epoch, in milliseconds.
+    now: i64,
+}
+
+impl Operator for RegularJoin {
+    fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        let numbers = self.numbers(input, &batch.rows)?;
+        let rows = match &self.sides[input] {
+            Side::Append(_) => None,
+            Side::Table(table) => {
+                let rows = table.rows_of(batch.rows.columns(), batch.rows.num_rows());
+                Some(rows.map_err(self.failed())?)
+            }
+        };
+        let incoming = Incoming { batch: &batch, side: input, numbers, rows, now: self.context.now_ms() };
+        match self.kind {
+            JoinKind::Inner => self.inner(&incoming, out)?,
+            _ => self.counting(&incoming, out)?,
+        }
+        self.append(&incoming)?;
+        if batch.changes.is_some() {
+            let taken = incoming.numbers.iter().enumerate().filter(|(row, _)| !batch.is_addition(*row));
+            let keys = taken.map(|(_, key)| *key).collect();
+            self.release(keys);
+        }
+        Ok(())
+    }
+
+    fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
+        let failed = self.failed();
+        let now = self.context.now_ms();
+        if self.has_ttl {
+            self.expire(now);
+        }
+        let whole = self.files.wants_whole_state(self.sides.iter().map(Side::len).sum());
+        let mut tables = Vec::new();
+        for (index, name) in TABLES.into_iter().enumerate() {
+            let rows = self.sides[index].capture(whole).map_err(&failed)?;
+            tables.push(TableRows { name, version: VERSION, key: self.key_columns[index].clone(), rows });
+        }
+        // What has expired is not written down: a restore lets it expire again, at the same time.
+        let meta = if self.has_ttl { now.to_string() } else { String::new() };
+        Ok(Some(self.files.capture(whole, tables, meta)))
+    }
+
+    fn restore_meta(&mut self, metas: &[String]) -> Result<(), EngineError> {
+        self.captured_at = metas.iter().filter_map(|meta| meta.parse().ok()).max().unwrap_or(i64::MIN);
+        Ok(())
+    }
+
+    fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
+        let failed = self.failed();
+        let mut count = 0;
+        for (index, name) in TABLES.into_iter().enumerate() {
+            for stored in state.rows(name, VERSION) {
+                let stored = stored?;
+                count += stored.num_rows();
+                let numbers = self.numbers(index, stored)?;
+                self.sides[index].restore(stored, &numbers).map_err(&failed)?;
+            }
+        }
+        self.files.restored(state.handle, count);
+        Ok(())
+    }
+
+    fn restored(&mut self) -> Result<(), EngineError> {
+        if self.has_ttl {
+            self.expire(self.captured_at);
+        }
+        self.release((0..self.keys.len() as u32).collect());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
