@@ -2,6 +2,7 @@
 //! them, and their part of each checkpoint. Decisions about epochs, splits and generations are not made here:
 //! subtasks obey the messages of `mainstem_core::protocol`.
 
+mod aggregate;
 mod calc;
 mod chain;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! the engine compiles them; every call is used in two phases (partial states are merged, and merged again
 //! after a restore), so what cannot be merged is refused here.
 
+mod form;
 mod plain;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ use crate::expr::{Expr, cast_argument, location};
 use crate::functions::{LISTAGG_SEPARATOR, registry};
 use crate::types::plain_type;
 use plain::PlainAccumulator;
+
+pub use self::form::{AggregateForm, comparable};
 
 /// Functions whose result depends on the order of their input, unless ORDER BY fixes it.
 const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "listagg", "string_agg"];
@@ -215,7 +218,7 @@ impl AggregateCall {
 /// Refuses what does not survive the merging of partial states, and DISTINCT where it would be ignored.
 fn check_supported(function: &str, distinct: bool, order_by: &[Sort]) -> Result<(), PlanError> {
     if function == "grouping" {
-        return Err(PlanError::unsupported("GROUPING belongs to GROUPING SETS, which are not supported"));
+        return Err(PlanError::unsupported("GROUPING takes columns of GROUP BY, in the SELECT that groups by them"));
     }
     if function == "nth_value" && !order_by.is_empty() {
         let message = "NTH_VALUE with ORDER BY needs its whole input sorted, which a stream is not; \

@@ -156,10 +156,12 @@ impl File {
             return Err(SqlError::unsupported(explain, message));
         }
         self.check_parallelism()?;
+        let mini_batch = self.mini_batch()?;
         let duration = |key: &str| self.settings.get(key).and_then(|(text, _)| duration_ms(text));
         let plans = self.outputs.iter().map(|output| &output.plan);
         let lowering = Lowering::new(plans, duration("table.exec.source.idle-timeout"));
         let mut lowering = lowering.with_state_ttl(duration("table.exec.state.ttl"));
+        lowering.set_mini_batch(mini_batch);
         let mut written = Vec::<(OperatorId, Option<Arc<Table>>, At)>::new();
         let mut printed = 0;
         for output in &self.outputs {
@@ -187,6 +189,24 @@ impl File {
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
         let settings = self.settings.into_iter().map(|(key, (value, _))| (key, value)).collect();
         Ok(JobPlan { graph, settings, explain_only: self.explain_at.is_some(), sinks })
+    }
+
+    /// How long aggregations may hold changes back (ms), and for how many rows at most.
+    fn mini_batch(&self) -> Result<Option<(u64, Option<u64>)>, SqlError> {
+        let get = |key: &str| self.settings.get(key).map(|(value, at)| (value.trim(), *at));
+        let Some((_, at)) =
+            get("table.exec.mini-batch.enabled").filter(|(value, _)| value.eq_ignore_ascii_case("true"))
+        else {
+            return Ok(None);
+        };
+        let latency = get("table.exec.mini-batch.allow-latency").and_then(|(value, _)| duration_ms(value));
+        let Some(latency) = latency.filter(|latency| *latency > 0) else {
+            let message = "'table.exec.mini-batch.enabled' needs 'table.exec.mini-batch.allow-latency': \
+                           how long changes may be held back, such as '1 s'";
+            return Err(SqlError::new(ErrorCode::Option, at, message));
+        };
+        let size = get("table.exec.mini-batch.size").and_then(|(value, _)| value.parse().ok());
+        Ok(Some((latency, size)))
     }
 
     /// A subtask without a key group would have nothing to do.

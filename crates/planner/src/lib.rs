@@ -7,6 +7,7 @@ mod context;
 mod dialect;
 mod error;
 mod explain;
+mod grouping_sets;
 mod guarantee;
 mod insert;
 mod job;

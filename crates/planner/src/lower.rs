@@ -2,6 +2,7 @@
 //! file at once: equal operators over equal inputs become one with several outputs, and each table is read
 //! once, with the columns that any query needs.
 
+mod aggregate;
 mod changes;
 mod join;
 mod late;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion_expr::{Expr as LogicalExpr, Filter, LogicalPlan, Projection, Union};
+use datafusion_expr::{Distinct, Expr as LogicalExpr, Filter, LogicalPlan, Projection, Union};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
@@ -44,6 +45,8 @@ pub(crate) struct Lowering {
     idle_timeout_ms: Option<u64>,
     /// How long state is kept that nothing changes, in milliseconds; absent: for ever.
     state_ttl_ms: Option<u64>,
+    /// How long aggregations hold changes back, in milliseconds, and for how many rows at most.
+    mini_batch: Option<(u64, Option<u64>)>,
     /// Sinks that replace rows by exactly the key by which their input's rows can be told apart.
     upsert_sinks: BTreeSet<OperatorId>,
     /// Where the statement that is being lowered stands.
@@ -81,6 +84,7 @@ impl Lowering {
             sources: BTreeMap::new(),
             idle_timeout_ms,
             state_ttl_ms: None,
+            mini_batch: None,
             upsert_sinks: BTreeSet::new(),
             at: At::NOWHERE,
         }
@@ -90,6 +94,11 @@ impl Lowering {
     pub(crate) fn with_state_ttl(mut self, ttl_ms: Option<u64>) -> Lowering {
         self.state_ttl_ms = ttl_ms.filter(|ttl| *ttl > 0);
         self
+    }
+
+    /// Sets how long aggregations hold changes back (ms), and for how many rows at most.
+    pub(crate) fn set_mini_batch(&mut self, mini_batch: Option<(u64, Option<u64>)>) {
+        self.mini_batch = mini_batch;
     }
 
     /// The finished graph.
@@ -117,6 +126,8 @@ impl Lowering {
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(aggregate) => self.group_aggregate(aggregate),
+            LogicalPlan::Distinct(Distinct::All(input)) => self.distinct(input),
             LogicalPlan::Extension(extension) => {
                 if let Some(node) = downcast::<WindowTableFunction>(plan) {
                     return self.window_assign(node);

@@ -411,9 +411,9 @@ impl Visitor<'_> {
                 Err(SqlError::unsupported(expr.span(), message))
             }
             Expr::AnyOp { .. } | Expr::AllOp { .. } => refuse(expr, "ANY and ALL are not supported"),
-            Expr::GroupingSets(_) => refuse(expr, "GROUPING SETS are not supported yet"),
-            Expr::Cube(_) => refuse(expr, "CUBE is not supported yet"),
-            Expr::Rollup(_) => refuse(expr, "ROLLUP is not supported yet"),
+            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) if self.resolver.clause != "GROUP BY" => {
+                refuse(expr, "GROUPING SETS, CUBE and ROLLUP belong in GROUP BY")
+            }
             Expr::InUnnest { .. } => refuse(expr, "UNNEST is not supported yet"),
             Expr::Lambda(_) => refuse(expr, "lambda functions are not supported"),
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {

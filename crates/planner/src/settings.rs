@@ -74,6 +74,21 @@ pub const SETTINGS: &[Setting] = &[
         help: "How many completed checkpoints are kept.",
     },
     Setting {
+        key: "table.exec.mini-batch.allow-latency",
+        kind: SettingKind::Duration,
+        help: "How long an aggregation without a window may hold changes back, so that a group that changes often gives one change in this time.",
+    },
+    Setting {
+        key: "table.exec.mini-batch.enabled",
+        kind: SettingKind::Word(&["true", "false"]),
+        help: "Whether aggregations without a window hold changes back; needs table.exec.mini-batch.allow-latency. Default false.",
+    },
+    Setting {
+        key: "table.exec.mini-batch.size",
+        kind: SettingKind::Number(1, 1_000_000_000),
+        help: "Rows after which changes are no longer held back.",
+    },
+    Setting {
         key: "table.exec.source.idle-timeout",
         kind: SettingKind::Duration,
         help: "A split that shows nothing for so long no longer holds back event time; 0 is never. A table's 'scan.watermark.idle-timeout' goes before it.",

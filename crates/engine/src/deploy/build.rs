@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::wiring::Wiring;
 use super::{Deployment, OperatorRestore, restore};
+use crate::aggregate::GroupAggregate;
 use crate::calc::{Calc, Rename};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
@@ -214,9 +215,10 @@ impl Builder<'_> {
                 Box::new(LookupJoin::new(name, spec, schema, self.lookup_loader(node, spec)?, context)?)
             }
             OperatorKind::Join(join) => self.join(node, join, schema, context)?,
-            OperatorKind::GroupAggregate(_)
-            | OperatorKind::OverAggregate(_)
-            | OperatorKind::Sort(_) => {
+            OperatorKind::GroupAggregate(spec) => {
+                Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context)?)
+            }
+            OperatorKind::OverAggregate(_) | OperatorKind::Sort(_) => {
                 return Err(EngineError::Bug(format!("'{name}' cannot be run by this version")));
             }
         })

@@ -22,4 +22,7 @@ pub struct GroupAggregate {
     /// Changes are held back for so long, so that a group that changes often gives one change in this time.
     /// Milliseconds; absent: each batch gives its changes.
     pub mini_batch_ms: Option<u64>,
+    /// Changes are held back for no more than so many rows of the input; absent: whatever their number.
+    #[serde(default)]
+    pub mini_batch_rows: Option<u64>,
 }

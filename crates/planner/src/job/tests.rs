@@ -10,6 +10,7 @@ use mainstem_plan::operator::OperatorKind;
 use super::*;
 use crate::explain;
 
+mod aggregates;
 mod errors;
 
 const TABLES: &str = include_str!("tests/tables.sql");

@@ -128,14 +128,19 @@ pub(super) fn drop_unneeded_updates(graph: &mut JobGraph, upsert_sinks: &BTreeSe
             continue;
         }
         let node = &mut graph.nodes[id.0 as usize];
-        let passes = match &node.op.kind {
+        // Whether it may leave its own out, and whether it can do without those of its inputs.
+        let (leaves_out, passes) = match &node.op.kind {
             // A filter needs the old row to find out that it has gone.
-            OperatorKind::Calc { filter, .. } => filter.is_none(),
-            OperatorKind::Sink(_) | OperatorKind::GroupAggregate(_) => true,
-            _ => false,
+            OperatorKind::Calc { filter, .. } => (filter.is_none(), filter.is_none()),
+            OperatorKind::Sink(_) => (true, true),
+            // It takes the old row out of its results.
+            OperatorKind::GroupAggregate(_) => (true, false),
+            _ => (false, false),
         };
-        if passes {
+        if leaves_out {
             node.op.changes = ChangeMode::Upsert;
+        }
+        if passes {
             free.insert(id);
         } else {
             free.remove(&id);

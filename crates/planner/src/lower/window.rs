@@ -123,10 +123,11 @@ fn final_schema(aggregate: &WindowAggregate, node: &WindowAggregation) -> Schema
 
 /// Names of the columns of one operator: readable ones, and each only once.
 #[derive(Default)]
-struct Names(Vec<String>);
+pub(super) struct Names(Vec<String>);
 
 impl Names {
-    fn take(&mut self, name: String) -> String {
+    /// The name, or one like it that is free.
+    pub(super) fn take(&mut self, name: String) -> String {
         let mut free = name.clone();
         let mut number = 1;
         while self.0.contains(&free) {

@@ -1,10 +1,13 @@
 //! Which parts of a query may be there at all. Called before anything is planned. Takes every AST node apart
 //! field by field, so that a part that the parser learns later cannot be ignored silently.
 
+use std::ops::ControlFlow;
+
 use datafusion_sql::sqlparser::ast::{
-    Distinct, GroupByExpr, Query, Select, SelectItem, Spanned, TableFactor, TableVersion, TableWithJoins,
-    WildcardAdditionalOptions,
+    Distinct, Expr, GroupByExpr, Query, Select, SelectItem, Spanned, TableFactor, TableVersion, TableWithJoins, Visit,
+    Visitor, WildcardAdditionalOptions,
 };
+use mainstem_plan::functions::registry;
 
 use crate::error::{At, SqlError};
 
@@ -71,8 +74,8 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
     } = select;
     let at = At::from(select_token.0.span);
     let refuse = |at: At, what: &str| Err(SqlError::unsupported(at, what));
-    if matches!(distinct, Some(Distinct::Distinct | Distinct::On(_))) {
-        return refuse(at, "SELECT DISTINCT is not supported yet");
+    if matches!(distinct, Some(Distinct::On(_))) {
+        return refuse(at, "SELECT DISTINCT ON is not supported; ROW_NUMBER() with a bound says which row is meant");
     }
     if top.is_some() || exclude.is_some() || into.is_some() || value_table_mode.is_some() || select_modifiers.is_some()
     {
@@ -93,20 +96,41 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
     if !cluster_by.is_empty() || !distribute_by.is_empty() || !sort_by.is_empty() {
         return refuse(at, "CLUSTER BY, DISTRIBUTE BY and SORT BY are not supported");
     }
-    let grouped = match group_by {
+    match group_by {
         GroupByExpr::All(_) => return refuse(at, "GROUP BY ALL is not supported; name the columns"),
         GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => {
-            return refuse(at, "WITH ROLLUP, WITH CUBE, WITH TOTALS and GROUPING SETS are not supported yet");
+            return refuse(
+                at,
+                "WITH ROLLUP, WITH CUBE and WITH TOTALS are not supported; write ROLLUP (...) or CUBE (...)",
+            );
         }
-        GroupByExpr::Expressions(exprs, _) => !exprs.is_empty(),
-    };
-    if let Some(having) = having
-        && !grouped
-    {
-        return refuse(having.span().into(), "HAVING needs a GROUP BY; use WHERE for conditions on single rows");
+        GroupByExpr::Expressions(exprs, _) if exprs.is_empty() => {
+            if let Some(having) = having.as_ref().filter(|having| !has_aggregate(projection, having)) {
+                let message = "HAVING needs a GROUP BY or aggregates; use WHERE for conditions on single rows";
+                return refuse(having.span().into(), message);
+            }
+        }
+        GroupByExpr::Expressions(..) => {}
     }
     check_items(projection, at)?;
     check_from(from, at)
+}
+
+/// Whether a SELECT without GROUP BY aggregates all rows.
+fn has_aggregate(items: &[SelectItem], having: &Expr) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(function) if registry().aggregate(&function.name.to_string()).is_some() => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    having.visit(&mut Finder).is_break() || items.iter().any(|item| item.visit(&mut Finder).is_break())
 }
 
 fn check_from(from: &[TableWithJoins], at: At) -> Result<(), SqlError> {

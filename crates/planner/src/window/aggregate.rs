@@ -1,5 +1,5 @@
-//! Turns the aggregations of a planned SELECT into windowed ones, or says why that cannot be. Called by
-//! `query.rs` for each SELECT. After it, neither plain aggregations nor window markers are left.
+//! Turns the aggregations of a planned SELECT that are grouped by a window into windowed ones, or says why that
+//! cannot be. Called by `query.rs` for each SELECT. After it, neither grouping sets nor window markers are left.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::node::{WindowAggregation, Windows, downcast, extension};
 use super::strip::{Stripped, strip};
 use super::table_function::not_event_time;
 use crate::error::{At, ErrorCode, SqlError};
+use crate::grouping_sets;
 use crate::time_attribute::{Role, field_name, has_processing_time_windows, left_marker, of_expr, roles};
 
 const START: &str = "__window_start";
@@ -33,11 +34,16 @@ pub(crate) struct Places {
     pub(crate) window_function: At,
 }
 
-/// The plan with all of its aggregations windowed.
+/// The plan with its aggregations over windows as nodes of their own; others stay as they are, one for each
+/// grouping set.
 pub(crate) fn convert(plan: LogicalPlan, places: Places) -> Result<LogicalPlan, SqlError> {
     let converted = plan.transform_up(|node| match node {
         LogicalPlan::Aggregate(aggregate) => {
-            windowed(&aggregate, places).map(Transformed::yes).map_err(SqlError::into_datafusion)
+            let converted = match grouping_sets::expand(&aggregate)? {
+                Some(expanded) => expanded.union(|one| aggregation(one, places).map_err(SqlError::into_datafusion)),
+                None => aggregation(aggregate, places).map_err(SqlError::into_datafusion),
+            };
+            converted.map(Transformed::yes)
         }
         LogicalPlan::Filter(filter) => match struct_of(&filter.input) {
             None => Ok(Transformed::no(LogicalPlan::Filter(filter))),
@@ -87,7 +93,22 @@ enum Group {
     Function,
 }
 
-fn windowed(aggregate: &Aggregate, places: Places) -> Result<LogicalPlan, SqlError> {
+impl Group {
+    /// Whether it says, together with others, by which window rows are grouped.
+    fn is_window(&self) -> bool {
+        !matches!(self, Group::Key | Group::Bound(WindowProperty::Time))
+    }
+}
+
+/// One aggregation, without grouping sets: windowed if it is grouped by a window.
+fn aggregation(aggregate: Aggregate, places: Places) -> Result<LogicalPlan, SqlError> {
+    match windowed(&aggregate, places)? {
+        Some(node) => Ok(node),
+        None => Ok(LogicalPlan::Aggregate(aggregate)),
+    }
+}
+
+fn windowed(aggregate: &Aggregate, places: Places) -> Result<Option<LogicalPlan>, SqlError> {
     let input_roles = roles(&aggregate.input);
     let groups: Vec<Group> = aggregate
         .group_expr
@@ -106,6 +127,9 @@ fn windowed(aggregate: &Aggregate, places: Places) -> Result<LogicalPlan, SqlErr
     let conversion = Conversion { aggregate, groups, input_roles, places };
     let functions: Vec<usize> = conversion.positions(|group| matches!(group, Group::Function));
     let node = match functions.as_slice() {
+        [] if conversion.positions(|group| group.is_window()).is_empty() => {
+            return Ok(None);
+        }
         [] => conversion.over_columns()?,
         [one] => conversion.over_function(*one)?,
         _ => {
@@ -113,7 +137,7 @@ fn windowed(aggregate: &Aggregate, places: Places) -> Result<LogicalPlan, SqlErr
             return Err(SqlError::new(ErrorCode::Window, places.window_function, message));
         }
     };
-    Ok(extension(node))
+    Ok(Some(extension(node)))
 }
 
 struct Conversion<'a> {
@@ -220,7 +244,6 @@ impl Conversion<'_> {
         };
         let (starts, ends) = (bound(WindowProperty::Start), bound(WindowProperty::End));
         match (structs.as_slice(), starts.as_slice(), ends.as_slice()) {
-            ([], [], []) => return Err(self.no_window()),
             ([], [], [_, ..]) => {
                 return Err(
                     self.wrong(self.places.group_by, "GROUP BY has window_end but not window_start; it needs both")
@@ -245,17 +268,6 @@ impl Conversion<'_> {
             return Ok(node);
         }
         self.attached(structs.first().copied())
-    }
-
-    fn no_window(&self) -> SqlError {
-        let advice = "group by the columns window_start and window_end of TABLE(TUMBLE(...)), or by a window such as TUMBLE(ts, INTERVAL '10' SECOND)";
-        if self.aggregate.group_expr.is_empty() {
-            return SqlError::unsupported(
-                self.places.select,
-                format!("aggregates over a whole stream are not supported yet; {advice}"),
-            );
-        }
-        SqlError::unsupported(self.places.group_by, format!("GROUP BY without a window is not supported yet; {advice}"))
     }
 
     /// The input without its window, if the bounds in GROUP BY are those of that window.

@@ -34,7 +34,6 @@ fn constructs_that_are_not_there_yet() {
     let cases = [
         ("SELECT * FROM bid b JOIN plain p ON b.auction = p.k", "1:26 JOIN is not supported yet"),
         ("SELECT * FROM bid, plain", "1:20 several tables in FROM (a join) are not supported yet"),
-        ("SELECT DISTINCT auction FROM bid", "1:1 SELECT DISTINCT is not supported yet"),
         (
             "SELECT auction FROM bid\nORDER BY auction",
             "2:10 ORDER BY is not supported: a stream has no end to sort up to",
@@ -57,9 +56,6 @@ fn constructs_that_are_not_there_yet() {
         ),
         ("SELECT k FROM plain EXCEPT SELECT k FROM plain", "1:28 EXCEPT is not supported yet; UNION ALL is"),
         ("SELECT k FROM plain INTERSECT SELECT k FROM plain", "1:31 INTERSECT is not supported yet; UNION ALL is"),
-        ("SELECT k FROM plain GROUP BY GROUPING SETS ((k), (v))", "1:46 GROUPING SETS are not supported yet"),
-        ("SELECT k FROM plain GROUP BY ROLLUP (k)", "1:38 ROLLUP is not supported yet"),
-        ("SELECT k FROM plain GROUP BY CUBE (k)", "1:36 CUBE is not supported yet"),
         ("SELECT x FROM events CROSS JOIN UNNEST(tags) AS t(x)", "1:40 UNNEST is not supported yet"),
         ("SELECT x FROM bid, LATERAL TABLE(f(url)) AS t(x)", "1:28 LATERAL TABLE is not supported yet"),
         ("SELECT * FROM bid FOR SYSTEM_TIME AS OF `dateTime`", "1:15 FOR SYSTEM_TIME AS OF is not supported yet"),
@@ -67,19 +63,11 @@ fn constructs_that_are_not_there_yet() {
             "SELECT ts FROM events MATCH_RECOGNIZE (ORDER BY ts MEASURES A.ts AS x PATTERN (A) DEFINE A AS TRUE)",
             "1:16 MATCH_RECOGNIZE is not supported yet",
         ),
-        (
-            "SELECT auction, count(*) FROM bid GROUP BY auction",
-            "1:44 GROUP BY without a window is not supported yet; group by the columns window_start and window_end of TABLE(TUMBLE(...)), or by a window such as TUMBLE(ts, INTERVAL '10' SECOND)",
-        ),
-        (
-            "SELECT count(*) FROM bid",
-            "1:1 aggregates over a whole stream are not supported yet; group by the columns window_start and window_end of TABLE(TUMBLE(...)), or by a window such as TUMBLE(ts, INTERVAL '10' SECOND)",
-        ),
         ("SELECT 1", "1:1 a SELECT without FROM is not supported; a query reads from a table"),
         ("INSERT INTO out_small VALUES (1, 2)", "1:30 VALUES is not supported; a query reads from a table"),
         (
             "SELECT auction FROM bid HAVING auction > 3",
-            "1:32 HAVING needs a GROUP BY; use WHERE for conditions on single rows",
+            "1:32 HAVING needs a GROUP BY or aggregates; use WHERE for conditions on single rows",
         ),
         (
             "SELECT k FROM a.plain",

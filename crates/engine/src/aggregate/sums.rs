@@ -1,0 +1,169 @@
+//! COUNT, SUM and AVG of numbers that can be added and taken away exactly.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Float64Type, Int64Type};
+use datafusion_common::{DataFusionError, Result};
+
+use super::accumulator::{Accumulator, Changes};
+
+/// Counts the rows in which no argument is null.
+#[derive(Default)]
+pub(super) struct Count {
+    counts: Vec<i64>,
+}
+
+impl Accumulator for Count {
+    fn grow(&mut self, groups: usize) {
+        self.counts.resize(groups.max(self.counts.len()), 0);
+    }
+
+    fn update(&mut self, args: &[ArrayRef], changes: &Changes<'_>) -> Result<()> {
+        let nulls =
+            args.iter().fold(None, |nulls, arg| NullBuffer::union(nulls.as_ref(), arg.logical_nulls().as_ref()));
+        changes.for_each(nulls.as_ref(), |_, group, sign| self.counts[group] += sign);
+        Ok(())
+    }
+
+    fn values(&mut self, groups: &[u32]) -> Result<ArrayRef> {
+        Ok(Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| self.counts[*group as usize]))))
+    }
+
+    fn reset(&mut self, group: u32) {
+        self.counts[group as usize] = 0;
+    }
+
+    fn state_types(&self) -> Vec<DataType> {
+        vec![DataType::Int64]
+    }
+
+    fn state(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.values(groups)?])
+    }
+
+    fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {
+        let counts = state[0].as_primitive::<Int64Type>();
+        groups.iter().zip(counts.values()).for_each(|(group, count)| self.counts[*group as usize] = *count);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cell<T> {
+    sum: T,
+    /// Values in the sum; none: the sum is null.
+    count: i64,
+}
+
+/// What is made of a sum and its count, which is not 0.
+type Finish<P> =
+    Box<dyn Fn(<P as ArrowPrimitiveType>::Native, i64) -> Result<<P as ArrowPrimitiveType>::Native> + Send>;
+
+/// Sums of values of one type. Integers and decimals wrap round where they overflow, as in a windowed sum.
+pub(super) struct Sum<P: ArrowPrimitiveType> {
+    cells: Vec<Cell<P::Native>>,
+    /// Type of the argument, and of the sum in the state.
+    summed: DataType,
+    output: DataType,
+    finish: Option<Finish<P>>,
+}
+
+impl<P: ArrowPrimitiveType> Sum<P> {
+    /// A sum; `output` is its type.
+    pub(super) fn new(summed: DataType, output: DataType) -> Self {
+        Sum { cells: Vec::new(), summed, output, finish: None }
+    }
+}
+
+/// The average of floats.
+pub(super) fn average_float() -> Sum<Float64Type> {
+    let finish: Finish<Float64Type> = Box::new(|sum, count| Ok(sum / count as f64));
+    Sum { finish: Some(finish), ..Sum::new(DataType::Float64, DataType::Float64) }
+}
+
+/// The average of decimals of type `summed`, as a decimal of type `output`, cut off behind its last digit.
+pub(super) fn average_decimal(summed: DataType, output: DataType) -> Result<Sum<Decimal128Type>> {
+    let (DataType::Decimal128(_, from), DataType::Decimal128(precision, scale)) = (&summed, &output) else {
+        return Err(DataFusionError::Internal(format!("an average of {summed} as {output}")));
+    };
+    let (precision, scale) = (*precision, *scale);
+    let digits = u32::try_from(i32::from(scale) - i32::from(*from))
+        .map_err(|_| DataFusionError::Internal(format!("an average of {summed} as {output}")))?;
+    let factor = 10_i128.pow(digits);
+    let finish: Finish<Decimal128Type> = Box::new(move |sum, count| {
+        let average = sum.mul_checked(factor).map(|sum| sum / i128::from(count));
+        let average = average.and_then(|average| {
+            Decimal128Type::validate_decimal_precision(average, precision, scale).map(|()| average)
+        });
+        average.map_err(|_| DataFusionError::Execution(format!("AVG does not fit into DECIMAL({precision}, {scale})")))
+    });
+    Ok(Sum { finish: Some(finish), ..Sum::new(summed, output) })
+}
+
+impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
+    fn grow(&mut self, groups: usize) {
+        self.cells.resize(groups.max(self.cells.len()), Cell::default());
+    }
+
+    fn update(&mut self, args: &[ArrayRef], changes: &Changes<'_>) -> Result<()> {
+        let values = args[0].as_primitive::<P>();
+        let (numbers, nulls) = (values.values(), values.nulls());
+        if changes.signs.is_none() {
+            changes.for_each(nulls, |row, group, _| {
+                let cell = &mut self.cells[group];
+                cell.sum = cell.sum.add_wrapping(numbers[row]);
+                cell.count += 1;
+            });
+            return Ok(());
+        }
+        changes.for_each(nulls, |row, group, sign| {
+            let cell = &mut self.cells[group];
+            let (sum, number) = (cell.sum, numbers[row]);
+            cell.sum = if sign > 0 { sum.add_wrapping(number) } else { sum.sub_wrapping(number) };
+            cell.count += sign;
+        });
+        Ok(())
+    }
+
+    fn values(&mut self, groups: &[u32]) -> Result<ArrayRef> {
+        let cells = || groups.iter().map(|group| self.cells[*group as usize]);
+        let valid: NullBuffer = cells().map(|cell| cell.count != 0).collect();
+        let values: Vec<P::Native> = match &self.finish {
+            None => cells().map(|cell| cell.sum).collect(),
+            Some(finish) => {
+                let finish = |cell: Cell<P::Native>| match cell.count {
+                    0 => Ok(P::Native::default()),
+                    count => finish(cell.sum, count),
+                };
+                cells().map(finish).collect::<Result<_>>()?
+            }
+        };
+        let nulls = Some(valid).filter(|valid| valid.null_count() > 0);
+        Ok(Arc::new(PrimitiveArray::<P>::new(values.into(), nulls).with_data_type(self.output.clone())))
+    }
+
+    fn reset(&mut self, group: u32) {
+        self.cells[group as usize] = Cell::default();
+    }
+
+    fn state_types(&self) -> Vec<DataType> {
+        vec![self.summed.clone(), DataType::Int64]
+    }
+
+    fn state(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        let cells = || groups.iter().map(|group| self.cells[*group as usize]);
+        let sums = PrimitiveArray::<P>::from_iter_values(cells().map(|cell| cell.sum));
+        let counts = Int64Array::from_iter_values(cells().map(|cell| cell.count));
+        Ok(vec![Arc::new(sums.with_data_type(self.summed.clone())), Arc::new(counts)])
+    }
+
+    fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {
+        let (sums, counts) = (state[0].as_primitive::<P>(), state[1].as_primitive::<Int64Type>());
+        for (group, (sum, count)) in groups.iter().zip(sums.values().iter().zip(counts.values())) {
+            self.cells[*group as usize] = Cell { sum: *sum, count: *count };
+        }
+        Ok(())
+    }
+}
