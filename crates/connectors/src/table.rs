@@ -11,7 +11,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::ConnectorError;
 
 /// Options that every table may carry: the planner and the engine read them, not the connector.
-const GENERIC_OPTIONS: [&str; 4] = ["connector", "scan.watermark.idle-timeout", "delivery", "late-rows.table"];
+const GENERIC_OPTIONS: [&str; 7] = [
+    "connector",
+    "scan.watermark.idle-timeout",
+    "delivery",
+    "late-rows.table",
+    "lookup.cache",
+    "lookup.full-cache.reload-strategy",
+    "lookup.full-cache.periodic-reload.interval",
+];
 
 /// A table: its physical columns and its `WITH` options. Stored with the job.
 ///

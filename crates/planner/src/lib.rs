@@ -20,6 +20,7 @@ mod settings;
 mod statement;
 mod suggest;
 mod time_attribute;
+mod time_bounds;
 mod types;
 mod window;
 

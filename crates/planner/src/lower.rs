@@ -6,8 +6,10 @@ mod aggregate;
 mod changes;
 mod join;
 mod late;
+mod lookup;
 mod sink;
 mod source;
+mod time_join;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,6 +28,7 @@ use mainstem_plan::{PlanError, plain_schema};
 
 use crate::catalog::Table;
 use crate::error::{At, ErrorCode, SqlError};
+use crate::node::TemporalJoin;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
 pub(crate) use self::late::late_schema;
@@ -134,6 +137,9 @@ impl Lowering {
                 }
                 if let Some(node) = downcast::<WindowAggregation>(plan) {
                     return self.window_aggregate(node);
+                }
+                if let Some(node) = downcast::<TemporalJoin>(plan) {
+                    return self.temporal_join(node);
                 }
                 Err(self.internal(format!("no operator for {}", extension.node.name())))
             }

@@ -1,13 +1,17 @@
 //! Which columns of a plan are event time, and which are bounds of a window. Derived bottom-up wherever a
 //! window is declared over a relation. A column loses its role as soon as it is computed with.
 
-use datafusion_common::ScalarValue;
+use arrow::datatypes::Schema;
 use datafusion_common::tree_node::TreeNode;
+use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Expr, Join, JoinType, LogicalPlan};
+use mainstem_plan::expr as plan;
 use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
 use crate::node::TemporalJoin;
+use crate::time_bounds::{self, Sides, TimeBounds};
 use crate::window::marker;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
@@ -59,7 +63,11 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
             let input = roles(&projection.input);
             projection.expr.iter().map(|expr| of_expr(expr, &projection.input, &input)).collect()
         }
-        LogicalPlan::Filter(filter) => roles(&filter.input),
+        LogicalPlan::Filter(filter) => match filter.input.as_ref() {
+            // WHERE may say what ON does not.
+            LogicalPlan::Join(join) if join.join_type == JoinType::Inner => joined(join, Some(&filter.predicate)),
+            input => roles(input),
+        },
         LogicalPlan::SubqueryAlias(alias) => roles(&alias.input),
         LogicalPlan::Union(union) => union
             .inputs
@@ -67,7 +75,7 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
             .map(|input| roles(input))
             .reduce(|left, right| left.into_iter().zip(right).map(|(left, right)| merge(left, right)).collect())
             .unwrap_or_else(plain),
-        LogicalPlan::Join(join) => joined(join),
+        LogicalPlan::Join(join) => joined(join, None),
         LogicalPlan::Extension(_) => {
             if let Some(node) = downcast::<TemporalJoin>(plan) {
                 // A left row leaves in the place that it had in time.
@@ -106,15 +114,130 @@ pub(crate) fn has_processing_time_windows(plan: &LogicalPlan) -> bool {
     .expect("the visitor never fails")
 }
 
-/// A join gives rows in no order of time: as in Flink, only processing time remains what it was.
-fn joined(join: &Join) -> Vec<Role> {
-    let mut joined: Vec<Role> = match join.join_type {
-        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => roles(&join.right),
-        _ => roles(&join.left).into_iter().chain(roles(&join.right)).collect(),
+/// Which operator a join can be, by the times of its sides.
+pub(crate) enum JoinTiming {
+    /// The ends of windows are equal: positions in the left and in the right side.
+    Windows(usize, usize),
+    /// Event times are near each other.
+    Interval(TimeBounds),
+    /// Rows of all times meet.
+    Unbounded,
+}
+
+/// What the condition of a join says of time. `schema`: columns of both sides; `equal`: pairs of columns that its
+/// keys make equal, by position in their sides.
+pub(crate) fn timing(
+    (left, right): (&LogicalPlan, &LogicalPlan),
+    schema: &Schema,
+    left_width: usize,
+    equal: &[(usize, usize)],
+    condition: Option<&plan::Expr>,
+) -> JoinTiming {
+    let (left_roles, right_roles) = (roles_by_event_time(left), roles_by_event_time(right));
+    let role = |roles: &[Role], column: usize| roles.get(column).copied().unwrap_or(Role::Plain);
+    let is_end = |(left, right): &&(usize, usize)| {
+        role(&left_roles, *left) == Role::WindowEnd && role(&right_roles, *right) == Role::WindowEnd
     };
+    if let Some((left, right)) = equal.iter().find(is_end) {
+        return JoinTiming::Windows(*left, *right);
+    }
+    // A row comes before the watermark has passed the end of its window.
+    let is_time = |role: Role| role.is_event_time() || role == Role::WindowEnd;
+    let columns = 0..schema.fields().len();
+    let is_time: Vec<bool> = columns
+        .map(|column| match column.checked_sub(left_width) {
+            None => is_time(role(&left_roles, column)),
+            Some(column) => is_time(role(&right_roles, column)),
+        })
+        .collect();
+    match time_bounds::find(&Sides { schema, left_width, is_time: &is_time }, equal, condition) {
+        Some(bounds) => JoinTiming::Interval(bounds),
+        None => JoinTiming::Unbounded,
+    }
+}
+
+/// The roles of the columns, without those of windows that close by the clock.
+fn roles_by_event_time(plan: &LogicalPlan) -> Vec<Role> {
+    let by_clock = has_processing_time_windows(plan);
+    let by_event_time = |role: Role| match role {
+        Role::WindowStart | Role::WindowEnd | Role::WindowTime if by_clock => Role::Plain,
+        other => other,
+    };
+    roles(plan).into_iter().map(by_event_time).collect()
+}
+
+/// As in Flink, event time remains what it is behind a join that is bounded in time, and becomes an ordinary
+/// timestamp behind any other; and where a row may lack the column it is none. `above`: what a filter right over
+/// the join says.
+fn joined(join: &Join, above: Option<&Expr>) -> Vec<Role> {
+    let (left, right) = match join.join_type {
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+            return by_clock_only(roles(&join.right), join);
+        }
+        _ => (roles(&join.left), roles(&join.right)),
+    };
+    let width = left.len();
+    let timing = logical_timing(join, above).unwrap_or(JoinTiming::Unbounded);
+    let (keeps_left, keeps_right) = match join.join_type {
+        JoinType::Inner => (true, true),
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => (true, false),
+        JoinType::Right => (false, true),
+        _ => (false, false),
+    };
+    let role = |(column, role): (usize, Role)| {
+        let (is_left, column) = if column < width { (true, column) } else { (false, column - width) };
+        let kept = if is_left { keeps_left } else { keeps_right };
+        match (&timing, role) {
+            (_, Role::ProcessingTime) => role,
+            (JoinTiming::Windows(..), Role::WindowStart | Role::WindowEnd | Role::WindowTime) if kept => role,
+            (JoinTiming::Interval(bounds), Role::EventTime | Role::WindowTime)
+                if kept && column == if is_left { bounds.left } else { bounds.right } =>
+            {
+                Role::EventTime
+            }
+            _ => Role::Plain,
+        }
+    };
+    let mut joined: Vec<Role> = left.into_iter().chain(right).enumerate().map(role).collect();
     joined.resize(join.schema.fields().len(), Role::Plain);
-    let keep = |role: Role| if role == Role::ProcessingTime { role } else { Role::Plain };
-    joined.into_iter().map(keep).collect()
+    joined
+}
+
+fn by_clock_only(mut roles: Vec<Role>, join: &Join) -> Vec<Role> {
+    roles.resize(join.schema.fields().len(), Role::Plain);
+    roles.into_iter().map(|role| if role == Role::ProcessingTime { role } else { Role::Plain }).collect()
+}
+
+/// [`timing`] of a plan that is not lowered.
+fn logical_timing(join: &Join, above: Option<&Expr>) -> Option<JoinTiming> {
+    let (left, right) = (join.left.schema(), join.right.schema());
+    let both = left.join(right).ok()?;
+    let equal = |(a, b): &(Expr, Expr)| {
+        let position = |expr: &Expr, schema: &DFSchema| schema.maybe_index_of_column(expr.try_as_col()?);
+        Some((position(a, left)?, position(b, right)?))
+    };
+    let mut equal: Vec<(usize, usize)> = join.on.iter().filter_map(equal).collect();
+    let conjuncts = join.filter.iter().chain(above).flat_map(|filter| split_conjunction(filter));
+    // A conjunct that has no stored form says nothing of time.
+    let conjuncts: Vec<plan::Expr> = conjuncts.filter_map(|expr| plan::Expr::from_logical(expr, &both).ok()).collect();
+    for conjunct in &conjuncts {
+        if let plan::Expr::Binary { left: a, op: plan::BinaryOperator::Eq, right: b } = conjunct
+            && let (plan::Expr::Column(a), plan::Expr::Column(b)) = (a.as_ref(), b.as_ref())
+        {
+            let (a, b) = (*a.min(b), *a.max(b));
+            equal.extend(
+                (a < left.fields().len()).then(|| b.checked_sub(left.fields().len())).flatten().map(|b| (a, b)),
+            );
+        }
+    }
+    let and = |left: plan::Expr, right| plan::Expr::Binary {
+        left: Box::new(left),
+        op: plan::BinaryOperator::And,
+        right: Box::new(right),
+    };
+    let condition = conjuncts.into_iter().reduce(and);
+    let width = left.fields().len();
+    Some(timing((&join.left, &join.right), both.as_arrow(), width, &equal, condition.as_ref()))
 }
 
 /// The role of an expression over an input whose columns have these roles.

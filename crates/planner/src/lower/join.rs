@@ -99,7 +99,11 @@ impl Lowering {
     }
 
     /// An operator with the columns of the plan and those keys that are no columns; with the keys' positions.
-    fn join_side(&mut self, plan: &LogicalPlan, keys: Vec<&LogicalExpr>) -> Result<(OperatorId, Vec<usize>), SqlError> {
+    pub(super) fn join_side(
+        &mut self,
+        plan: &LogicalPlan,
+        keys: Vec<&LogicalExpr>,
+    ) -> Result<(OperatorId, Vec<usize>), SqlError> {
         let stream = self.lower(plan)?;
         let schema = arrow_schema(plan.schema());
         let plain = |key: &LogicalExpr| match key {
@@ -141,7 +145,10 @@ impl Lowering {
 
     /// Which operator joins these inputs: here it is decided what may be forgotten, and when.
     fn join_operator(&mut self, inputs: JoinInputs<'_>) -> Result<OperatorId, SqlError> {
-        self.regular_join(inputs)
+        match self.bounded_join(&inputs)? {
+            Some(operator) => Ok(operator),
+            None => self.regular_join(inputs),
+        }
     }
 
     /// A join of tables that change.

@@ -25,6 +25,9 @@ impl Lowering {
         }
         let input = self.whole_input(&node.input)?;
         let time = self.position(node.input.schema(), &node.time)?;
+        if !node.processing_time {
+            self.check_time(input, time, node.at)?;
+        }
         let op =
             Operator::new(arrow_schema(&node.schema), OperatorKind::WindowAssign { window: node.window.clone(), time });
         let name = format!("{} windows", kind_name(&node.window));
@@ -35,6 +38,11 @@ impl Lowering {
     pub(super) fn window_aggregate(&mut self, node: &WindowAggregation) -> Result<Stream, SqlError> {
         let input = self.whole_input(&node.input)?;
         let aggregate = self.aggregate(node, input)?;
+        match aggregate.window {
+            _ if node.processing_time => {}
+            WindowKind::Attached { end, .. } => self.check_time(input, end, node.at)?,
+            _ => self.check_time(input, aggregate.time, node.at)?,
+        }
         let name = kind_name(&aggregate.window);
         let schema = self.partial_schema(&aggregate, node)?;
         let partial = Operator::new(schema, OperatorKind::WindowPartial(aggregate.clone()));

@@ -11,6 +11,7 @@ use datafusion_expr::logical_plan::builder::build_join_schema;
 use datafusion_expr::{Expr, JoinType, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use crate::error::At;
+use crate::time_attribute::roles;
 use crate::window::node::positions;
 
 /// Each left row with the right row of the version that was valid at a time of the left row's. Columns: those of
@@ -99,6 +100,9 @@ impl UserDefinedLogicalNodeCore for TemporalJoin {
         for column in output_columns {
             if *column < width { left.push(*column) } else { right.push(*column - width) }
         }
+        // The time from which a version is valid, whether or not the query reads it.
+        let times = roles(&self.right).into_iter().enumerate().filter(|(_, role)| role.is_event_time());
+        right.extend(times.map(|(column, _)| column));
         let sorted = |mut columns: Vec<usize>| {
             columns.sort_unstable();
             columns.dedup();
