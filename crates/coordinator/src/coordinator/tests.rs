@@ -182,7 +182,7 @@ async fn a_crash_during_the_replay_loses_and_doubles_nothing() {
     job.options.retained = 4;
     job.world().crash = Some(Crash::BeforeSnapshot(7));
     assert_eq!(job.run().await.0, None);
-    for file in &job.files("state")[2..] {
+    for file in job.files("state").iter().filter(|f| name(f) >= "5-") {
         flip_a_bit(file);
     }
     // Epochs 5 and 6 are replayed from checkpoint 4; the process dies in the middle of it.

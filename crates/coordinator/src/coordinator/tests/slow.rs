@@ -56,6 +56,7 @@ async fn a_failed_subtask_does_not_wait_for_a_commit_and_the_next_attempt_does_n
     let (open_gate, gate) = watch::channel(false);
     job.world().commit_gate = Some(gate);
     job.world().failure = Some((3, failure("connection lost", true)));
+    job.world().failure_after_commits = 1;
     let test = async {
         until("the failure is handled", || job.status().restarts == 1).await;
         until("the next attempt publishes first", || job.world().commits_begun == 2).await;
@@ -65,7 +66,9 @@ async fn a_failed_subtask_does_not_wait_for_a_commit_and_the_next_attempt_does_n
     let ((outcome, status), ()) = tokio::join!(Box::pin(job.run()), test);
     assert_eq!(outcome, Some(JobOutcome::Finished));
     assert_eq!(status.last_failure.as_deref(), Some("connection lost"));
-    assert_eq!(job.world().deployments[1].restore.epoch, Some(Epoch(2)));
+    // Whether the second epoch was recorded before the third one failed is a race.
+    let restored = job.world().deployments[1].restore.epoch;
+    assert!(restored == Some(Epoch(1)) || restored == Some(Epoch(2)), "{restored:?}");
     job.assert_exactly_once();
 }
 

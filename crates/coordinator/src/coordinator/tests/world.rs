@@ -78,6 +78,8 @@ pub(super) struct World {
     pub(super) crash: Option<Crash>,
     /// Fails the sink once, at this epoch.
     pub(super) failure: Option<(u64, Failure)>,
+    /// It waits until so many commits have begun.
+    pub(super) failure_after_commits: u32,
     /// Attempts so far.
     pub(super) deployments: Vec<Deployment>,
 }
@@ -508,6 +510,9 @@ impl FakeSink {
             }
             let (barrier, last) = end.expect("there are sources");
             if let Some(failure) = self.planned_failure(barrier.epoch) {
+                while self.is_failure_early() {
+                    tokio::task::yield_now().await;
+                }
                 drop(inputs);
                 // The neighbours notice first.
                 for _ in 0..50 {
@@ -524,6 +529,11 @@ impl FakeSink {
                 return;
             }
         }
+    }
+
+    fn is_failure_early(&self) -> bool {
+        let world = self.world.lock().unwrap();
+        world.commits_begun < world.failure_after_commits
     }
 
     fn planned_failure(&self, epoch: Epoch) -> Option<Failure> {
