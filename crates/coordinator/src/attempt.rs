@@ -12,6 +12,7 @@ mod draft;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mainstem_core::checkpoint::{CheckpointCoordinator, CheckpointEvent, CheckpointStart, End};
+use mainstem_core::idleness::{Follow, Idleness, Member};
 use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
 use mainstem_core::job::{JobEvent, root_cause};
 use mainstem_core::protocol::{Failure, FromSubtask, SourceSplit, SplitState, ToSubtask};
@@ -55,6 +56,7 @@ struct Running<'a, D> {
     attempt: Attempt,
     checkpoints: CheckpointCoordinator,
     assigners: BTreeMap<OperatorId, SplitAssigner>,
+    idleness: Idleness,
     /// When each monitored source is looked at next; absent while that is being done.
     discoveries: BTreeMap<OperatorId, Timestamp>,
     open: BTreeMap<Epoch, OpenEpoch>,
@@ -155,6 +157,11 @@ impl<'a, D: Deployer> Running<'a, D> {
             (*operator, SplitAssigner::new(of_source, bounded, restored, replaying))
         };
         let assigners = driver.sources.iter().map(assigner).collect();
+        let member = |subtask: &SubtaskId| {
+            let source = *source_of.get(&subtask.operator)?;
+            Some(Member { subtask: *subtask, source, group: driver.sources.get(&source)?.group? })
+        };
+        let idleness = Idleness::new(subtasks.iter().filter_map(member));
         let monitored = driver.sources.iter().filter(|(_, s)| s.monitor_interval.is_some());
         let discoveries = monitored.map(|(operator, _)| (*operator, now)).collect();
         Running {
@@ -164,6 +171,7 @@ impl<'a, D: Deployer> Running<'a, D> {
             attempt,
             checkpoints,
             assigners,
+            idleness,
             discoveries,
             open: BTreeMap::new(),
             slow: JoinSet::new(),
@@ -259,6 +267,11 @@ impl<'a, D: Deployer> Running<'a, D> {
                     None => Err(fatal(format!("bug: {subtask} asks for a split and reads no source"))),
                 }
             }
+            FromSubtask::SourceWatermark { subtask, status } => {
+                let follows = self.idleness.on_report(subtask, status);
+                let follow = |f: Follow| self.tell(f.subtask, ToSubtask::FollowWatermark { watermark: f.watermark });
+                follows.into_iter().try_for_each(follow)
+            }
             FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
                 self.checkpoint_event(CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot }).await
             }
@@ -304,8 +317,8 @@ impl<'a, D: Deployer> Running<'a, D> {
                 SplitCommand::Assign { subtask, splits } => self.tell(subtask, ToSubtask::AssignSplits { splits })?,
                 SplitCommand::Bound { bound } => self.tell_all(operator, &ToSubtask::UnassignedWatermark { bound })?,
                 SplitCommand::NoMoreSplits => self.tell_all(operator, &ToSubtask::NoMoreSplits)?,
-                SplitCommand::ReplayTo { subtask, barrier, splits } => {
-                    self.tell(subtask, ToSubtask::ReplayTo { barrier, splits })?;
+                SplitCommand::ReplayTo { subtask, barrier, part } => {
+                    self.tell(subtask, ToSubtask::ReplayTo { barrier, part })?;
                 }
             }
         }

@@ -56,6 +56,8 @@ pub(crate) struct Source {
     pub(crate) discovery: Lane<Discoverer>,
     /// How often; none: once.
     pub(crate) monitor_interval: Option<Duration>,
+    /// See [`SourceSpec::group`].
+    pub(crate) group: Option<OperatorId>,
 }
 
 /// Why an attempt, or what comes before it, ended before its time.
@@ -97,7 +99,7 @@ impl JobCoordinator {
         let publisher = Lane::start(Publisher { committers, retry: retry.clone() });
         let source = |(operator, spec): (OperatorId, SourceSpec)| {
             let discovery = Lane::start(Discoverer { enumerator: spec.enumerator, retry: retry.clone() });
-            (operator, Source { discovery, monitor_interval: spec.monitor_interval })
+            (operator, Source { discovery, monitor_interval: spec.monitor_interval, group: spec.group })
         };
         let sources = std::mem::take(&mut self.spec.sources).into_iter().map(source).collect();
         let mut driver = Driver {

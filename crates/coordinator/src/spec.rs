@@ -55,6 +55,9 @@ pub struct SourceSpec {
     pub enumerator: Box<dyn SplitEnumerator>,
     /// How often; none: once, the source is bounded.
     pub monitor_interval: Option<Duration>,
+    /// Sources of one group hold each other's windows back, so an idle one follows the others. None: no window
+    /// depends on it.
+    pub group: Option<OperatorId>,
 }
 
 /// When checkpoints are taken, what is kept, and how failures are met. Times in milliseconds.

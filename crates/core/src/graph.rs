@@ -106,6 +106,29 @@ impl<Op> StreamGraph<Op> {
         self.node(id).parallelism.unwrap_or(job_parallelism)
     }
 
+    /// Which operators hold each other's watermarks back: those from which the same operator that waits for
+    /// watermarks is reached, and so on through all that they share. Gives for each its group, named by the
+    /// least operator in it; an operator from which nobody who waits is reached is in none.
+    #[must_use]
+    pub fn watermark_groups(&self, waits: impl Fn(&Op) -> bool) -> BTreeMap<OperatorId, OperatorId> {
+        let mut groups = BTreeMap::new();
+        // Edges go from lower to higher ids.
+        for node in self.nodes.iter().rev() {
+            let leads_on = self.outputs(node.id).any(|edge| groups.contains_key(&edge.to));
+            if leads_on || waits(&node.op) {
+                groups.insert(node.id, node.id);
+            }
+        }
+        let within = |edge: &&Edge| groups.contains_key(&edge.from) && groups.contains_key(&edge.to);
+        let edges: Vec<&Edge> = self.edges.iter().filter(within).collect();
+        for edge in edges {
+            let (from, to) = (groups[&edge.from], groups[&edge.to]);
+            let (least, other) = (from.min(to), from.max(to));
+            groups.values_mut().filter(|group| **group == other).for_each(|group| *group = least);
+        }
+        groups
+    }
+
     /// Groups operators into chains. A chain runs as one task: an operator joins its predecessor's chain when
     /// the edge is its only input, a forward edge, and the predecessor's only output. Chains are named by
     /// their first operator, and given in the order of it.
@@ -159,6 +182,18 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_that_meet_at_a_waiting_operator_are_one_group() {
+        let mut graph = StreamGraph::<bool>::default();
+        // Sources 0 to 3; 0 and 1 meet at the window 4, 3 has the window 5 alone, all end in sink 6.
+        let ids: Vec<_> = [false, false, false, false, true, true, false].map(|op| graph.add("n", None, op)).to_vec();
+        for (from, to) in [(0, 4), (1, 4), (3, 5), (2, 6), (4, 6), (5, 6)] {
+            graph.connect(ids[from], 0, ids[to], Exchange::Forward);
+        }
+        let groups: Vec<(u32, u32)> = graph.watermark_groups(|op| *op).iter().map(|(o, g)| (o.0, g.0)).collect();
+        assert_eq!(groups, vec![(0, 0), (1, 0), (3, 3), (4, 0), (5, 3)]);
+    }
 
     #[test]
     fn chains_break_at_exchanges_and_at_shared_outputs() {

@@ -69,6 +69,51 @@ impl SplitState {
     }
 }
 
+/// The watermark of a split was raised, not by its own rows but to what its subtask had sent before the split
+/// joined, or came back from being idle. From here on its rows are judged against this. Recorded, so that a
+/// replay judges in the same way (I6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// The split.
+    pub split: SplitId,
+    /// How far it had been read; none: nobody had begun it.
+    pub position: Option<String>,
+    /// To what it was raised.
+    pub watermark: Timestamp,
+}
+
+/// How far a source subtask has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceStatus {
+    /// It reads, or waits for a split that is silent and not idle, or may get one that nobody has begun.
+    Active {
+        /// The watermark that it has sent.
+        watermark: Timestamp,
+    },
+    /// It has nothing to read at the moment, and can take a watermark to follow.
+    Idle {
+        /// The greatest watermark of any split that it has had.
+        greatest: Timestamp,
+    },
+    /// It has read all of its input.
+    Ended {
+        /// The greatest watermark of any split that it has had.
+        greatest: Timestamp,
+    },
+}
+
+/// What a source subtask reads when an epoch is run again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayPart {
+    /// Splits of the subtask that the epoch had moved, with the progress at its end.
+    pub splits: Vec<SplitState>,
+    /// The floors of its splits, for each split in their order.
+    pub floors: Vec<Floor>,
+    /// The watermark of the whole source at the end of the epoch. The subtask stays at or below it while it
+    /// reads, and reaches it before the barrier, so that windows fire in the epoch in which they fired.
+    pub watermark: Timestamp,
+}
+
 /// A durable object that a checkpoint refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateHandle {
@@ -99,6 +144,12 @@ pub struct OperatorSnapshot {
     pub state: Vec<StateHandle>,
     /// Splits that this source subtask owns; those that it has finished, once, with the epoch in which it did.
     pub splits: Vec<SplitState>,
+    /// Floors that splits of this source subtask were given in this epoch, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floors: Vec<Floor>,
+    /// The watermark that this source subtask had sent before the barrier; none for other operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Timestamp>,
     /// Sink output of this epoch that waits for its commit.
     pub committables: Vec<Committable>,
     /// Small state of the operator that is not keyed (JSON), such as its current watermark. Kept a subtask.
@@ -120,14 +171,14 @@ pub enum ToSubtask {
     },
     /// To a source subtask of an attempt that replays epochs whose output is visible already (their checkpoint
     /// file was unreadable): read each listed split, all assigned before, exactly up to the progress given and
-    /// no further; read no other split; then send the barrier. Until the first such message, and between two
+    /// no further, with the floors given; read no other split; then send the barrier. Until the first such message, and between two
     /// of them, such an attempt reads nothing. After the barrier of the last replayed epoch, which the
     /// deployment names, it reads freely.
     ReplayTo {
         /// The barrier of the replayed epoch, as it was recorded.
         barrier: Barrier,
-        /// Splits of this subtask that the epoch had moved, with the progress at its end.
-        splits: Vec<SplitState>,
+        /// What to read.
+        part: ReplayPart,
     },
     /// To a source subtask: splits to read, with the progress to resume from.
     AssignSplits {
@@ -139,6 +190,12 @@ pub enum ToSubtask {
     UnassignedWatermark {
         /// The bound.
         bound: Timestamp,
+    },
+    /// To a source subtask: while it is idle it sends this watermark on; see [`crate::idleness`]. It says that it
+    /// is idle once more before it gets the next one.
+    FollowWatermark {
+        /// The watermark.
+        watermark: Timestamp,
     },
     /// To a source subtask: no split will come any more; when all of its own are read, its stream ends.
     NoMoreSplits,
@@ -153,6 +210,15 @@ pub enum FromSubtask {
     RequestSplit {
         /// Who asks.
         subtask: SubtaskId,
+    },
+    /// How far a source subtask has got, where others may have to follow it or it others: when it becomes idle
+    /// or active again, otherwise now and then. May be left out while the coordinator is behind: the next one
+    /// says all.
+    SourceWatermark {
+        /// Who.
+        subtask: SubtaskId,
+        /// How far.
+        status: SourceStatus,
     },
     /// A subtask's part of a checkpoint is durable.
     SnapshotDone {

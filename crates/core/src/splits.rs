@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SplitId, SubtaskId};
-use crate::protocol::{Barrier, SourceSplit, SplitProgress, SplitState};
+use crate::protocol::{Barrier, Floor, OperatorSnapshot, ReplayPart, SourceSplit, SplitProgress, SplitState};
 use crate::time::Timestamp;
 
 /// What happened to the source.
@@ -68,33 +68,55 @@ pub enum SplitCommand {
     },
     /// To all subtasks of the source: no split will come any more.
     NoMoreSplits,
-    /// To one subtask: read exactly up to these positions, then send the barrier.
+    /// To one subtask: read exactly what the epoch had read of its splits, then send the barrier.
     ReplayTo {
         /// To whom.
         subtask: SubtaskId,
         /// The barrier.
         barrier: Barrier,
-        /// Its splits that the epoch had moved.
-        splits: Vec<SplitState>,
+        /// What to read.
+        part: ReplayPart,
     },
 }
 
 /// What one epoch did to a source. Recorded with the epoch, so that it can be run again over the same ranges
 /// when its own checkpoint turns out to be unreadable (I6).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceEpoch {
     /// Splits that became known or moved during the epoch, with their progress at its end.
     pub changed: Vec<SplitState>,
+    /// Floors that splits were given in the epoch; for each split in their order.
+    pub floors: Vec<Floor>,
+    /// The watermark of the source at the barrier: the least that its subtasks had sent.
+    pub watermark: Timestamp,
     /// The bound on the watermarks of waiting splits at the barrier; none was told where absent.
     pub bound: Option<Timestamp>,
     /// Whether the subtasks had been told that no more splits come.
     pub no_more: bool,
 }
 
+impl Default for SourceEpoch {
+    fn default() -> Self {
+        let (changed, floors, watermark) = (Vec::new(), Vec::new(), Timestamp::MIN);
+        SourceEpoch { changed, floors, watermark, bound: None, no_more: false }
+    }
+}
+
+/// The watermark of a source at a barrier, out of what its subtasks contribute to the checkpoint.
+pub fn source_watermark<'a>(parts: impl IntoIterator<Item = &'a OperatorSnapshot>) -> Timestamp {
+    parts.into_iter().map(|part| part.watermark.unwrap_or(Timestamp::MIN)).min().unwrap_or(Timestamp::MIN)
+}
+
 impl SourceEpoch {
-    /// What changed from one checkpoint to the next, each the full list of a source's splits.
+    /// What happened from one checkpoint to the next, each the full list of a source's splits; `parts` is what
+    /// its subtasks contribute to the second.
     #[must_use]
-    pub fn between(before: &[SplitState], after: &[SplitState], cut: &SplitCut) -> SourceEpoch {
+    pub fn between(
+        before: &[SplitState],
+        after: &[SplitState],
+        cut: &SplitCut,
+        parts: &[&OperatorSnapshot],
+    ) -> SourceEpoch {
         let before: BTreeMap<&SplitId, &SplitState> = before.iter().map(|s| (&s.split.id, s)).collect();
         // A finished split has its payload in the epoch in which it was finished, and only there: so a new one
         // of the name of a remembered one is told apart.
@@ -103,7 +125,9 @@ impl SourceEpoch {
         };
         let unchanged = |s: &SplitState| before.get(&s.split.id).is_some_and(|old| same(old, s));
         let changed = after.iter().filter(|s| !unchanged(s)).cloned().collect();
-        SourceEpoch { changed, bound: cut.bound, no_more: cut.no_more }
+        let floors = parts.iter().flat_map(|part| part.floors.iter().cloned()).collect();
+        let watermark = source_watermark(parts.iter().copied());
+        SourceEpoch { changed, floors, watermark, bound: cut.bound, no_more: cut.no_more }
     }
 }
 
@@ -363,9 +387,14 @@ impl SplitAssigner {
             commands.push(SplitCommand::NoMoreSplits);
         }
         for subtask in receivers {
-            let owns = |s: &&SplitState| s.progress.is_some() && self.owned.get(&s.split.id) == Some(&subtask);
-            let splits = epoch.changed.iter().filter(owns).cloned().collect();
-            commands.push(SplitCommand::ReplayTo { subtask, barrier, splits });
+            let owns = |id: &SplitId| self.owned.get(id) == Some(&subtask);
+            let moved = epoch.changed.iter().filter(|s| s.progress.is_some() && owns(&s.split.id));
+            let part = ReplayPart {
+                splits: moved.cloned().collect(),
+                floors: epoch.floors.iter().filter(|floor| owns(&floor.split)).cloned().collect(),
+                watermark: epoch.watermark,
+            };
+            commands.push(SplitCommand::ReplayTo { subtask, barrier, part });
         }
         commands
     }

@@ -10,7 +10,6 @@ use mainstem_connectors::{ConnectorError, SinkWriter};
 use mainstem_core::ids::{Epoch, OperatorId};
 use mainstem_core::protocol::{Barrier, Committable};
 use mainstem_core::time::Timestamp;
-use mainstem_core::watermark::WatermarkStatus;
 use mainstem_plan::eval::EvalContext;
 
 use crate::element::{StreamBatch, StreamElement};
@@ -87,27 +86,20 @@ impl Chain {
     }
 
     /// Lets the watermark release what it releases, operator by operator, and passes it on.
-    pub(crate) async fn watermark(&mut self, status: WatermarkStatus) -> Result<(), EngineError> {
-        let mut status = status;
-        if let WatermarkStatus::Active(mut watermark) = status {
-            let links = self.links.iter();
-            let passed_on = links.fold(watermark, |watermark, link| link.operator.watermark_out(watermark));
-            self.context.watermark.store(passed_on.0, Ordering::Relaxed);
-            for at in 0..self.links.len() {
-                self.release(at, watermark).await?;
-                self.links[at].metrics.set_watermark(self.subtask, watermark);
-                watermark = self.links[at].operator.watermark_out(watermark);
-            }
-            status = WatermarkStatus::Active(watermark);
-        } else {
-            self.flush().await?;
+    pub(crate) async fn watermark(&mut self, watermark: Timestamp) -> Result<(), EngineError> {
+        let mut watermark = watermark;
+        let links = self.links.iter();
+        let passed_on = links.fold(watermark, |watermark, link| link.operator.watermark_out(watermark));
+        self.context.watermark.store(passed_on.0, Ordering::Relaxed);
+        for at in 0..self.links.len() {
+            self.release(at, watermark).await?;
+            self.links[at].metrics.set_watermark(self.subtask, watermark);
+            watermark = self.links[at].operator.watermark_out(watermark);
         }
         match &mut self.end {
-            ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::Watermark(status)).await,
+            ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::Watermark(watermark)).await,
             ChainEnd::Sink(sink) => {
-                if let WatermarkStatus::Active(watermark) = status {
-                    sink.metrics.set_watermark(self.subtask, watermark);
-                }
+                sink.metrics.set_watermark(self.subtask, watermark);
                 Ok(())
             }
         }

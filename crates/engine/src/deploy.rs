@@ -13,7 +13,7 @@ use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, StateHandle, ToSubtask};
 use mainstem_core::time::Timestamp;
-use mainstem_plan::operator::JobGraph;
+use mainstem_plan::operator::{JobGraph, OperatorKind, source_groups};
 use mainstem_state::CheckpointStore;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -69,6 +69,7 @@ pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let chains = deployment.graph.chains();
     let mut wiring = wiring::wire(&deployment.graph, &chains, deployment.parallelism);
+    let reporting = reporting_sources(&deployment.graph)?;
     let deployment = Arc::new(deployment);
     let mut subtasks = BTreeMap::new();
     let mut built = Vec::new();
@@ -78,7 +79,7 @@ pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
             let subtask = SubtaskId { operator: chain.head(), index };
             let (control_sender, control) = mpsc::channel(CONTROL_MAX);
             subtasks.insert(subtask, control_sender);
-            let builder = Builder { deployment: &deployment, chain, subtask, parallelism };
+            let builder = Builder { deployment: &deployment, chain, subtask, parallelism, reporting: &reporting };
             built.push((
                 subtask,
                 builder.build(&mut wiring)?,
@@ -93,6 +94,23 @@ pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
         tasks.spawn(supervised);
     }
     Ok(RunningAttempt { subtasks, events, tasks })
+}
+
+/// Sources whose subtasks tell the coordinator their watermarks: those of every group of which some source may
+/// have idle subtasks, because of an idle time-out, or because it waits for splits to come.
+fn reporting_sources(graph: &JobGraph) -> Result<BTreeSet<OperatorId>, EngineError> {
+    let groups = source_groups(graph);
+    let mut idle_groups = BTreeSet::new();
+    for (source, group) in &groups {
+        let OperatorKind::Source(spec) = &graph.node(*source).op.kind else { continue };
+        let has_timeout = spec.watermark.as_ref().is_some_and(|watermark| watermark.idle_timeout_ms.is_some());
+        let connector = mainstem_connectors::source(&spec.table);
+        let connector = connector.map_err(|error| EngineError::Connector { table: spec.table.name.clone(), error })?;
+        if has_timeout || connector.monitor_interval().is_some() {
+            idle_groups.insert(*group);
+        }
+    }
+    Ok(groups.into_iter().filter(|(_, group)| idle_groups.contains(group)).map(|(source, _)| source).collect())
 }
 
 /// Runs a subtask and reports how it ended. A panic takes down the subtask only (C5).

@@ -6,7 +6,7 @@ use arrow::datatypes::{Int8Type, Int64Type};
 use arrow::error::ArrowError;
 use mainstem_core::change::ChangeKind;
 use mainstem_core::protocol::Barrier;
-use mainstem_core::watermark::WatermarkStatus;
+use mainstem_core::time::Timestamp;
 
 /// One element of a stream.
 #[derive(Clone, Debug)]
@@ -14,8 +14,8 @@ use mainstem_core::watermark::WatermarkStatus;
 pub(crate) enum StreamElement {
     /// Rows.
     Batch(StreamBatch),
-    /// News of the event time.
-    Watermark(WatermarkStatus),
+    /// No row with an event time at or below it is still to come, except late ones.
+    Watermark(Timestamp),
     /// The end of an epoch; `last` when the stream ends after it.
     Barrier {
         /// The barrier.

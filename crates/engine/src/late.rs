@@ -62,11 +62,6 @@ impl LateRows {
         out.late.push(StreamBatch::on_time(rows.map_err(failed)?));
         Ok(())
     }
-
-    /// Counts rows that came for windows which are closed already, of which only the number is known.
-    pub(crate) fn count(&self, rows: u64) {
-        self.counter.fetch_add(rows, Ordering::Relaxed);
-    }
 }
 
 fn json_rows(rows: &RecordBatch) -> Result<Vec<String>, arrow::error::ArrowError> {

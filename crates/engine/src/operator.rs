@@ -60,8 +60,7 @@ pub(crate) trait Operator: Send {
         None
     }
 
-    /// Gives what it holds back only to send less often. Nothing of it may stay behind when an epoch ends, nor
-    /// when the stream is declared idle and others no longer wait for it.
+    /// Gives what it holds back only to send less often. Nothing of it may stay behind when an epoch ends.
     fn flush_held(&mut self, _out: &mut Collector) -> Result<(), EngineError> {
         Ok(())
     }

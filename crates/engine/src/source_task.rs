@@ -2,23 +2,28 @@
 //! the coordinator says, and runs the operators that are chained to it.
 
 mod reading;
-mod splits;
+mod reports;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use mainstem_core::ids::{Epoch, SplitId, SubtaskId};
-use mainstem_core::protocol::{Barrier, FromSubtask, SplitProgress, SplitState, ToSubtask};
+use mainstem_core::owned_splits::{OwnedSplits, Piece};
+use mainstem_core::protocol::{Barrier, FromSubtask, ReplayPart, SplitProgress, SplitState, ToSubtask};
+use mainstem_core::time::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::reading::SourceInput;
 use self::reading::{ReadEvent, Readers};
-use self::splits::OwnedSplits;
+use self::reports::{REPORT_INTERVAL, WatermarkReports};
 use crate::chain::Chain;
 use crate::error::EngineError;
 use crate::source::SourceStage;
 use crate::task::{Uploads, prepared};
 
+/// A timer that is not wanted.
+const NEVER: Duration = Duration::from_secs(3600);
 /// How often idle splits are looked for, as a fraction of the idle time-out.
 const IDLE_CHECKS: u32 = 4;
 
@@ -33,6 +38,10 @@ pub(crate) struct SourceTask {
     pub(crate) input: Arc<SourceInput>,
     /// Epochs up to this one are replayed exactly as recorded, before the source reads freely.
     pub(crate) replay_until: Option<Epoch>,
+    /// The watermark that the source had reached in the checkpoint that was restored.
+    pub(crate) start_watermark: Timestamp,
+    /// Whether subtasks of this or another source may have to follow this one, or it them.
+    pub(crate) reports_watermark: bool,
 }
 
 /// What the loop does next.
@@ -49,8 +58,9 @@ struct Running {
     task: SourceTask,
     splits: OwnedSplits,
     readers: Readers,
-    /// A replayed epoch that is being read, with the splits that are still short of its end.
-    replaying: Option<(Barrier, Vec<SplitId>)>,
+    reports: WatermarkReports,
+    /// The barrier of a replayed epoch that is being read.
+    replaying: Option<Barrier>,
     requested: bool,
     exhausted: bool,
 }
@@ -59,8 +69,10 @@ impl SourceTask {
     /// Runs until the last barrier, or until the coordinator cancels. `Ok(true)` when it has ended as it should.
     pub(crate) async fn run(self) -> Result<bool, EngineError> {
         let readers = Readers::new(self.input.clone());
-        let splits = OwnedSplits::new(self.stage.idle_timeout());
-        let mut running = Running { task: self, splits, readers, replaying: None, requested: false, exhausted: false };
+        let splits = OwnedSplits::new(self.stage.idle_timeout(), self.start_watermark, self.replay_until.is_some());
+        let reports = WatermarkReports::new(self.subtask, self.events.clone());
+        let (requested, exhausted) = (false, false);
+        let mut running = Running { task: self, splits, readers, reports, replaying: None, requested, exhausted };
         let cancelled = running.run().await?;
         if cancelled {
             return Ok(false);
@@ -72,8 +84,11 @@ impl SourceTask {
 
 impl Running {
     async fn run(&mut self) -> Result<bool, EngineError> {
-        let idle_check = self.splits.idle_timeout().map_or(Duration::from_secs(3600), |t| t / IDLE_CHECKS);
-        let mut idle_ticks = tokio::time::interval(idle_check.max(Duration::from_millis(1)));
+        let idle_check = self.task.stage.idle_timeout().map_or(NEVER, |timeout| timeout / IDLE_CHECKS);
+        let mut idle_ticks = ticks(idle_check.max(Duration::from_millis(1)));
+        let mut report_ticks = ticks(if self.task.reports_watermark { REPORT_INTERVAL } else { NEVER });
+        // What was sent before the checkpoint holds from the first row.
+        self.advance().await?;
         self.request_split().await;
         let mut preparing = self.task.chain.prepare();
         loop {
@@ -93,6 +108,10 @@ impl Running {
                 _ = idle_ticks.tick() => {
                     self.splits.tick(idle_check);
                     self.advance().await?;
+                    Next::Go
+                }
+                _ = report_ticks.tick() => {
+                    self.reports.flush();
                     Next::Go
                 }
             };
@@ -123,7 +142,12 @@ impl Running {
                 self.splits.no_more();
                 self.after_news().await
             }
-            ToSubtask::ReplayTo { barrier, splits } => self.replay_to(barrier, splits).await,
+            ToSubtask::FollowWatermark { watermark } => {
+                self.splits.follow(watermark);
+                self.reports.took_message();
+                self.after_news().await
+            }
+            ToSubtask::ReplayTo { barrier, part } => self.replay_to(barrier, part).await,
             ToSubtask::Cancel => Ok(Next::Cancelled),
         }
     }
@@ -152,7 +176,7 @@ impl Running {
             // A source that keeps a pace says so with no rows; that is not activity.
             ReadEvent::Batch { rows, .. } if rows.num_rows() == 0 => Ok(Next::Go),
             ReadEvent::Batch { split, rows, changes, position } => {
-                let watermark = self.splits.watermark_of(&split);
+                let watermark = self.splits.wake(&split);
                 let staged = self.task.stage.process(&rows, changes, watermark)?;
                 self.splits.progress(&split, position, staged.watermark);
                 if let Some(batch) = staged.batch {
@@ -175,56 +199,38 @@ impl Running {
 
     async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<Next, EngineError> {
         let captured = self.task.chain.barrier(barrier, last).await?;
-        let splits = Some((self.task.subtask.operator, self.splits.report()));
-        self.task.uploads.submit(barrier.epoch, captured, splits).await?;
+        let source = Some((self.task.subtask.operator, self.splits.end_epoch()));
+        self.task.uploads.submit(barrier.epoch, captured, source).await?;
         Ok(if last { Next::Stopped } else { Next::Go })
     }
 
     /// Reads the splits exactly up to where a recorded epoch ended, then sends its barrier.
-    async fn replay_to(&mut self, barrier: Barrier, ends: Vec<SplitState>) -> Result<Next, EngineError> {
-        let mut short = Vec::new();
-        for end in ends {
-            let Some(owned) = self.splits.state(&end.split.id) else {
-                return Err(EngineError::Bug(format!("split '{}' is replayed before it is assigned", end.split.id)));
-            };
-            if owned.progress == end.progress || owned.progress == Some(SplitProgress::Finished) {
-                continue;
-            }
-            let until = match &end.progress {
-                Some(SplitProgress::Reading { position, .. }) => Some(position.clone()),
-                Some(SplitProgress::Finished) => None,
-                None => continue,
-            };
-            let finishes = until.is_none();
-            self.open(&owned, until)?;
-            self.splits.set_replay_end(&end.split.id, finishes);
-            short.push(end.split.id);
-        }
-        self.replaying = Some((barrier, short));
+    async fn replay_to(&mut self, barrier: Barrier, part: ReplayPart) -> Result<Next, EngineError> {
+        let pieces = self.splits.replay(part).map_err(EngineError::Bug)?;
+        self.replaying = Some(barrier);
+        pieces.into_iter().try_for_each(|piece| self.open_piece(piece))?;
         self.replay_step().await
     }
 
+    fn open_piece(&mut self, piece: Piece) -> Result<(), EngineError> {
+        self.open(&piece.from, piece.until)
+    }
+
     async fn on_replayed(&mut self, split: &SplitId) -> Result<Next, EngineError> {
-        if self.splits.replay_finishes(split) {
-            self.splits.finish(split);
-        }
-        if let Some((_, short)) = &mut self.replaying {
-            short.retain(|id| id != split);
+        if let Some(piece) = self.splits.piece_read(split).map_err(EngineError::Bug)? {
+            self.open_piece(piece)?;
         }
         self.replay_step().await
     }
 
     async fn replay_step(&mut self) -> Result<Next, EngineError> {
-        let Some((barrier, short)) = &self.replaying else { return Ok(Next::Go) };
-        if !short.is_empty() {
-            return Ok(Next::Go);
-        }
-        let barrier = *barrier;
+        let Some(barrier) = self.replaying.filter(|_| self.splits.is_epoch_read()) else { return Ok(Next::Go) };
         self.replaying = None;
         self.advance().await?;
         self.barrier(barrier, false).await?;
         if self.task.replay_until == Some(barrier.epoch) {
             self.task.replay_until = None;
+            self.splits.end_replay();
             for state in self.splits.states() {
                 self.open(&state, None)?;
             }
@@ -235,7 +241,7 @@ impl Running {
 
     /// Asks for a split when there is room for one.
     async fn request_split(&mut self) {
-        let room = self.splits.active() < self.task.input.splits_at_once();
+        let room = self.splits.unfinished() < self.task.input.splits_at_once();
         if room && !self.requested && !self.splits.is_complete() && self.task.replay_until.is_none() {
             self.requested = true;
             let request = FromSubtask::RequestSplit { subtask: self.task.subtask };
@@ -255,9 +261,20 @@ impl Running {
 
     /// Sends the watermark on when it has advanced.
     async fn advance(&mut self) -> Result<(), EngineError> {
-        match self.splits.advance() {
-            Some(status) => self.task.chain.watermark(status).await,
-            None => Ok(()),
+        if let Some(watermark) = self.splits.advance() {
+            self.task.chain.watermark(watermark).await?;
         }
+        if self.task.reports_watermark && self.task.replay_until.is_none() {
+            self.reports.note(self.splits.status());
+        }
+        Ok(())
     }
+}
+
+/// A timer whose pauses are never cut short: time in which the task was held up by its receivers, and so did
+/// not listen to its splits, is not silence of theirs.
+fn ticks(pause: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(pause);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use mainstem_core::ids::{Epoch, OperatorId};
-use mainstem_core::protocol::{SplitState, ToSubtask};
+use mainstem_core::protocol::{OperatorSnapshot, ToSubtask};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -53,7 +53,7 @@ pub(crate) async fn run(
         };
         match event {
             GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
-            GateEvent::Watermark(status) => chain.watermark(status).await?,
+            GateEvent::Watermark(watermark) => chain.watermark(watermark).await?,
             GateEvent::Barrier { barrier, last } => {
                 let captured = chain.barrier(barrier, last).await?;
                 uploads.submit(barrier.epoch, captured, None).await?;
@@ -94,9 +94,9 @@ impl Uploads {
         &mut self,
         epoch: Epoch,
         chain: ChainCapture,
-        splits: Option<(OperatorId, Vec<SplitState>)>,
+        source: Option<(OperatorId, OperatorSnapshot)>,
     ) -> Result<(), EngineError> {
-        match self.sender.send(Upload { epoch, chain, splits }).await {
+        match self.sender.send(Upload { epoch, chain, source }).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failed().await),
         }

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::group_of_hash;
-use mainstem_core::protocol::{FromSubtask, OperatorSnapshot, SplitState, SubtaskSnapshot};
+use mainstem_core::protocol::{FromSubtask, OperatorSnapshot, SubtaskSnapshot};
 use mainstem_state::{CheckpointStore, TableDelta};
 use tokio::sync::mpsc;
 
@@ -25,8 +25,8 @@ pub(crate) struct Upload {
     pub(crate) epoch: Epoch,
     /// State and sink output.
     pub(crate) chain: ChainCapture,
-    /// Splits, for a source.
-    pub(crate) splits: Option<(OperatorId, Vec<SplitState>)>,
+    /// What the source has to say, where the subtask has one.
+    pub(crate) source: Option<(OperatorId, OperatorSnapshot)>,
 }
 
 /// See the module.
@@ -59,9 +59,7 @@ impl Uploader {
             let part = self.upload_state(upload.epoch, operator, capture).await?;
             snapshot.insert(operator, part);
         }
-        if let Some((operator, splits)) = upload.splits {
-            snapshot.entry(operator).or_default().splits = splits;
-        }
+        snapshot.extend(upload.source);
         if let Some((operator, table, sealed)) = upload.chain.sealed {
             let committables = sealed.await.map_err(|error| EngineError::Connector { table, error })?;
             snapshot.entry(operator).or_default().committables = committables;

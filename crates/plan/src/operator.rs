@@ -6,10 +6,13 @@ mod aggregate;
 mod join;
 mod rank;
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::SchemaRef;
 use mainstem_connectors::TableSpec;
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::StreamGraph;
+use mainstem_core::ids::OperatorId;
 use serde::{Deserialize, Serialize};
 
 pub use self::aggregate::GroupAggregate;
@@ -20,6 +23,19 @@ use crate::expr::Expr;
 
 /// The dataflow of a job with everything that a worker needs to run it.
 pub type JobGraph = StreamGraph<Operator>;
+
+/// The least idle time-out, in milliseconds. Bounds how often splits fall idle, and so how much of it each epoch
+/// has to record.
+pub const IDLE_TIMEOUT_MIN_MS: u64 = 100;
+
+/// Which sources hold each other back at some operator that waits for watermarks: for each source on which such
+/// an operator depends, its group. See [`StreamGraph::watermark_groups`].
+#[must_use]
+pub fn source_groups(graph: &JobGraph) -> BTreeMap<OperatorId, OperatorId> {
+    let mut groups = graph.watermark_groups(|op| op.kind.waits_for_watermark());
+    groups.retain(|id, _| matches!(graph.node(*id).op.kind, OperatorKind::Source(_)));
+    groups
+}
 
 /// An expression and the name of the column that it makes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,6 +122,32 @@ pub enum OperatorKind {
     Sink(SinkOperator),
 }
 
+impl OperatorKind {
+    /// Whether it keeps rows until a watermark releases them.
+    #[must_use]
+    pub fn waits_for_watermark(&self) -> bool {
+        match self {
+            OperatorKind::WindowPartial(_)
+            | OperatorKind::WindowFinal(_)
+            | OperatorKind::IntervalJoin(_)
+            | OperatorKind::WindowJoin(_)
+            | OperatorKind::TemporalJoin(_)
+            | OperatorKind::Rank(_)
+            | OperatorKind::OverAggregate(_)
+            | OperatorKind::Sort(_) => true,
+            OperatorKind::Source(_)
+            | OperatorKind::Calc { .. }
+            | OperatorKind::Union
+            | OperatorKind::WindowAssign { .. }
+            | OperatorKind::GroupAggregate(_)
+            | OperatorKind::Join(_)
+            | OperatorKind::LookupJoin(_)
+            | OperatorKind::Normalize { .. }
+            | OperatorKind::Sink(_) => false,
+        }
+    }
+}
+
 /// Reads splits of a table, computes its computed columns, and tracks the watermark of each split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceOperator {
@@ -127,8 +169,8 @@ pub struct WatermarkSpec {
     pub time: Expr,
     /// The watermark that the row gives rise to (a timestamp), over the read columns.
     pub watermark: Expr,
-    /// A split that shows nothing for so long is idle: it no longer holds back the others. Milliseconds;
-    /// absent: never.
+    /// A split that shows nothing for so long is idle: it no longer holds back the others. Milliseconds, at
+    /// least [`IDLE_TIMEOUT_MIN_MS`]; absent: never.
     pub idle_timeout_ms: Option<u64>,
 }
 

@@ -19,7 +19,7 @@ use crate::insert;
 use crate::lower::{Lowering, PRINT_TABLE_STYLE, arrow_schema};
 use crate::optimize::optimize;
 use crate::query::{Scope, rename};
-use crate::settings::{self, duration_ms};
+use crate::settings::{self, duration_ms, idle_timeout_ms};
 use crate::statement::{self, CreateView, InsertTarget, Statement, StatementKind};
 
 /// Stack of the planning thread, in bytes. Parser, planner and optimiser recurse over expressions; what is not
@@ -157,10 +157,10 @@ impl File {
         }
         self.check_parallelism()?;
         let mini_batch = self.mini_batch()?;
-        let duration = |key: &str| self.settings.get(key).and_then(|(text, _)| duration_ms(text));
+        let setting = |key: &str| self.settings.get(key).map(|(text, _)| text.as_str());
         let plans = self.outputs.iter().map(|output| &output.plan);
-        let lowering = Lowering::new(plans, duration("table.exec.source.idle-timeout"));
-        let mut lowering = lowering.with_state_ttl(duration("table.exec.state.ttl"));
+        let lowering = Lowering::new(plans, setting("table.exec.source.idle-timeout").and_then(idle_timeout_ms));
+        let mut lowering = lowering.with_state_ttl(setting("table.exec.state.ttl").and_then(duration_ms));
         lowering.set_mini_batch(mini_batch);
         let mut written = Vec::<(OperatorId, Option<Arc<Table>>, At)>::new();
         let mut printed = 0;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use mainstem_connectors::TableSpec;
+use mainstem_plan::operator::IDLE_TIMEOUT_MIN_MS;
 
 use crate::suggest::nearest;
 
@@ -29,6 +30,8 @@ pub enum SettingKind {
     Number(u64, u64),
     /// A duration such as `10 s`.
     Duration,
+    /// Zero, or a duration of at least [`IDLE_TIMEOUT_MIN_MS`].
+    IdleTimeout,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -90,8 +93,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "table.exec.source.idle-timeout",
-        kind: SettingKind::Duration,
-        help: "A split that shows nothing for so long no longer holds back event time; 0 is never. A table's 'scan.watermark.idle-timeout' goes before it.",
+        kind: SettingKind::IdleTimeout,
+        help: "A split that shows nothing for so long no longer holds back event time; at least 100 ms, 0 is never. A table's 'scan.watermark.idle-timeout' goes before it.",
     },
     Setting {
         key: "table.exec.state.ttl",
@@ -123,9 +126,21 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), String> {
             Some(_) => Ok(()),
             None => wrong("a duration such as '10 s' or '500 ms'".to_owned()),
         },
+        SettingKind::IdleTimeout => match idle_timeout_ms(value) {
+            Some(_) => Ok(()),
+            None => wrong(IDLE_TIMEOUT_FORM.to_owned()),
+        },
         SettingKind::Word(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => Ok(()),
         SettingKind::Word(words) => wrong(words.join(" or ")),
     }
+}
+
+/// What an idle time-out looks like.
+pub(crate) const IDLE_TIMEOUT_FORM: &str = "0, or a duration of at least 100 ms, such as '10 s'";
+
+/// An idle time-out, in milliseconds.
+pub(crate) fn idle_timeout_ms(text: &str) -> Option<u64> {
+    duration_ms(text).filter(|ms| *ms == 0 || *ms >= IDLE_TIMEOUT_MIN_MS)
 }
 
 /// A duration in Flink's notation, in milliseconds.
@@ -161,6 +176,9 @@ mod tests {
                 .to_owned())
         );
         assert!(check("execution.checkpointing.interval", "soon").is_err());
+        assert_eq!(check("table.exec.source.idle-timeout", "0"), Ok(()));
+        assert_eq!(check("table.exec.source.idle-timeout", "100 ms"), Ok(()));
+        assert!(check("table.exec.source.idle-timeout", "99 ms").unwrap_err().contains("at least 100 ms"));
         assert_eq!(check("execution.checkpointing.interval", "10s"), Ok(()));
         assert!(check("table.local-time-zone", "Europe/Berlin").unwrap_err().ends_with("expected UTC"));
     }

@@ -111,12 +111,16 @@ pub(crate) fn tasks(graph: &JobGraph, parallelism: u32) -> Vec<TaskSpec> {
 /// The enumerators of a job's sources.
 pub(crate) fn sources(graph: &JobGraph, parallelism: u32) -> anyhow::Result<BTreeMap<OperatorId, SourceSpec>> {
     let mut sources = BTreeMap::new();
+    let groups = mainstem_plan::operator::source_groups(graph);
     for node in &graph.nodes {
         if let OperatorKind::Source(spec) = &node.op.kind {
             let source = mainstem_connectors::source(&spec.table)?;
             let context = EnumeratorContext { parallelism: graph.parallelism(node.id, parallelism) };
-            let spec =
-                SourceSpec { enumerator: source.enumerator(context), monitor_interval: source.monitor_interval() };
+            let spec = SourceSpec {
+                enumerator: source.enumerator(context),
+                monitor_interval: source.monitor_interval(),
+                group: groups.get(&node.id).copied(),
+            };
             sources.insert(node.id, spec);
         }
     }

@@ -112,10 +112,12 @@ impl<D: Deployer> Running<'_, D> {
         let mut sources = BTreeMap::new();
         let mut source_epochs = BTreeMap::new();
         for (operator, cut) in &self.open[&epoch].cuts {
-            let reports = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(operator)?.splits.as_slice())));
+            let parts: Vec<_> = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(operator)?))).collect();
+            let reports = parts.iter().map(|(subtask, part)| (*subtask, part.splits.as_slice()));
             let before = self.last_sources.get(operator).map(Vec::as_slice).unwrap_or_default();
             let merged = cut.merge(before, reports).map_err(|e| fatal(format!("bug: {e}")))?;
-            source_epochs.insert(*operator, SourceEpoch::between(before, &merged, cut));
+            let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
+            source_epochs.insert(*operator, SourceEpoch::between(before, &merged, cut, &parts));
             sources.insert(*operator, merged);
         }
         // The next epoch may follow before this one is recorded.

@@ -31,8 +31,8 @@ pub(super) struct Written {
 /// The parts of every subtask.
 pub(super) type Parts = BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>;
 
-/// Sorts what the subtasks reported by operator, and apart from it what waits to be published. Splits are left
-/// out: they are kept a source, not a subtask.
+/// Sorts what the subtasks reported by operator, and apart from it what waits to be published. Splits and their
+/// floors are left out: they are kept a source, not a subtask.
 pub(super) fn by_operator(
     snapshots: impl IntoIterator<Item = (u32, SubtaskSnapshot)>,
 ) -> (Parts, BTreeMap<OperatorId, Vec<Committable>>) {
@@ -41,6 +41,7 @@ pub(super) fn by_operator(
     for (index, parts) in snapshots {
         for (operator, mut part) in parts {
             part.splits.clear();
+            part.floors.clear();
             if !part.committables.is_empty() {
                 committables.entry(operator).or_default().append(&mut part.committables);
             }

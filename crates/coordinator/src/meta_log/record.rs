@@ -249,6 +249,9 @@ impl JobRecord {
 
 #[cfg(test)]
 mod tests {
+    use mainstem_core::ids::SplitId;
+    use mainstem_core::protocol::Floor;
+
     use super::*;
 
     pub(crate) fn epoch(epoch: u64, generation: u64) -> Record {
@@ -336,7 +339,9 @@ mod tests {
 
     #[test]
     fn every_record_is_read_as_it_was_written() {
-        let source = SourceEpoch { changed: Vec::new(), bound: Some(Timestamp::MIN), no_more: true };
+        let floor = Floor { split: SplitId("a".to_owned()), position: Some("7".to_owned()), watermark: Timestamp(5) };
+        let (floors, watermark, bound) = (vec![floor], Timestamp(9), Some(Timestamp::MIN));
+        let source = SourceEpoch { changed: Vec::new(), floors, watermark, bound, no_more: true };
         let Record::EpochComplete(mut full) = epoch(2, 2) else { unreachable!() };
         full.sources.insert(OperatorId(4), source);
         full.committables.insert(OperatorId(1), vec![Committable { payload: "{\"a\":1}".to_owned() }]);

@@ -9,7 +9,7 @@
 use super::*;
 use crate::ids::SplitId;
 use crate::key_group::KeyGroupRange;
-use crate::protocol::{OperatorSnapshot, SourceSplit, SplitProgress, SplitState, StateHandle};
+use crate::protocol::{OperatorSnapshot, ReplayPart, SourceSplit, SplitProgress, SplitState, StateHandle};
 use crate::splits::{SourceEpoch, SplitAssigner, SplitCommand, SplitCut, SplitEvent};
 
 const SEEDS: u64 = 3_000;
@@ -108,7 +108,7 @@ impl Durable {
 enum ToSource {
     Inject(Barrier, bool),
     Assign(Vec<SplitState>),
-    ReplayTo(Barrier, Vec<SplitState>),
+    ReplayTo(Barrier, ReplayPart),
     NoMore,
 }
 
@@ -367,8 +367,8 @@ impl Simulation {
                 }
                 Some(ToSource::NoMore) => source.no_more = true,
                 Some(ToSource::Inject(barrier, last)) => source.barrier(index, generation, barrier, last, events),
-                Some(ToSource::ReplayTo(barrier, ends)) => {
-                    for end in ends {
+                Some(ToSource::ReplayTo(barrier, part)) => {
+                    for end in part.splits {
                         while position(&source.splits[&end.split.id]) < position(&end) {
                             source.read(&end.split.id);
                         }
@@ -570,9 +570,9 @@ impl Attempt {
                 SplitCommand::Assign { subtask, splits } => {
                     self.sources.get_mut(&subtask.index).unwrap().inbox.push_back(ToSource::Assign(splits));
                 }
-                SplitCommand::ReplayTo { subtask, barrier, splits } => {
+                SplitCommand::ReplayTo { subtask, barrier, part } => {
                     let inbox = &mut self.sources.get_mut(&subtask.index).unwrap().inbox;
-                    inbox.push_back(ToSource::ReplayTo(barrier, splits));
+                    inbox.push_back(ToSource::ReplayTo(barrier, part));
                 }
                 SplitCommand::NoMoreSplits => {
                     self.sources.values_mut().for_each(|s| s.inbox.push_back(ToSource::NoMore));
@@ -590,8 +590,10 @@ impl Attempt {
         manifest: &str,
     ) {
         let open = self.open.get_mut(&barrier.epoch).unwrap();
-        let reports = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(&SOURCE)?.splits.as_slice())));
-        let splits = open.cut.merge(&self.last_splits, reports).unwrap();
+        let parts: Vec<_> = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(&SOURCE)?))).collect();
+        let splits =
+            open.cut.merge(&self.last_splits, parts.iter().map(|(s, part)| (*s, part.splits.as_slice()))).unwrap();
+        let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
         let sink = &snapshots[&SINK][&SINK.operator];
         let state: Vec<String> = sink.state.iter().map(|h| h.path.clone()).collect();
         let mut objects: BTreeSet<String> = state.iter().cloned().collect();
@@ -600,7 +602,7 @@ impl Attempt {
             [] => BTreeMap::new(),
             some => BTreeMap::from([(SINK.operator, some.to_vec())]),
         };
-        let source = SourceEpoch::between(&self.last_splits, &splits, &open.cut);
+        let source = SourceEpoch::between(&self.last_splits, &splits, &open.cut, &parts);
         self.last_splits.clone_from(&splits);
         open.recorded = Some(Recorded { barrier, epoch_now, objects, state, splits, source, committables });
     }

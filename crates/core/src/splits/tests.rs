@@ -28,6 +28,16 @@ fn remembered(name: &str) -> SplitState {
     SplitState::remembered(SplitId(name.to_owned()))
 }
 
+fn floor(name: &str, position: Option<u32>, watermark: i64) -> Floor {
+    let (split, position) = (SplitId(name.to_owned()), position.map(|p| p.to_string()));
+    Floor { split, position, watermark: Timestamp(watermark) }
+}
+
+/// What a subtask contributes to a checkpoint besides its splits.
+fn part(floors: Vec<Floor>, watermark: i64) -> OperatorSnapshot {
+    OperatorSnapshot { floors, watermark: Some(Timestamp(watermark)), ..OperatorSnapshot::default() }
+}
+
 fn assigner(bounded: bool, restored: Option<&[SplitState]>) -> SplitAssigner {
     SplitAssigner::new(BTreeSet::from([subtask(0), subtask(1)]), bounded, restored, false)
 }
@@ -122,13 +132,22 @@ fn a_cut_joined_with_the_reports_holds_every_split_once() {
     let report1 = [unread("b")];
     let merged = next.merge(&[], [(subtask(0), &report0[..]), (subtask(1), &report1[..])]).expect("consistent");
     assert_eq!(names(&merged), vec!["b", "c", "a", "f"]);
-    let epoch = SourceEpoch::between(&[reading("a", 3, 1), unread("b"), unread("c"), finished("f")], &merged, &next);
-    assert_eq!(epoch, SourceEpoch { changed: vec![finished("a")], bound: Some(Timestamp::MIN), no_more: false });
+    let (zero, one) = (part(vec![floor("a", Some(3), 9)], 30), part(vec![floor("b", None, 20)], 20));
+    let before = [reading("a", 3, 1), unread("b"), unread("c"), finished("f")];
+    let epoch = SourceEpoch::between(&before, &merged, &next, &[&zero, &one]);
+    let expected = SourceEpoch {
+        changed: vec![finished("a")],
+        floors: vec![floor("a", Some(3), 9), floor("b", None, 20)],
+        watermark: Timestamp(20),
+        bound: Some(Timestamp::MIN),
+        no_more: false,
+    };
+    assert_eq!(epoch, expected);
 
     // The next barrier comes before that checkpoint is complete; the subtask has told of its end already.
     let early = assigner.cut().merge(&merged, [(subtask(1), &report1[..])]).expect("consistent");
     assert_eq!(names(&early), vec!["b", "c", "f", "a"]);
-    assert_eq!(SourceEpoch::between(&merged, &early, &assigner.cut()).changed, vec![]);
+    assert_eq!(SourceEpoch::between(&merged, &early, &assigner.cut(), &[]).changed, vec![]);
 
     assigner.on(SplitEvent::EpochComplete { splits: merged });
     let merged = assigner.cut().merge(&early, [(subtask(1), &report1[..])]).expect("consistent");
@@ -200,7 +219,8 @@ fn a_replay_reads_the_new_split_of_a_forgotten_name() {
     assigner.on(SplitEvent::Replay { barrier: barrier(4), epoch: nothing });
     let before = checkpoint(&mut assigner);
     assert_eq!(before, vec![remembered("a"), remembered("b")]);
-    let epoch = SourceEpoch { changed: vec![finished("a")], bound: Some(Timestamp::MAX), no_more: false };
+    let bound = Some(Timestamp::MAX);
+    let epoch = SourceEpoch { changed: vec![finished("a")], bound, ..SourceEpoch::default() };
     let commands = assigner.on(SplitEvent::Replay { barrier: barrier(5), epoch: epoch.clone() });
     assert_eq!(commands[0], assign(0, unread("a")));
     assert!(matches!(&commands[1], SplitCommand::ReplayTo { .. }), "{commands:?}");
@@ -209,7 +229,7 @@ fn a_replay_reads_the_new_split_of_a_forgotten_name() {
     let splits = cut.merge(&before, [(subtask(0), &report[..])]).expect("consistent");
     assert_eq!(splits, vec![finished("a"), remembered("b")]);
     // What is recorded of the second run is what was recorded of the first.
-    assert_eq!(SourceEpoch::between(&before, &splits, &cut), epoch);
+    assert_eq!(SourceEpoch::between(&before, &splits, &cut, &[]), epoch);
     assigner.on(SplitEvent::EpochComplete { splits });
     assert_eq!(assigner.on(SplitEvent::ReplayDone), vec![]);
     assert_eq!(assigner.finished(), 2);
@@ -240,15 +260,25 @@ fn a_replay_hands_everything_out_then_names_the_positions() {
     assert_eq!(assigner.start(), vec![]);
     assert_eq!(assigner.on(requested(1)), vec![]);
     let barrier = Barrier { epoch: Epoch(4), next_epoch_now: Timestamp(99) };
-    let epoch =
-        SourceEpoch { changed: vec![reading("a", 2, 20), unread("c")], bound: Some(Timestamp::MIN), no_more: false };
+    let floors = [floor("a", Some(1), 15), floor("b", None, 7), floor("c", None, 12), floor("a", Some(2), 20)];
+    let epoch = SourceEpoch {
+        changed: vec![reading("a", 2, 20), unread("c")],
+        floors: floors.to_vec(),
+        watermark: Timestamp(12),
+        bound: Some(Timestamp::MIN),
+        no_more: false,
+    };
     let commands = assigner.on(SplitEvent::Replay { barrier, epoch });
+    let [a, b, c, a_again] = floors;
+    let watermark = Timestamp(12);
+    let zero = ReplayPart { splits: vec![reading("a", 2, 20)], floors: vec![a, c, a_again], watermark };
+    let one = ReplayPart { splits: vec![], floors: vec![b], watermark };
     let expected = vec![
         SplitCommand::Assign { subtask: subtask(0), splits: vec![reading("a", 1, 10), unread("c")] },
         SplitCommand::Assign { subtask: subtask(1), splits: vec![unread("b")] },
         bound(Timestamp::MIN),
-        SplitCommand::ReplayTo { subtask: subtask(0), barrier, splits: vec![reading("a", 2, 20)] },
-        SplitCommand::ReplayTo { subtask: subtask(1), barrier, splits: vec![] },
+        SplitCommand::ReplayTo { subtask: subtask(0), barrier, part: zero },
+        SplitCommand::ReplayTo { subtask: subtask(1), barrier, part: one },
     ];
     assert_eq!(commands, expected);
     assert_eq!(assigner.on(SplitEvent::ReplayDone), vec![bound(Timestamp::MAX), SplitCommand::NoMoreSplits]);

@@ -1,5 +1,6 @@
 //! Builds the operators of one subtask from the plan.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,9 +10,11 @@ use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Chain as ChainShape, Node};
 use mainstem_core::ids::{OperatorId, SubtaskId};
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
+use mainstem_core::splits::source_watermark;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{
-    Join, JoinKind, LookupJoin as LookupSpec, Operator as Spec, OperatorKind, SinkOperator, SourceOperator, WindowAggregate, WindowKind,
+    Join, JoinKind, LookupJoin as LookupSpec, Operator as Spec, OperatorKind, SinkOperator, SourceOperator,
+    WindowAggregate, WindowKind,
 };
 use tokio::sync::mpsc;
 
@@ -22,7 +25,9 @@ use crate::calc::{Calc, Rename};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
-use crate::join::{IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, TemporalJoin, WindowJoin};
+use crate::join::{
+    IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, TemporalJoin, WindowJoin,
+};
 use crate::late::LateRows;
 use crate::normalize::Normalize;
 use crate::operator::Operator;
@@ -45,6 +50,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) chain: &'a ChainShape,
     pub(crate) subtask: SubtaskId,
     pub(crate) parallelism: u32,
+    /// Sources whose subtasks tell the coordinator their watermarks.
+    pub(crate) reporting: &'a BTreeSet<OperatorId>,
 }
 
 /// A subtask that is ready to run.
@@ -55,7 +62,7 @@ pub(crate) struct BuiltTask {
 }
 
 enum TaskKind {
-    Source(Box<SourceStage>, Arc<SourceInput>),
+    Source { stage: Box<SourceStage>, input: Arc<SourceInput>, reports_watermark: bool },
     Inner(InputGate),
 }
 
@@ -83,7 +90,8 @@ impl BuiltTask {
         });
         match self.kind {
             TaskKind::Inner(gate) => task::run(gate, self.chain, uploads, control).await,
-            TaskKind::Source(stage, input) => {
+            TaskKind::Source { stage, input, reports_watermark } => {
+                let before = deployment.restore.get(&self.subtask.operator).into_iter().flatten();
                 let task = SourceTask {
                     subtask: self.subtask,
                     stage: *stage,
@@ -93,6 +101,8 @@ impl BuiltTask {
                     events,
                     input,
                     replay_until: deployment.replay_until,
+                    start_watermark: source_watermark(before.map(|(_, part)| part)),
+                    reports_watermark,
                 };
                 task.run().await
             }
@@ -124,7 +134,11 @@ impl Builder<'_> {
         };
         let chain = Chain { links, end, context, subtask: self.subtask.index };
         let kind = match source {
-            Some((stage, input)) => TaskKind::Source(Box::new(stage), Arc::new(input)),
+            Some((stage, input)) => TaskKind::Source {
+                stage: Box::new(stage),
+                input: Arc::new(input),
+                reports_watermark: self.reporting.contains(&self.subtask.operator),
+            },
             None => TaskKind::Inner(InputGate::new(wiring.inputs.remove(&self.subtask).unwrap_or_default())),
         };
         Ok(BuiltTask { subtask: self.subtask, chain, kind })
@@ -245,13 +259,12 @@ impl Builder<'_> {
         spec: &WindowAggregate,
         context: &EvalContext,
     ) -> Result<Box<dyn Operator>, EngineError> {
-        let late = self.late(node, false);
         let aggregation = Arc::new(Aggregation::new(&node.name, spec, self.input_schema(node)?, context)?);
         let properties = spec.properties.iter().map(|(_, property)| *property).collect();
         let output = WindowOutput { schema: node.op.schema.clone(), properties };
         Ok(match spec.window {
-            WindowKind::Session { .. } => by_time(spec, SessionAggregate::new(aggregation, output, late)?),
-            _ => by_time(spec, FinalAggregate::new(aggregation, slicing(&node.name, &spec.window)?, output, late)),
+            WindowKind::Session { .. } => by_time(spec, SessionAggregate::new(aggregation, output)?),
+            _ => by_time(spec, FinalAggregate::new(aggregation, slicing(&node.name, &spec.window)?, output)),
         })
     }
 

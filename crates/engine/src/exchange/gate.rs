@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 
 use mainstem_core::alignment::{Alignment, BarrierAligner};
 use mainstem_core::protocol::Barrier;
-use mainstem_core::watermark::{WatermarkMerger, WatermarkStatus};
+use mainstem_core::time::Timestamp;
+use mainstem_core::watermark::WatermarkMerger;
 
 use super::channel::ChannelReceiver;
 use crate::element::{StreamBatch, StreamElement};
@@ -21,8 +22,8 @@ pub(crate) enum GateEvent {
         /// The rows.
         batch: StreamBatch,
     },
-    /// The merged watermark has changed.
-    Watermark(WatermarkStatus),
+    /// The merged watermark has advanced.
+    Watermark(Timestamp),
     /// The barrier has come from every input.
     Barrier {
         /// The barrier.
@@ -93,7 +94,9 @@ impl InputGate {
     fn accept(&mut self, input: usize, element: StreamElement) -> Result<Option<GateEvent>, EngineError> {
         match element {
             StreamElement::Batch(batch) => Ok(Some(GateEvent::Batch { input: self.inputs[input].input, batch })),
-            StreamElement::Watermark(status) => Ok(self.watermarks.update(input, status).map(GateEvent::Watermark)),
+            StreamElement::Watermark(watermark) => {
+                Ok(self.watermarks.update(input, watermark).map(GateEvent::Watermark))
+            }
             StreamElement::Barrier { barrier, last } => {
                 self.last |= last;
                 self.resolve(|aligner| aligner.on_barrier(input, barrier))

@@ -139,10 +139,14 @@ impl Operator for WindowJoin {
             rows = compute::take_record_batch(&rows, &UInt32Array::from(on_time))
                 .map_err(|e| EngineError::arrow(name, &e))?;
         }
-        // Only after an idle input has come back behind the others.
-        let closed = self.add(input, &rows)?;
-        self.late.count(closed);
-        Ok(())
+        // Lateness is judged at the source, against a watermark that is never behind this one.
+        match self.add(input, &rows)? {
+            0 => Ok(()),
+            closed => {
+                let (name, watermark) = (&self.joiner.name, self.watermark);
+                Err(EngineError::Bug(format!("{name}: {closed} rows came after watermark {watermark}, their end")))
+            }
+        }
     }
 
     fn on_watermark(&mut self, watermark: Timestamp, out: &mut Collector) -> Result<Release, EngineError> {

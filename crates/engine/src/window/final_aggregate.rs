@@ -20,7 +20,6 @@ use super::partial_log::{PartialLog, WindowMeta};
 use super::slicing::{Slicing, Span};
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::late::LateRows;
 use crate::operator::{Capture, Collector, Operator, Release, Restored};
 
 /// Rows of an emitted batch.
@@ -47,7 +46,6 @@ pub(crate) struct FinalAggregate {
     aggregation: Arc<Aggregation>,
     slicing: Slicing,
     output: WindowOutput,
-    late: LateRows,
     watermark: i64,
     slices: BTreeMap<SliceKey, Slice>,
     /// Windows that have rows and are not closed, by end.
@@ -57,12 +55,11 @@ pub(crate) struct FinalAggregate {
 
 impl FinalAggregate {
     /// An operator without state.
-    pub(crate) fn new(aggregation: Arc<Aggregation>, slicing: Slicing, output: WindowOutput, late: LateRows) -> Self {
+    pub(crate) fn new(aggregation: Arc<Aggregation>, slicing: Slicing, output: WindowOutput) -> Self {
         FinalAggregate {
             aggregation,
             slicing,
             output,
-            late,
             watermark: i64::MIN,
             slices: BTreeMap::new(),
             windows: BTreeSet::new(),
@@ -75,10 +72,10 @@ impl FinalAggregate {
         if key.one_window { key.span.end } else { self.slicing.last_end(key.span) }
     }
 
-    /// Adds partial aggregates of one slice. False when all of its windows are closed.
-    fn add(&mut self, key: SliceKey, partial: &RecordBatch) -> Result<bool, EngineError> {
+    /// Adds partial aggregates of one slice, unless all of its windows are closed.
+    fn add(&mut self, key: SliceKey, partial: &RecordBatch) -> Result<(), EngineError> {
         if self.last_end(key) - 1 <= self.watermark {
-            return Ok(false);
+            return Ok(());
         }
         if !self.slices.contains_key(&key) {
             self.slices.insert(key, Slice::Open(self.aggregation.groups()?));
@@ -93,7 +90,7 @@ impl FinalAggregate {
             Slice::Open(groups) => groups.merge(&self.aggregation, partial)?,
             Slice::Sealed(parts) => parts.push(partial.clone()),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Closes a window: merges its slices and emits the results.
@@ -234,12 +231,16 @@ pub(crate) fn emit(
 impl Operator for FinalAggregate {
     fn process(&mut self, _input: usize, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
         for (key, partial) in slice_runs(&batch.rows, self.aggregation.key_count()) {
-            if self.add(key, &partial)? {
-                self.log.append(&partial, self.last_end(key));
-            } else {
-                // Only after an idle input has come back behind the others.
-                self.late.count(partial.num_rows() as u64);
+            // Lateness is judged at the source, against a watermark that is never behind this one.
+            if key.span.is_closed_at(self.watermark) {
+                let Span { start, end } = key.span;
+                let (name, watermark) = (&self.aggregation.name, self.watermark);
+                return Err(EngineError::Bug(format!(
+                    "{name}: rows for {start}..{end} came after watermark {watermark}"
+                )));
             }
+            self.add(key, &partial)?;
+            self.log.append(&partial, self.last_end(key));
         }
         Ok(())
     }

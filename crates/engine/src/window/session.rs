@@ -125,7 +125,6 @@ pub(crate) struct SessionAggregate {
     aggregation: Arc<Aggregation>,
     converter: KeyConverter,
     output: WindowOutput,
-    late: LateRows,
     watermark: i64,
     sessions: HashMap<u64, Session>,
     by_key: HashMap<OwnedRow, Vec<u64>>,
@@ -139,18 +138,13 @@ pub(crate) struct SessionAggregate {
 
 impl SessionAggregate {
     /// An operator without state.
-    pub(crate) fn new(
-        aggregation: Arc<Aggregation>,
-        output: WindowOutput,
-        late: LateRows,
-    ) -> Result<Self, EngineError> {
+    pub(crate) fn new(aggregation: Arc<Aggregation>, output: WindowOutput) -> Result<Self, EngineError> {
         let converter =
             KeyConverter::new(aggregation.key_types()).map_err(|e| EngineError::arrow(&aggregation.name, &e))?;
         Ok(SessionAggregate {
             aggregation,
             converter,
             output,
-            late,
             watermark: i64::MIN,
             sessions: HashMap::new(),
             by_key: HashMap::new(),
@@ -162,9 +156,8 @@ impl SessionAggregate {
         })
     }
 
-    /// Adds partial aggregates, each to the sessions of its key that it touches. Gives the number of rows that
-    /// came after their time.
-    fn add(&mut self, partial: &RecordBatch) -> Result<u64, EngineError> {
+    /// Adds partial aggregates, each to the sessions of its key that it touches.
+    fn add(&mut self, partial: &RecordBatch) -> Result<(), EngineError> {
         let key_count = self.aggregation.key_count();
         let starts = partial.column(key_count).as_primitive::<Int64Type>();
         let ends = partial.column(key_count + 1).as_primitive::<Int64Type>();
@@ -173,17 +166,11 @@ impl SessionAggregate {
         let batch = self.next_batch;
         self.next_batch += 1;
         self.store.insert(batch, (partial.clone(), partial.num_rows()));
-        let mut late = 0;
         for (row, key) in keys.into_iter().enumerate() {
             let span = Span { start: starts.value(row), end: ends.value(row) };
-            if span.end <= self.watermark {
-                self.release(batch);
-                late += 1;
-                continue;
-            }
             self.join(key, span, (batch, row as u32))?;
         }
-        Ok(late)
+        Ok(())
     }
 
     fn join(&mut self, key: OwnedRow, mut span: Span, fragment: (u32, u32)) -> Result<(), EngineError> {
@@ -313,12 +300,15 @@ impl SessionAggregate {
 
 impl Operator for SessionAggregate {
     fn process(&mut self, _input: usize, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
-        let late = self.add(&batch.rows)?;
-        self.late.count(late);
         let ends = batch.rows.column(self.aggregation.key_count() + 1).as_primitive::<Int64Type>();
-        if let Some(last_end) = compute::max(ends) {
-            self.log.append(&batch.rows, last_end);
+        let (Some(first_end), Some(last_end)) = (compute::min(ends), compute::max(ends)) else { return Ok(()) };
+        // Lateness is judged at the source, against a watermark that is never behind this one.
+        if first_end <= self.watermark {
+            let (name, watermark) = (&self.aggregation.name, self.watermark);
+            return Err(EngineError::Bug(format!("{name}: rows up to {first_end} came after watermark {watermark}")));
         }
+        self.add(&batch.rows)?;
+        self.log.append(&batch.rows, last_end);
         Ok(())
     }
 
@@ -367,9 +357,7 @@ impl Operator for SessionAggregate {
             last_end = last_end.max(compute::max(ends).unwrap_or(i64::MIN));
             // The watermark is not applied yet: a fragment that ends before it may be part of a session that
             // goes on. Sessions that were emitted come together again as a whole, and are dropped below.
-            let watermark = std::mem::replace(&mut self.watermark, i64::MIN);
             self.add(rows)?;
-            self.watermark = watermark;
         }
         self.log.restored(state.handle, last_end);
         Ok(())

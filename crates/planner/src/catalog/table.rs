@@ -16,7 +16,7 @@ use mainstem_plan::sql_type_name;
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::resolve::{Around, Resolver};
-use crate::settings::duration_ms;
+use crate::settings::{IDLE_TIMEOUT_FORM, idle_timeout_ms};
 use crate::statement::{ColumnDefinition, ColumnKind, CreateTable, TableOption};
 use crate::suggest::advice;
 use crate::window::marker;
@@ -140,10 +140,8 @@ impl Table {
         for option in &self.options {
             match option.key.as_str() {
                 "scan.watermark.idle-timeout" => {
-                    self.idle_timeout_ms = Some(
-                        duration_ms(&option.value)
-                            .ok_or_else(|| wrong(option, "a duration such as '10 s' or '500 ms'"))?,
-                    );
+                    self.idle_timeout_ms =
+                        Some(idle_timeout_ms(&option.value).ok_or_else(|| wrong(option, IDLE_TIMEOUT_FORM))?);
                 }
                 "delivery" => {
                     let levels = [Delivery::ExactlyOnce, Delivery::AtLeastOnce, Delivery::BestEffort];

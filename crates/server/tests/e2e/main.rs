@@ -7,6 +7,7 @@ mod disk;
 mod engines;
 mod errors;
 mod fuzz;
+mod idle;
 mod kill;
 mod oracle;
 mod permissions;

@@ -12,7 +12,13 @@ fn job() -> JobId {
 
 fn manifest(state: Vec<StateHandle>) -> Manifest {
     let committables = vec![Committable { payload: "{\"file\":\"a\"}".to_owned() }];
-    let snapshot = OperatorSnapshot { state, committables, meta: Some("{}".to_owned()), splits: Vec::new() };
+    let snapshot = OperatorSnapshot {
+        state,
+        committables,
+        meta: Some("{}".to_owned()),
+        watermark: Some(Timestamp(5)),
+        ..OperatorSnapshot::default()
+    };
     let progress = SplitProgress::Reading { position: "{\"row\":3}".to_owned(), watermark: Timestamp::MIN };
     let split = SplitState {
         split: SourceSplit { id: SplitId("s".to_owned()), payload: "null".to_owned() },

@@ -126,7 +126,7 @@ impl Job {
         let task = |head, parallelism, source| TaskSpec { head, operators: vec![head], parallelism, source };
         let committer = FakeCommitter { world: self.world.clone(), crash: crash_sender.clone() };
         let enumerator = Box::new(FakeEnumerator { world: self.world.clone() });
-        let source = SourceSpec { enumerator, monitor_interval: self.monitor_interval };
+        let source = SourceSpec { enumerator, monitor_interval: self.monitor_interval, group: None };
         let spec = JobSpec {
             job: id.clone(),
             graph_json: "{}".to_owned(),
@@ -390,8 +390,8 @@ impl FakeSource {
                         break;
                     }
                 }
-                ToSubtask::ReplayTo { barrier, splits } => {
-                    for end in splits {
+                ToSubtask::ReplayTo { barrier, part } => {
+                    for end in part.splits {
                         while self.splits[&end.split.id].progress != end.progress {
                             self.next_row(&end.split.id).await;
                         }
@@ -402,7 +402,7 @@ impl FakeSource {
                     self.barrier(barrier, false).await;
                 }
                 ToSubtask::NoMoreSplits => self.no_more = true,
-                ToSubtask::UnassignedWatermark { .. } => {}
+                ToSubtask::UnassignedWatermark { .. } | ToSubtask::FollowWatermark { .. } => {}
                 ToSubtask::Cancel => return,
             }
         }
