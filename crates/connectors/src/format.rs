@@ -14,7 +14,7 @@ mod options;
 mod parquet;
 mod time;
 
-pub(crate) use block::{BlockRows, RECORD_BYTES_MAX, RecordFault, TextDecoder};
+pub(crate) use block::{BlockBatch, BlockRows, RECORD_BYTES_MAX, RecordFault, TextDecoder};
 pub(crate) use csv::CsvDialect;
 pub(crate) use options::{CsvOptions, FormatOptions, JsonOptions, TimestampFormat};
 pub(crate) use parquet::ParquetColumns;

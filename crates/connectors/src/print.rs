@@ -12,12 +12,13 @@ use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mainstem_core::change::{ChangeKind, ChangeMode};
 use mainstem_core::ids::{Epoch, JobId, OperatorId};
 use mainstem_core::protocol::Committable;
 use tokio::task::spawn_blocking;
 
 use crate::error::{ConnectorError, ErrorKind};
-use crate::format::encode::{JsonEncoder, TextEncoder, check_columns};
+use crate::format::encode::{JsonEncoder, check_columns};
 use crate::format::{JsonOptions, TimestampFormat};
 use crate::sink::{Committer, Delivery, Sink, SinkWriter, WriterContext};
 use crate::table::TableSpec;
@@ -51,6 +52,10 @@ struct PrintSink {
 }
 
 impl Sink for PrintSink {
+    fn accepts(&self) -> ChangeMode {
+        ChangeMode::Retract
+    }
+
     fn strongest_delivery(&self) -> (Delivery, String) {
         (
             Delivery::AtLeastOnce,
@@ -59,8 +64,9 @@ impl Sink for PrintSink {
         )
     }
 
-    fn writer(&self, _ctx: WriterContext) -> Box<dyn SinkWriter> {
-        Box::new(PrintWriter { style: self.style.clone(), target: self.target.clone() })
+    fn writer(&self, ctx: WriterContext) -> Box<dyn SinkWriter> {
+        let updating = ctx.changes != ChangeMode::Append;
+        Box::new(PrintWriter { style: self.style.clone(), target: self.target.clone(), updating })
     }
 
     fn committer(&self, _job: &JobId, _operator: OperatorId) -> Option<Box<dyn Committer>> {
@@ -80,23 +86,56 @@ enum Style {
 }
 
 impl Style {
-    fn format(&self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
+    fn format(&self, rows: &RecordBatch, kinds: Kinds<'_>, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
         match self {
-            Style::Row { prefix } => java::write_rows(prefix, rows, out),
-            Style::Json => {
-                let options = JsonOptions {
-                    timestamps: TimestampFormat::Sql,
-                    encode_decimal_as_plain_number: true,
-                    ..JsonOptions::default()
-                };
-                JsonEncoder::new(&options).encode(rows, out)
-            }
+            Style::Row { prefix } => java::write_rows(prefix, rows, kinds, out),
+            Style::Json => write_json(rows, kinds, out),
             Style::Table(layout) => {
                 let mut layout = layout.lock().unwrap_or_else(PoisonError::into_inner);
-                table::write_rows(&mut layout, rows, out)
+                table::write_rows(&mut layout, rows, kinds, out)
             }
         }
     }
+}
+
+/// The kinds of the rows of a batch.
+#[derive(Clone, Copy)]
+struct Kinds<'a> {
+    /// Whether any row of the stream may be something other than an insert.
+    updating: bool,
+    /// None: all rows of the batch are inserts.
+    changes: Option<&'a Int8Array>,
+}
+
+impl Kinds<'_> {
+    /// `+I`, `-U`, `+U` or `-D`.
+    fn symbol(&self, row: usize) -> &'static str {
+        let number = self.changes.map_or(0, |changes| changes.value(row));
+        ChangeKind::from_number(number).expect("operators give kinds that exist").symbol()
+    }
+}
+
+/// One object a row; of a stream of changes it begins with `op`.
+fn write_json(rows: &RecordBatch, kinds: Kinds<'_>, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
+    let options = JsonOptions {
+        timestamps: TimestampFormat::Sql,
+        encode_decimal_as_plain_number: true,
+        ..JsonOptions::default()
+    };
+    let json = JsonEncoder::new(&options);
+    let members = JsonEncoder::members(rows, 0..rows.num_columns())?;
+    // A column of that name keeps it.
+    let op = if rows.schema_ref().index_of("op").is_ok() { "__op" } else { "op" };
+    for row in 0..rows.num_rows() {
+        out.push(b'{');
+        if kinds.updating {
+            let comma = if members.is_empty() { "" } else { "," };
+            write!(out, "\"{op}\":\"{}\"{comma}", kinds.symbol(row)).expect("a Vec takes all bytes");
+        }
+        json.write_members(&members, row, out);
+        out.extend_from_slice(b"}\n");
+    }
+    Ok(())
 }
 
 /// Where rows go.
@@ -138,16 +177,18 @@ impl Target {
 struct PrintWriter {
     style: Style,
     target: Target,
+    /// Whether the stream may hold something other than inserts.
+    updating: bool,
 }
 
 #[async_trait]
 impl SinkWriter for PrintWriter {
-    async fn write(&mut self, rows: &RecordBatch, _changes: Option<&Int8Array>) -> Result<(), ConnectorError> {
+    async fn write(&mut self, rows: &RecordBatch, changes: Option<&Int8Array>) -> Result<(), ConnectorError> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
         let mut text = Vec::new();
-        self.style.format(rows, &mut text)?;
+        self.style.format(rows, Kinds { updating: self.updating, changes }, &mut text)?;
         let target = self.target.clone();
         // A pager that nobody scrolls blocks the writer; it must not block the other tasks of this thread.
         let written = spawn_blocking(move || target.write(&text)).await;

@@ -68,6 +68,8 @@ pub struct WriterContext {
     pub generation: Generation,
     /// Relative paths of the user start here.
     pub working_dir: PathBuf,
+    /// Which changes the rows may be; at most what the sink accepts.
+    pub changes: ChangeMode,
 }
 
 /// Writes the rows of one subtask. Owned by one task.

@@ -57,6 +57,12 @@ pub struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
+    /// The table that the options belong to.
+    #[must_use]
+    pub fn table(&self) -> &'a TableSpec {
+        self.table
+    }
+
     /// An option's text, if it was given.
     pub fn get(&mut self, key: &str) -> Option<&'a str> {
         self.asked.insert(key.to_owned());

@@ -42,6 +42,12 @@ impl KeyGroupRange {
         self.start <= group.0 && group.0 < self.end
     }
 
+    /// The groups that lie in both ranges; empty (start at or behind its end) where there are none.
+    #[must_use]
+    pub fn intersection(&self, other: &KeyGroupRange) -> KeyGroupRange {
+        KeyGroupRange { start: self.start.max(other.start), end: self.end.min(other.end) }
+    }
+
     /// Whether the two ranges share a group.
     #[must_use]
     pub fn overlaps(&self, other: &KeyGroupRange) -> bool {

@@ -149,10 +149,8 @@ pub(crate) struct OperatorRestore {
     pub(crate) operator: OperatorId,
     /// Unkeyed state of every subtask that there was.
     pub(crate) metas: Vec<String>,
-    /// Files that hold some of the subtask's key groups, oldest first.
+    /// Files that hold some of the subtask's key groups, oldest first, see [`files_of`].
     pub(crate) handles: Vec<StateHandle>,
-    /// The subtask's key groups.
-    pub(crate) range: KeyGroupRange,
 }
 
 fn restore_of(
@@ -166,15 +164,34 @@ fn restore_of(
     for operator in &chain.operators {
         let Some(snapshots) = deployment.restore.get(operator) else { continue };
         let metas = snapshots.iter().filter_map(|(_, s)| s.meta.clone()).collect();
-        let mut seen = BTreeSet::new();
-        let all = snapshots.iter().flat_map(|(_, s)| &s.state);
-        let mut handles: Vec<StateHandle> =
-            all.filter(|h| h.key_groups.overlaps(&range) && seen.insert(h.path.clone())).cloned().collect();
-        // Stable: files of one epoch hold disjoint key groups.
-        handles.sort_by_key(|h| h.epoch);
-        restores.push(OperatorRestore { operator: *operator, metas, handles, range });
+        let handles = files_of(snapshots.iter().map(|(_, snapshot)| snapshot), range);
+        restores.push(OperatorRestore { operator: *operator, metas, handles });
     }
     restores
+}
+
+/// The files that hold state of the key groups in `range`, oldest first, each narrowed to those of them for which it
+/// counts. A file may be older than a change of parallelism: then it holds key groups of several subtasks, and one of
+/// them may have written its own anew since. So what a subtask takes back, and names in its next checkpoint, is only
+/// ever the part for its own key groups; otherwise what was replaced would come back with the next change.
+pub(crate) fn files_of<'a>(
+    snapshots: impl Iterator<Item = &'a OperatorSnapshot>,
+    range: KeyGroupRange,
+) -> Vec<StateHandle> {
+    let mut seen = BTreeSet::new();
+    let mut handles = Vec::new();
+    for handle in snapshots.flat_map(|snapshot| &snapshot.state) {
+        if !handle.key_groups.overlaps(&range) {
+            continue;
+        }
+        let key_groups = handle.key_groups.intersection(&range);
+        if seen.insert((handle.path.clone(), key_groups.start)) {
+            handles.push(StateHandle { key_groups, ..handle.clone() });
+        }
+    }
+    // Stable: files of one epoch hold disjoint key groups.
+    handles.sort_by_key(|handle| handle.epoch);
+    handles
 }
 
 /// Gives an operator its state back.
@@ -185,7 +202,7 @@ pub(crate) async fn restore(
 ) -> Result<(), EngineError> {
     operator.restore_meta(&state.metas)?;
     for handle in state.handles {
-        let tables = deployment.store.read_state(&deployment.job, &handle, state.range).await?;
+        let tables = deployment.store.read_state(&deployment.job, &handle, handle.key_groups).await?;
         let tables = tables.into_iter().map(|table| (table.table, table.version, table.rows)).collect();
         operator.restore(Restored { handle, tables })?;
     }

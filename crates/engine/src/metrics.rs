@@ -18,6 +18,8 @@ pub struct OperatorMetrics {
     pub late_rows: Arc<AtomicU64>,
     /// Records that could not be decoded and were dropped as the user chose.
     pub dropped_records: Arc<AtomicU64>,
+    /// Changes that were to take away a row that was not there, and were dropped.
+    pub unmatched_changes: Arc<AtomicU64>,
     /// Bytes read from outside.
     pub bytes_read: Arc<AtomicU64>,
     /// Watermark of each subtask (ms).
@@ -53,6 +55,11 @@ impl JobMetrics {
     pub fn new(operators: impl IntoIterator<Item = (OperatorId, u32)>) -> Self {
         let operators = operators.into_iter().map(|(id, p)| (id, Arc::new(OperatorMetrics::new(p)))).collect();
         JobMetrics { operators }
+    }
+
+    /// Counters of all operators.
+    pub fn operators(&self) -> impl Iterator<Item = &OperatorMetrics> {
+        self.operators.values().map(Arc::as_ref)
     }
 
     /// Counters of one operator.

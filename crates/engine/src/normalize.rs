@@ -1,30 +1,35 @@
 //! The newest row of each key of a changelog, as a complete changelog: `-U` and `+U` with the whole row, nothing where
 //! nothing has changed. Serves sources that only say what replaces what, and sinks that replace rows by another
-//! key than the one by which the stream's rows are told apart.
-//!
-//! A row is added by `+I` and `+U` and taken away by `-U` and `-D`. Where several rows of a key are there at once,
-//! because changes of different origin come mixed, the one that came last counts, and when it goes the one
-//! before it counts again.
+//! key than the one by which the stream's rows are told apart. Gives at most one change of a key a batch, in the order
+//! in which the keys first occur in it.
 
-use std::collections::BTreeSet;
+mod last;
+mod stack;
+
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow::row::{OwnedRow, Row, RowConverter, SortField};
+use arrow::row::{Row, RowConverter, Rows, SortField};
 use hashbrown::HashMap;
-use mainstem_core::change::ChangeKind;
+use mainstem_core::change::{ChangeKind, ChangeMode};
 use mainstem_core::ids::Epoch;
 
+use self::last::LastRows;
+use self::stack::RowStacks;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::keys::KeyConverter;
 use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
 
 /// Name and version of the table of rows: the columns, then the row's place among those of its key (Int64), and
-/// whether it is there (Boolean; false: the key has no row at this place or behind it).
+/// whether it is there (Boolean; false: the key has no row at this place). No row is left at or behind a place that is
+/// told anew.
 const TABLE: (&str, u32) = ("rows", 1);
+
+/// A row, or a key, in Arrow's row format.
+type RowBytes = Box<[u8]>;
 
 /// See the module.
 pub(crate) struct Normalize {
@@ -32,69 +37,130 @@ pub(crate) struct Normalize {
     key: Vec<usize>,
     schema: SchemaRef,
     stored_schema: SchemaRef,
-    keys: KeyConverter,
+    keys: RowConverter,
     rows: RowConverter,
-    /// The rows of each key, oldest first; never empty.
-    table: HashMap<OwnedRow, Vec<OwnedRow>>,
-    /// Keys that have changed since the last checkpoint, with a row from which their columns can be told.
-    dirty: HashMap<OwnedRow, OwnedRow>,
+    table: Table,
+    /// Keys that have changed since the last checkpoint, with a row from which their columns can be told: one that
+    /// they had.
+    dirty: HashMap<RowBytes, RowBytes>,
     files: DeltaFiles,
 }
 
+/// The rows of each key.
+enum Table {
+    /// The input replaces rows by the key: there is one row of a key, the last.
+    ByKey(LastRows),
+    /// The input takes away every row that it replaces: several rows of a key may be there at once.
+    Whole(RowStacks),
+}
+
+/// Rows of a batch with their keys and kinds.
+struct Incoming<'a> {
+    keys: &'a Rows,
+    rows: &'a Rows,
+    changes: Option<&'a Int8Array>,
+}
+
+/// A change to give: a row that was kept, or the number of one that has come.
+enum Given {
+    Kept(RowBytes),
+    Came(usize),
+}
+
+/// What a batch has done.
+#[derive(Default)]
+struct Outcome {
+    given: Vec<(Given, ChangeKind)>,
+    /// Keys of which other rows are there now, each with a row that it had.
+    dirty: Vec<(RowBytes, RowBytes)>,
+}
+
+impl Incoming<'_> {
+    fn len(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    fn kind(&self, position: usize) -> ChangeKind {
+        let number = self.changes.map_or(0, |changes| changes.value(position));
+        ChangeKind::from_number(number).expect("operators give kinds that exist")
+    }
+}
+
 impl Normalize {
-    /// An operator over rows of the given columns without state; `key` are the positions of the key.
-    pub(crate) fn new(name: &str, key: Vec<usize>, schema: SchemaRef) -> Result<Self, EngineError> {
+    /// An operator over rows of the given columns without state; `key` are the positions of the key. `input`: the
+    /// changes that come. Rows that are to be taken away and are not there are counted by `unmatched`.
+    pub(crate) fn new(
+        name: &str,
+        key: Vec<usize>,
+        schema: SchemaRef,
+        input: ChangeMode,
+        unmatched: Arc<AtomicU64>,
+    ) -> Result<Self, EngineError> {
         let failed = |e| EngineError::arrow(name, &e);
-        let types = |columns: &mut dyn Iterator<Item = usize>| -> Vec<DataType> {
-            columns.map(|column| schema.field(column).data_type().clone()).collect()
+        let fields = |columns: &mut dyn Iterator<Item = usize>| -> Vec<SortField> {
+            columns.map(|column| SortField::new(schema.field(column).data_type().clone())).collect()
         };
-        let keys = KeyConverter::new(&types(&mut key.iter().copied())).map_err(failed)?;
-        let all = types(&mut (0..schema.fields().len()));
-        let rows = RowConverter::new(all.into_iter().map(SortField::new).collect()).map_err(failed)?;
-        let mut fields: Vec<_> =
+        let keys = RowConverter::new(fields(&mut key.iter().copied())).map_err(failed)?;
+        let rows = RowConverter::new(fields(&mut (0..schema.fields().len()))).map_err(failed)?;
+        let mut stored: Vec<_> =
             schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
-        fields.push(Arc::new(Field::new("__place", DataType::Int64, false)));
-        fields.push(Arc::new(Field::new("__present", DataType::Boolean, false)));
-        let stored_schema = Arc::new(Schema::new(fields));
-        let (table, dirty) = (HashMap::new(), HashMap::new());
-        let name = name.to_owned();
-        Ok(Normalize { name, key, schema, stored_schema, keys, rows, table, dirty, files: DeltaFiles::default() })
+        stored.push(Arc::new(Field::new("__place", DataType::Int64, false)));
+        stored.push(Arc::new(Field::new("__present", DataType::Boolean, false)));
+        let table = match input {
+            ChangeMode::Retract => Table::Whole(RowStacks::new(unmatched)),
+            ChangeMode::Append | ChangeMode::Upsert => Table::ByKey(LastRows::default()),
+        };
+        let stored_schema = Arc::new(Schema::new(stored));
+        let (name, dirty, files) = (name.to_owned(), HashMap::new(), DeltaFiles::default());
+        Ok(Normalize { name, key, schema, stored_schema, keys, rows, table, dirty, files })
     }
 
-    fn keys_of(&self, rows: &RecordBatch) -> Result<Vec<OwnedRow>, EngineError> {
+    fn keys_of(&self, rows: &RecordBatch) -> Result<Rows, EngineError> {
         let columns: Vec<ArrayRef> = self.key.iter().map(|column| rows.column(*column).clone()).collect();
-        self.keys.keys(&columns, rows.num_rows()).map_err(|e| EngineError::arrow(&self.name, &e))
+        self.keys.convert_columns(&columns).map_err(|e| EngineError::arrow(&self.name, &e))
     }
 
-    fn batch(&self, rows: &[&OwnedRow]) -> Result<RecordBatch, EngineError> {
+    fn batch(&self, given: &[(Given, ChangeKind)], incoming: &Rows) -> Result<StreamBatch, EngineError> {
         let failed = |e| EngineError::arrow(&self.name, &e);
-        let columns = self.rows.convert_rows(rows.iter().map(|row| row.row())).map_err(failed)?;
-        RecordBatch::try_new(self.schema.clone(), columns).map_err(failed)
+        let parser = self.rows.parser();
+        let rows = given.iter().map(|(row, _)| match row {
+            Given::Kept(bytes) => parser.parse(bytes),
+            Given::Came(position) => incoming.row(*position),
+        });
+        let columns = self.rows.convert_rows(rows).map_err(failed)?;
+        let rows = RecordBatch::try_new(self.schema.clone(), columns).map_err(failed)?;
+        let kinds = given.iter().map(|(_, kind)| *kind as i8);
+        Ok(StreamBatch::changelog(rows, Int8Array::from_iter_values(kinds)))
     }
 
-    /// The rows of the keys as the state table holds them: each row with its place, then the end.
-    fn stored<'a>(
-        &self,
-        entries: impl Iterator<Item = (&'a OwnedRow, &'a OwnedRow)>,
-    ) -> Result<Vec<RecordBatch>, EngineError> {
-        // The order of files decides nothing, but equal states should give equal files.
-        let entries: BTreeSet<(Row<'_>, Row<'_>)> = entries.map(|(key, sample)| (key.row(), sample.row())).collect();
-        let mut rows = Vec::new();
+    /// The rows of all keys, or of those that have changed, as the state table holds them.
+    fn stored(&self, whole: bool) -> Result<Vec<RecordBatch>, EngineError> {
+        // Which row comes first decides nothing, but equal states should give equal files.
+        let mut keys: Vec<(&RowBytes, Option<&RowBytes>)> = match whole {
+            true => self.table.keys().map(|key| (key, None)).collect(),
+            false => self.dirty.iter().map(|(key, sample)| (key, Some(sample))).collect(),
+        };
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        keys.sort_unstable();
+        let parser = self.rows.parser();
+        let mut rows: Vec<Row<'_>> = Vec::new();
         let mut places = Vec::new();
         let mut present = Vec::new();
-        for (key, sample) in entries {
-            let of_key = self.table.get(&key.owned()).map(Vec::as_slice).unwrap_or_default();
+        for (key, sample) in keys {
+            let of_key = self.table.rows(key);
             for (place, row) in of_key.iter().enumerate() {
-                rows.push(row.row());
+                rows.push(parser.parse(row));
                 places.push(place as i64);
                 present.push(true);
             }
-            rows.push(sample);
-            places.push(of_key.len() as i64);
-            present.push(false);
-        }
-        if rows.is_empty() {
-            return Ok(Vec::new());
+            // The first row of a key stands for the end of those that it had, unless there is none.
+            if let (true, Some(sample)) = (of_key.is_empty(), sample) {
+                rows.push(parser.parse(sample));
+                places.push(0);
+                present.push(false);
+            }
         }
         let failed = |e| EngineError::arrow(&self.name, &e);
         let mut columns = self.rows.convert_rows(rows).map_err(failed)?;
@@ -104,65 +170,58 @@ impl Normalize {
     }
 }
 
+impl Table {
+    fn keys(&self) -> Box<dyn Iterator<Item = &RowBytes> + '_> {
+        match self {
+            Table::ByKey(rows) => Box::new(rows.keys()),
+            Table::Whole(rows) => Box::new(rows.keys()),
+        }
+    }
+
+    /// The rows of a key, oldest first.
+    fn rows(&self, key: &[u8]) -> &[RowBytes] {
+        match self {
+            Table::ByKey(rows) => rows.rows(key),
+            Table::Whole(rows) => rows.rows(key),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Table::ByKey(rows) => rows.keys().len(),
+            Table::Whole(rows) => rows.len(),
+        }
+    }
+
+    /// Leaves a key so many of its rows, then adds one.
+    fn put_back(&mut self, key: &[u8], place: usize, row: Option<&[u8]>) {
+        match self {
+            Table::ByKey(rows) => rows.put_back(key, place, row),
+            Table::Whole(rows) => rows.put_back(key, place, row),
+        }
+    }
+}
+
 impl Operator for Normalize {
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let keys = self.keys_of(&batch.rows)?;
-        let converted = self.rows.convert_columns(batch.rows.columns());
-        let converted = converted.map_err(|e| EngineError::arrow(&self.name, &e))?;
-        // The newest row of each key before the batch, in the order in which the keys first occur.
-        let mut touched: Vec<(OwnedRow, Option<OwnedRow>)> = Vec::new();
-        let mut seen = hashbrown::HashSet::new();
-        for (position, (key, row)) in keys.into_iter().zip(&converted).enumerate() {
-            let of_key = self.table.entry(key.clone()).or_default();
-            if seen.insert(key.clone()) {
-                touched.push((key.clone(), of_key.last().cloned()));
-            }
-            let known = of_key.iter().rposition(|other| other.row() == row);
-            if batch.is_addition(position) {
-                of_key.push(row.owned());
-            } else if let Some(known) = known {
-                of_key.remove(known);
-            } else if batch.changes.as_ref().is_some_and(|c| c.value(position) == ChangeKind::Delete as i8) {
-                // A delete that only knows the key.
-                of_key.pop();
-            }
-            self.dirty.entry(key).or_insert_with(|| row.owned());
-        }
-        let mut rows: Vec<OwnedRow> = Vec::new();
-        let mut changes = Vec::new();
-        for (key, before) in touched {
-            let after = self.table.get(&key).and_then(|of_key| of_key.last()).cloned();
-            if after.is_none() {
-                self.table.remove(&key);
-            }
-            let mut give = |row: OwnedRow, kind: ChangeKind| {
-                rows.push(row);
-                changes.push(kind as i8);
-            };
-            match (before, after) {
-                (None, None) => {}
-                (None, Some(after)) => give(after, ChangeKind::Insert),
-                (Some(before), None) => give(before, ChangeKind::Delete),
-                (Some(before), Some(after)) if before == after => {}
-                (Some(before), Some(after)) => {
-                    give(before, ChangeKind::UpdateBefore);
-                    give(after, ChangeKind::UpdateAfter);
-                }
-            }
-        }
-        if !rows.is_empty() {
-            let rows = self.batch(&rows.iter().collect::<Vec<_>>())?;
-            out.main.push(StreamBatch::changelog(rows, Int8Array::from(changes)));
+        let rows = self.rows.convert_columns(batch.rows.columns());
+        let rows = rows.map_err(|e| EngineError::arrow(&self.name, &e))?;
+        let incoming = Incoming { keys: &keys, rows: &rows, changes: batch.changes.as_ref() };
+        let outcome = match &mut self.table {
+            Table::ByKey(table) => table.apply(&incoming),
+            Table::Whole(table) => table.apply(&incoming),
+        };
+        self.dirty.extend(outcome.dirty);
+        if !outcome.given.is_empty() {
+            out.main.push(self.batch(&outcome.given, &rows)?);
         }
         Ok(())
     }
 
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
         let whole = self.files.wants_whole_state(self.table.len());
-        let rows = match whole {
-            true => self.stored(self.table.iter().map(|(key, rows)| (key, &rows[0])))?,
-            false => self.stored(self.dirty.iter())?,
-        };
+        let rows = self.stored(whole)?;
         self.dirty.clear();
         let table = TableRows { name: TABLE.0, version: TABLE.1, key: self.key.clone(), rows };
         Ok(Some(self.files.capture(whole, vec![table], String::new())))
@@ -179,18 +238,16 @@ impl Operator for Normalize {
             let rows = rows.map_err(|e| EngineError::arrow(&self.name, &e))?;
             let places = stored.column(width).as_primitive::<Int64Type>();
             let present = stored.column(width + 1).as_boolean();
-            for (position, (key, row)) in keys.into_iter().zip(&rows).enumerate() {
+            for position in 0..stored.num_rows() {
                 let place = usize::try_from(places.value(position)).unwrap_or(0);
-                let of_key = self.table.entry(key.clone()).or_default();
-                of_key.truncate(place);
-                if present.value(position) {
-                    of_key.push(row.owned());
-                } else if of_key.is_empty() {
-                    self.table.remove(&key);
-                }
+                let row = present.value(position).then(|| rows.row(position).data());
+                self.table.put_back(keys.row(position).data(), place, row);
             }
         }
         self.files.restored(state.handle, count);
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

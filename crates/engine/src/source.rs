@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Int8Array, Int64Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{BooleanArray, Int8Array, Int64Array, RecordBatch};
+use arrow::compute;
 use datafusion_physical_expr_common::physical_expr::PhysicalExpr;
+use mainstem_core::change::{ChangeKind, ChangeMode};
+use mainstem_core::graph::Node;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
-use mainstem_plan::operator::SourceOperator;
+use mainstem_plan::operator::{Operator, SourceOperator};
 
 use crate::calc::Projection;
 use crate::element::StreamBatch;
@@ -22,6 +24,8 @@ pub(crate) struct SourceStage {
     name: String,
     times: Option<EventTime>,
     projection: Projection,
+    /// Rows replace each other by key: a delete may know nothing but its key.
+    by_key: bool,
     metrics: Arc<OperatorMetrics>,
 }
 
@@ -40,14 +44,14 @@ pub(crate) struct Staged {
 }
 
 impl SourceStage {
-    /// Compiles a source's expressions; `schema` is that of its output.
+    /// Compiles the expressions of a source operator.
     pub(crate) fn new(
-        name: &str,
+        node: &Node<Operator>,
         source: &SourceOperator,
-        schema: SchemaRef,
         context: &EvalContext,
         metrics: Arc<OperatorMetrics>,
     ) -> Result<Self, EngineError> {
+        let name = node.name.as_str();
         let read =
             Arc::new(source.table.schema.project(&source.read_columns).map_err(|e| EngineError::arrow(name, &e))?);
         let times = source.watermark.as_ref().map(|spec| {
@@ -57,8 +61,9 @@ impl SourceStage {
                 idle_timeout: spec.idle_timeout_ms.map(Duration::from_millis),
             })
         });
-        let projection = Projection::new(name, &source.project, &read, schema, context)?;
-        Ok(SourceStage { name: name.to_owned(), times: times.transpose()?, projection, metrics })
+        let projection = Projection::new(name, &source.project, &read, node.op.schema.clone(), context)?;
+        let by_key = node.op.changes == ChangeMode::Upsert;
+        Ok(SourceStage { name: name.to_owned(), times: times.transpose()?, projection, by_key, metrics })
     }
 
     /// The time-out after which a silent split is idle.
@@ -75,11 +80,22 @@ impl SourceStage {
     ) -> Result<Staged, EngineError> {
         use std::sync::atomic::Ordering::Relaxed;
         self.metrics.rows_in.fetch_add(rows.num_rows() as u64, Relaxed);
-        let (own_watermark, watermark) = self.lateness(rows, watermark)?;
+        let (own_watermark, watermark) = match &changes {
+            // What stands behind such a source looks at its keys, not at its times.
+            Some(changes) if self.by_key => (None, self.lateness(&self.without_deletes(rows, changes)?, watermark)?.1),
+            _ => self.lateness(rows, watermark)?,
+        };
         let batch = self.projection.apply(rows)?;
         self.metrics.rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
         let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark, changes });
         Ok(Staged { batch, watermark })
+    }
+
+    /// The rows that have a time to tell.
+    fn without_deletes(&self, rows: &RecordBatch, changes: &Int8Array) -> Result<RecordBatch, EngineError> {
+        let kept = changes.values().iter().map(|kind| *kind != ChangeKind::Delete as i8);
+        let kept = BooleanArray::from_iter(kept.map(Some));
+        compute::filter_record_batch(rows, &kept).map_err(|e| EngineError::arrow(&self.name, &e))
     }
 
     /// The watermark before each row, where some row is at or behind it, and the watermark after all of them.

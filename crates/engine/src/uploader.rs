@@ -99,7 +99,8 @@ impl Uploader {
     }
 }
 
-fn sort_by_key_group(table: &TableRows, key_groups: u16) -> Result<TableDelta, EngineError> {
+/// The rows of a table as a state file holds them.
+pub(crate) fn sort_by_key_group(table: &TableRows, key_groups: u16) -> Result<TableDelta, EngineError> {
     let failed = |e| EngineError::arrow("checkpoint", &e);
     let all = compute::concat_batches(table.rows[0].schema_ref(), &table.rows).map_err(failed)?;
     let keys: Vec<ArrayRef> = table.key.iter().map(|column| all.column(*column).clone()).collect();

@@ -217,17 +217,20 @@ fn finish(args: &RunArgs, id: &JobId, outcome: JobOutcome, totals: Totals, secon
         let line = json!({
             "event": "outcome", "job": id.as_str(), "outcome": word, "error": failure,
             "rows_in": totals.rows_in, "rows_out": totals.rows_out, "late_rows": totals.late,
-            "dropped_records": totals.dropped, "bytes_in": totals.bytes_in, "seconds": seconds,
+            "dropped_records": totals.dropped, "unmatched_changes": totals.unmatched, "bytes_in": totals.bytes_in, "seconds": seconds,
         });
         eprintln!("{line}");
     } else if let JobOutcome::AlreadyFinished = outcome {
         eprintln!("job '{id}' has finished before; nothing to do (run it again from the beginning with --fresh)");
     } else if failure.is_none() {
-        let lost = if totals.late + totals.dropped > 0 {
+        let mut lost = if totals.late + totals.dropped > 0 {
             format!(", {} late, {} dropped", totals.late, totals.dropped)
         } else {
             String::new()
         };
+        if totals.unmatched > 0 {
+            lost += &format!(", {} deletes or updates of rows that were not there", totals.unmatched);
+        }
         eprintln!("job '{id}' {word}: {} rows in, {} rows out{lost}, {seconds:.1} s", totals.rows_in, totals.rows_out);
         if let JobOutcome::Stopped = outcome {
             eprintln!("run the same command to go on");

@@ -40,6 +40,8 @@ pub(crate) struct Totals {
     pub(crate) bytes_in: u64,
     pub(crate) late: u64,
     pub(crate) dropped: u64,
+    /// Changes that had nothing to take away.
+    pub(crate) unmatched: u64,
 }
 
 impl StatusReporter {
@@ -77,6 +79,9 @@ impl StatusReporter {
             if totals.late + totals.dropped > 0 {
                 line += &format!("  late {} dropped {}", totals.late, totals.dropped);
             }
+            if totals.unmatched > 0 {
+                line += &format!("  unmatched {}", totals.unmatched);
+            }
             if status.restarts > 0 {
                 line += &format!("  restarts {}", status.restarts);
             }
@@ -104,6 +109,7 @@ impl StatusReporter {
                 "bytes_in": totals.bytes_in,
                 "late_rows": totals.late,
                 "dropped_records": totals.dropped,
+                "unmatched_changes": totals.unmatched,
                 "watermark_ms": watermark,
                 "last_committed_epoch": status.last_committed.map(|e| e.0),
                 "last_checkpoint_ms": status.last_checkpoint_duration_ms,
@@ -141,6 +147,7 @@ fn totals(metrics: &JobMetrics, sources: &[OperatorId], sinks: &[OperatorId], wi
     for id in windows {
         totals.late += metrics.operator(*id).late_rows.load(Ordering::Relaxed);
     }
+    totals.unmatched = metrics.operators().map(|operator| operator.unmatched_changes.load(Ordering::Relaxed)).sum();
     totals
 }
 

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::{JobId, OperatorId};
 
 use crate::error::ConnectorError;
@@ -42,7 +43,12 @@ const FILE_SIZE_MIN: u64 = 64 << 10;
 pub(crate) fn sink(table: &TableSpec) -> Result<Arc<dyn Sink>, ConnectorError> {
     let current =
         std::env::current_dir().map_err(|e| ConnectorError::io("find the working directory for", &table.name, &e))?;
-    Ok(Arc::new(FileSink { settings: Arc::new(Settings::read(table)?), current }))
+    let settings = Settings::read(table)?;
+    let accepts = match &settings.encoding {
+        Encoding::Text(format, _) => format.sink_changes(),
+        Encoding::Parquet(_) => ChangeMode::Append,
+    };
+    Ok(Arc::new(FileSink { settings: Arc::new(settings), accepts, current }))
 }
 
 /// What the writers of a table need to know.
@@ -54,6 +60,8 @@ struct Settings {
     /// Columns of the files: the table's without those of the partitions.
     file_columns: Vec<usize>,
     file_schema: SchemaRef,
+    /// Positions in the files of the primary key's columns, without those of the partitions.
+    file_key: Vec<usize>,
     partitioner: Partitioner,
     file_size_max: u64,
 }
@@ -61,7 +69,7 @@ struct Settings {
 /// What a file holds, and how it is packed.
 #[derive(Clone, Debug)]
 enum Encoding {
-    /// JSON or CSV.
+    /// JSON, CSV and what is made of them.
     Text(FormatOptions, Compression),
     Parquet(ParquetPacking),
 }
@@ -121,6 +129,8 @@ impl Settings {
             )));
         }
         let file_schema: Schema = table.schema.project(&file_columns).expect("the columns were counted in this schema");
+        let file_key = table.primary_key.iter().filter_map(|name| file_schema.index_of(name).ok()).collect();
+        check_changelog(table, &format)?;
         let encoding = match format {
             FormatOptions::Parquet => Encoding::Parquet(match compression {
                 Some(Compression::None) => ParquetPacking::None,
@@ -131,20 +141,49 @@ impl Settings {
         };
         match &encoding {
             Encoding::Text(FormatOptions::Csv(_), _) => check_columns(&file_schema, "csv", false)?,
+            Encoding::Text(FormatOptions::DebeziumJson(_), _) => check_columns(&file_schema, "debezium-json", true)?,
+            Encoding::Text(FormatOptions::UpsertJson(_), _) => check_columns(&file_schema, "upsert-json", true)?,
             Encoding::Text(_, _) => check_columns(&file_schema, "json", true)?,
             Encoding::Parquet(_) => check_columns(&file_schema, "parquet", true)?,
         }
-        Ok(Settings { path, encoding, file_columns, file_schema: Arc::new(file_schema), partitioner, file_size_max })
+        let file_schema = Arc::new(file_schema);
+        Ok(Settings { path, encoding, file_columns, file_schema, file_key, partitioner, file_size_max })
+    }
+}
+
+/// Refuses what a format of changes cannot write.
+fn check_changelog(table: &TableSpec, format: &FormatOptions) -> Result<(), ConnectorError> {
+    match format {
+        FormatOptions::DebeziumJson(options) if options.schema_include => Err(ConnectorError::option(format!(
+            "option 'debezium-json.schema-include' of table '{}' is for reading; a table that is written cannot set it",
+            table.name
+        ))),
+        // A row that moves from one partition to another would stay in the first: nobody is told its old place.
+        FormatOptions::UpsertJson(options)
+            if table.partition_keys.iter().any(|name| !options.key.contains(name))
+                || options.key.iter().all(|name| table.partition_keys.contains(name)) =>
+        {
+            Err(ConnectorError::option(format!(
+                "table '{}' with 'format' = 'upsert-json' can only be PARTITIONED BY some of the columns of its PRIMARY KEY, not by others nor by all of them",
+                table.name
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
 struct FileSink {
     settings: Arc<Settings>,
+    accepts: ChangeMode,
     /// The working directory at the time when the sink was made; the committer resolves against it.
     current: PathBuf,
 }
 
 impl Sink for FileSink {
+    fn accepts(&self) -> ChangeMode {
+        self.accepts
+    }
+
     fn strongest_delivery(&self) -> (Delivery, String) {
         let how = "files stay hidden until their epoch is complete and are then renamed into place; a rename can be repeated without effect";
         (Delivery::ExactlyOnce, how.to_owned())

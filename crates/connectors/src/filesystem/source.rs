@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use mainstem_core::change::ChangeMode;
 
 use super::options::{Compression, SINK_OPTIONS, path};
 use crate::error::ConnectorError;
@@ -80,12 +81,11 @@ impl FileSource {
 impl FileTable {
     /// Refuses columns whose types the format cannot hold.
     fn check_types(&self) -> Result<(), ConnectorError> {
+        if self.format == FormatOptions::Parquet {
+            return Ok(());
+        }
         let columns: Vec<usize> = (0..self.schema.fields().len()).collect();
-        let checked = match &self.format {
-            FormatOptions::Json(options) => TextDecoder::json(Arc::clone(&self.schema), options).map(drop),
-            FormatOptions::Csv(options) => TextDecoder::csv(&self.schema, &columns, options, None).map(drop),
-            FormatOptions::Parquet => Ok(()),
-        };
+        let checked = TextDecoder::new(&self.format, &self.schema, &columns, None).map(drop);
         checked.map_err(|reason| ConnectorError::option(format!("table '{}', {reason}", self.name)))
     }
 }
@@ -97,6 +97,10 @@ impl Source for FileSource {
 
     fn reader(&self, ctx: ReaderContext) -> Box<dyn SourceReader> {
         Box::new(reader::FileReader::new(Arc::clone(&self.table), ctx))
+    }
+
+    fn changes(&self) -> ChangeMode {
+        self.table.format.source_changes()
     }
 
     fn is_replayable(&self) -> bool {

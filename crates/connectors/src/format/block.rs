@@ -2,14 +2,16 @@
 //! or reports the broken ones, and notes after each batch how far it reaches. Called by the filesystem source,
 //! several blocks at a time on several threads; a pure function of the block.
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::array::{Int8Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
 use super::csv::CsvDecoder;
 use super::fault::{Fault, Faulty, excerpt};
-use super::json::JsonDecoder;
-use super::options::{CsvOptions, JsonOptions};
+use super::json::{DebeziumDecoder, JsonDecoder, UpsertDecoder};
+use super::options::{CsvOptions, FormatOptions, JsonOptions};
 
 /// Longest record, in bytes.
 pub(crate) const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -21,15 +23,20 @@ pub(super) trait RecordDecoder {
     /// Where the record that `rest` begins with ends; `rest` is never empty.
     fn record_end(&self, rest: &[u8]) -> RecordEnd;
 
-    /// Decodes one record, without its line end, and appends a row; false where it is blank. After an error
-    /// the columns may hold parts of a row.
-    fn decode(&mut self, record: &[u8]) -> Faulty<bool>;
+    /// Decodes one record, without its line end, and appends its rows; gives their number, which is 0 where it is
+    /// blank. After an error the columns may hold parts of a row.
+    fn decode(&mut self, record: &[u8]) -> Faulty<usize>;
 
     /// Drops all but the first `rows` rows, and parts of rows.
     fn truncate(&mut self, rows: usize);
 
     /// The `rows` rows so far; the decoder begins anew.
     fn finish(&mut self, rows: usize) -> Result<RecordBatch, ArrowError>;
+
+    /// The kinds of the rows that [`RecordDecoder::finish`] gives, to be called before it; none: all are inserts.
+    fn finish_changes(&mut self) -> Option<Int8Array> {
+        None
+    }
 }
 
 /// The extent of a record.
@@ -61,6 +68,8 @@ pub(crate) struct BlockRows {
 pub(crate) struct BlockBatch {
     /// The rows.
     pub(crate) rows: RecordBatch,
+    /// The kind of each row; none: all are inserts.
+    pub(crate) changes: Option<Int8Array>,
     /// Where in the block the record after them begins.
     pub(crate) end: usize,
     /// How many lines of the block lie before that.
@@ -86,18 +95,52 @@ pub(crate) struct RecordFault {
 pub(crate) struct TextDecoder {
     format: Format,
     ignore_errors: bool,
+    /// The option that makes it ignore errors.
+    option: &'static str,
 }
 
 enum Format {
     Json(Box<JsonDecoder>),
     Csv(Box<CsvDecoder>),
+    Debezium(Box<DebeziumDecoder>),
+    Upsert(Box<UpsertDecoder>),
 }
 
 impl TextDecoder {
+    /// For any text format: decodes `columns` of the table's `schema`; `header` is the first record of the file,
+    /// where it names the fields. An error says what the format cannot hold.
+    pub(crate) fn new(
+        format: &FormatOptions,
+        schema: &SchemaRef,
+        columns: &[usize],
+        header: Option<&[u8]>,
+    ) -> Result<TextDecoder, String> {
+        let projected = || schema.project(columns).map(Arc::new).map_err(|error| error.to_string());
+        let (format, ignore_errors, option) = match format {
+            FormatOptions::Json(options) => return TextDecoder::json(projected()?, options),
+            FormatOptions::Csv(options) => return TextDecoder::csv(schema, columns, options, header),
+            FormatOptions::Parquet => return Err("Parquet is not text".to_owned()),
+            FormatOptions::DebeziumJson(options) => {
+                let decoder = DebeziumDecoder::new(projected()?, options)?;
+                (
+                    Format::Debezium(Box::new(decoder)),
+                    options.json.ignore_parse_errors,
+                    "debezium-json.ignore-parse-errors",
+                )
+            }
+            FormatOptions::UpsertJson(options) => {
+                let decoder = UpsertDecoder::new(projected()?, options)?;
+                (Format::Upsert(Box::new(decoder)), options.json.ignore_parse_errors, "upsert-json.ignore-parse-errors")
+            }
+        };
+        Ok(TextDecoder { format, ignore_errors, option })
+    }
+
     /// For JSON lines: decodes the columns of `schema`.
     pub(crate) fn json(schema: SchemaRef, options: &JsonOptions) -> Result<TextDecoder, String> {
         let decoder = JsonDecoder::new(schema, options)?;
-        Ok(TextDecoder { format: Format::Json(Box::new(decoder)), ignore_errors: options.ignore_parse_errors })
+        let format = Format::Json(Box::new(decoder));
+        Ok(TextDecoder { format, ignore_errors: options.ignore_parse_errors, option: "json.ignore-parse-errors" })
     }
 
     /// For CSV: decodes `columns` of the table's `schema`, by the names of `header` or else by position.
@@ -108,15 +151,18 @@ impl TextDecoder {
         header: Option<&[u8]>,
     ) -> Result<TextDecoder, String> {
         let decoder = CsvDecoder::new(schema, columns, options, header)?;
-        Ok(TextDecoder { format: Format::Csv(Box::new(decoder)), ignore_errors: options.ignore_parse_errors })
+        let format = Format::Csv(Box::new(decoder));
+        Ok(TextDecoder { format, ignore_errors: options.ignore_parse_errors, option: "csv.ignore-parse-errors" })
     }
 
     /// Decodes the records of a block from byte `start` on into batches of about `batch_rows` rows.
     pub(crate) fn decode(&mut self, block: &[u8], start: usize, batch_rows: usize) -> BlockRows {
         let limits = Limits { batch_rows: batch_rows.max(1), ignore_errors: self.ignore_errors };
         match &mut self.format {
-            Format::Json(decoder) => decode_block(decoder.as_mut(), block, start, limits, "json.ignore-parse-errors"),
-            Format::Csv(decoder) => decode_block(decoder.as_mut(), block, start, limits, "csv.ignore-parse-errors"),
+            Format::Json(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
+            Format::Csv(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
+            Format::Debezium(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
+            Format::Upsert(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
         }
     }
 }
@@ -168,7 +214,7 @@ fn decode_block<D: RecordDecoder>(
         let record = &rest[..end.length];
         let checked = if valid { Ok(()) } else { check_utf8(record) };
         match checked.and_then(|()| decoder.decode(record)) {
-            Ok(appended) => progress.rows += usize::from(appended),
+            Ok(appended) => progress.rows += appended,
             Err(_) if limits.ignore_errors => {
                 decoder.truncate(progress.rows);
                 progress.done.dropped += 1;
@@ -205,8 +251,9 @@ impl Progress {
         if self.rows == 0 {
             return;
         }
+        let changes = decoder.finish_changes();
         match decoder.finish(self.rows) {
-            Ok(rows) => self.done.batches.push(BlockBatch { rows, end: self.at, lines: self.lines }),
+            Ok(rows) => self.done.batches.push(BlockBatch { rows, changes, end: self.at, lines: self.lines }),
             Err(error) => {
                 let fault = Fault::new(0, format!("the rows that end here do not make a batch: {error}"));
                 self.done.fault = Some(report(&[], self, &fault, "format"));

@@ -244,9 +244,9 @@ impl RecordDecoder for CsvDecoder {
         RecordEnd { length, next, lines }
     }
 
-    fn decode(&mut self, record: &[u8]) -> Faulty<bool> {
+    fn decode(&mut self, record: &[u8]) -> Faulty<usize> {
         if record.is_empty() || self.dialect.is_comment(record) {
-            return Ok(false);
+            return Ok(0);
         }
         let mut at = 0;
         let mut index = 0;
@@ -272,7 +272,7 @@ impl RecordDecoder for CsvDecoder {
                 format!("the record has {index} fields, {} are expected", self.targets.len()),
             ));
         }
-        Ok(true)
+        Ok(1)
     }
 
     fn truncate(&mut self, rows: usize) {

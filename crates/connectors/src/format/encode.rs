@@ -2,17 +2,19 @@
 //! What is written here the decoders of this module read back, with the same options. All formats work a batch
 //! at a time, on the arrays themselves, with no value boxed.
 
+mod changelog;
 mod csv;
 mod json;
 mod parquet;
 mod text;
 mod view;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 
 use crate::error::ConnectorError;
 
+pub(crate) use changelog::{DebeziumEncoder, UpsertEncoder};
 pub(crate) use csv::{CsvEncoder, write_plain_value};
 pub(crate) use json::JsonEncoder;
 pub(crate) use parquet::{ParquetEncoder, ParquetPacking};
@@ -24,8 +26,14 @@ pub(crate) trait TextEncoder: Send {
     /// What stands at the beginning of each file.
     fn begin_file(&self, out: &mut Vec<u8>);
 
-    /// Appends the rows to `out`. The rows have the schema that the encoder was made for.
-    fn encode(&mut self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectorError>;
+    /// Appends the rows to `out`. The rows have the schema that the encoder was made for. `changes`: the kind of each
+    /// row; none, and always so for formats that cannot tell: all are inserts.
+    fn encode(
+        &mut self,
+        rows: &RecordBatch,
+        changes: Option<&Int8Array>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConnectorError>;
 }
 
 /// Refuses columns that text formats cannot hold: of types that no table has, and, unless `nested`, rows,

@@ -7,8 +7,11 @@
 //! comes twice the last counts.
 
 mod column;
+mod debezium;
+mod keyed;
 mod object;
 mod scan;
+mod upsert;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -19,6 +22,9 @@ use self::scan::Cursor;
 use super::block::{RecordDecoder, RecordEnd, line_end};
 use super::fault::{Fault, Faulty};
 use super::options::JsonOptions;
+
+pub(super) use self::debezium::DebeziumDecoder;
+pub(super) use self::upsert::UpsertDecoder;
 
 /// Decodes JSON objects into the columns of a schema.
 pub(crate) struct JsonDecoder {
@@ -41,19 +47,19 @@ impl RecordDecoder for JsonDecoder {
     }
 
     #[inline]
-    fn decode(&mut self, record: &[u8]) -> Faulty<bool> {
+    fn decode(&mut self, record: &[u8]) -> Faulty<usize> {
         let mut cursor = Cursor { bytes: record, at: 0 };
         cursor.skip_space();
         if cursor.peek() != b'{' {
             // A line without anything is no record.
-            return if cursor.at == record.len() { Ok(false) } else { Err(cursor.unexpected("a JSON object")) };
+            return if cursor.at == record.len() { Ok(0) } else { Err(cursor.unexpected("a JSON object")) };
         }
         self.record.read(&mut cursor)?;
         cursor.skip_space();
         if cursor.at < record.len() {
             return Err(Fault::new(cursor.at, "there is more text after the object"));
         }
-        Ok(true)
+        Ok(1)
     }
 
     fn truncate(&mut self, rows: usize) {

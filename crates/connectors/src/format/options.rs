@@ -1,6 +1,8 @@
-//! The options of the row formats, `json.*` and `csv.*`, under Flink's names. Read once from a table by the
+//! The options of the row formats, such as `json.*` and `csv.*`, under Flink's names where Flink has the format. Read once from a table by the
 //! source and by the sink; plain data afterwards. A table's declaration may serve both sides, so both read the
 //! whole set.
+
+use mainstem_core::change::ChangeMode;
 
 use crate::error::ConnectorError;
 use crate::table::Options;
@@ -14,6 +16,10 @@ pub(crate) enum FormatOptions {
     Csv(CsvOptions),
     /// Parquet files.
     Parquet,
+    /// One change a line, in Debezium's envelope: the row before and after it.
+    DebeziumJson(ChangelogOptions),
+    /// One change a line: a key, and the row that is now there, or null.
+    UpsertJson(ChangelogOptions),
 }
 
 /// How times are written in text.
@@ -39,6 +45,19 @@ pub(crate) struct JsonOptions {
     pub(crate) encode_decimal_as_plain_number: bool,
     /// Sink: leave out columns that are NULL.
     pub(crate) encode_ignore_null_fields: bool,
+}
+
+/// Settings of the formats that hold changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChangelogOptions {
+    /// How rows are written. A column that is missing always reads as NULL.
+    pub(crate) json: JsonOptions,
+    /// Columns of the table's primary key; empty without one.
+    pub(crate) key: Vec<String>,
+    /// Debezium, source: the envelope is the field `payload` of a record that also has its schema.
+    pub(crate) schema_include: bool,
+    /// Debezium, source: rows replace each other by key; what stood before is not asked for.
+    pub(crate) upsert: bool,
 }
 
 /// Settings of `'format' = 'csv'`.
@@ -82,32 +101,99 @@ impl FormatOptions {
             "json" => Ok(FormatOptions::Json(json(options)?)),
             "csv" => Ok(FormatOptions::Csv(csv(options)?)),
             "parquet" => Ok(FormatOptions::Parquet),
+            "debezium-json" => Ok(FormatOptions::DebeziumJson(debezium_json(options)?)),
+            "upsert-json" => Ok(FormatOptions::UpsertJson(upsert_json(options)?)),
             _ => Err(ConnectorError::option(format!(
-                "option 'format' has the value '{text}': expected one of json, csv, parquet"
+                "option 'format' has the value '{text}': expected one of json, csv, parquet, debezium-json, upsert-json"
             ))),
+        }
+    }
+
+    /// The changes that a table of this format can be read as.
+    pub(crate) fn source_changes(&self) -> ChangeMode {
+        match self {
+            FormatOptions::Json(_) | FormatOptions::Csv(_) | FormatOptions::Parquet => ChangeMode::Append,
+            FormatOptions::DebeziumJson(options) if options.upsert => ChangeMode::Upsert,
+            FormatOptions::DebeziumJson(_) => ChangeMode::Retract,
+            FormatOptions::UpsertJson(_) => ChangeMode::Upsert,
+        }
+    }
+
+    /// The changes that can be written to a table of this format.
+    pub(crate) fn sink_changes(&self) -> ChangeMode {
+        match self {
+            FormatOptions::Json(_) | FormatOptions::Csv(_) | FormatOptions::Parquet => ChangeMode::Append,
+            FormatOptions::DebeziumJson(_) => ChangeMode::Retract,
+            FormatOptions::UpsertJson(_) => ChangeMode::Upsert,
         }
     }
 }
 
 fn json(options: &mut Options<'_>) -> Result<JsonOptions, ConnectorError> {
-    let ignore_parse_errors = options.parse("json.ignore-parse-errors", false)?;
     let fail_on_missing_field = options.parse("json.fail-on-missing-field", false)?;
-    if ignore_parse_errors && fail_on_missing_field {
+    let rows = json_rows(options, "json")?;
+    if rows.ignore_parse_errors && fail_on_missing_field {
         return Err(ConnectorError::option(
             "the options 'json.ignore-parse-errors' and 'json.fail-on-missing-field' cannot both be true: choose one",
         ));
     }
-    let timestamps = match options.one_of("json.timestamp-format.standard", "SQL", &["SQL", "ISO-8601"])? {
+    Ok(JsonOptions { fail_on_missing_field, ..rows })
+}
+
+/// The options that all formats on top of JSON have, each under its own name.
+fn json_rows(options: &mut Options<'_>, format: &str) -> Result<JsonOptions, ConnectorError> {
+    let timestamps = format!("{format}.timestamp-format.standard");
+    let timestamps = match options.one_of(&timestamps, "SQL", &["SQL", "ISO-8601"])? {
         "ISO-8601" => TimestampFormat::Iso8601,
         _ => TimestampFormat::Sql,
     };
     Ok(JsonOptions {
-        ignore_parse_errors,
-        fail_on_missing_field,
+        ignore_parse_errors: options.parse(&format!("{format}.ignore-parse-errors"), false)?,
+        fail_on_missing_field: false,
         timestamps,
-        encode_decimal_as_plain_number: options.parse("json.encode.decimal-as-plain-number", false)?,
-        encode_ignore_null_fields: options.parse("json.encode.ignore-null-fields", false)?,
+        encode_decimal_as_plain_number: options.parse(&format!("{format}.encode.decimal-as-plain-number"), false)?,
+        encode_ignore_null_fields: options.parse(&format!("{format}.encode.ignore-null-fields"), false)?,
     })
+}
+
+fn debezium_json(options: &mut Options<'_>) -> Result<ChangelogOptions, ConnectorError> {
+    let key = primary_key(options)?;
+    let upsert = options.parse("debezium-json.upsert", false)?;
+    if upsert && key.is_empty() {
+        return Err(ConnectorError::option(format!(
+            "option 'debezium-json.upsert' of table '{}' lets rows replace each other by key: declare PRIMARY KEY (...) NOT ENFORCED",
+            options.table().name
+        )));
+    }
+    Ok(ChangelogOptions {
+        json: json_rows(options, "debezium-json")?,
+        key,
+        schema_include: options.parse("debezium-json.schema-include", false)?,
+        upsert,
+    })
+}
+
+fn upsert_json(options: &mut Options<'_>) -> Result<ChangelogOptions, ConnectorError> {
+    let key = primary_key(options)?;
+    if key.is_empty() {
+        return Err(ConnectorError::option(format!(
+            "option 'format' of table '{}' has the value 'upsert-json', whose rows replace each other by key: declare PRIMARY KEY (...) NOT ENFORCED",
+            options.table().name
+        )));
+    }
+    Ok(ChangelogOptions { json: json_rows(options, "upsert-json")?, key, ..ChangelogOptions::default() })
+}
+
+/// The columns of the primary key, which must be in the data.
+fn primary_key(options: &Options<'_>) -> Result<Vec<String>, ConnectorError> {
+    let table = options.table();
+    match table.primary_key.iter().find(|name| table.schema.index_of(name).is_err()) {
+        None => Ok(table.primary_key.clone()),
+        Some(name) => Err(ConnectorError::option(format!(
+            "the PRIMARY KEY of table '{}' names '{name}', which is computed; it can only name columns that are in the data",
+            table.name
+        ))),
+    }
 }
 
 fn csv(options: &mut Options<'_>) -> Result<CsvOptions, ConnectorError> {

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use arrow::array::RecordBatch;
 
+use super::Kinds;
 use crate::error::ConnectorError;
 use crate::format::TimestampFormat;
 use crate::format::encode::{
@@ -12,11 +13,17 @@ use crate::format::encode::{
 };
 
 /// One line a row, each beginning with `prefix`.
-pub(super) fn write_rows(prefix: &str, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
+pub(super) fn write_rows(
+    prefix: &str,
+    rows: &RecordBatch,
+    kinds: Kinds<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), ConnectorError> {
     let views: Vec<_> = rows.columns().iter().map(|c| ColumnView::new(c.as_ref())).collect::<Result<_, _>>()?;
     for row in 0..rows.num_rows() {
         out.extend_from_slice(prefix.as_bytes());
-        out.extend_from_slice(b"+I[");
+        out.extend_from_slice(kinds.symbol(row).as_bytes());
+        out.push(b'[');
         for (index, view) in views.iter().enumerate() {
             if index > 0 {
                 out.extend_from_slice(b", ");

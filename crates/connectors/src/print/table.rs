@@ -1,9 +1,10 @@
 //! Rows as an aligned table. Called by the print sink. The first rows fix the widths of the columns; the
-//! header comes once.
+//! header comes once. A stream of changes has the kind of each row as its first column, `op`.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 
+use super::Kinds;
 use crate::error::ConnectorError;
 use crate::format::JsonOptions;
 use crate::format::encode::{ColumnView, JsonEncoder, Value, write_plain_value};
@@ -20,18 +21,24 @@ pub(super) struct TableLayout {
 pub(super) fn write_rows(
     layout: &mut Option<TableLayout>,
     rows: &RecordBatch,
+    kinds: Kinds<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), ConnectorError> {
-    let columns: Vec<Vec<String>> = rows.columns().iter().map(|c| texts(c.as_ref())).collect::<Result<_, _>>()?;
+    let mut columns: Vec<Vec<String>> = rows.columns().iter().map(|c| texts(c.as_ref())).collect::<Result<_, _>>()?;
+    let mut names: Vec<String> = rows.schema_ref().fields().iter().map(|f| shorten(f.name())).collect();
+    let mut numbers: Vec<bool> = rows.columns().iter().map(|c| is_number(c.data_type())).collect();
+    if kinds.updating {
+        columns.insert(0, (0..rows.num_rows()).map(|row| kinds.symbol(row).to_owned()).collect());
+        names.insert(0, "op".to_owned());
+        numbers.insert(0, false);
+    }
     let layout = match layout {
         Some(layout) => layout,
         None => {
-            let fields = rows.schema_ref().fields().iter();
             let width =
                 |name: &str, texts: &[String]| texts.iter().map(|t| length(t)).chain([length(name)]).max().unwrap_or(0);
-            let widths = fields.clone().zip(&columns).map(|(f, texts)| width(&shorten(f.name()), texts)).collect();
+            let widths = names.iter().zip(&columns).map(|(name, texts)| width(name, texts)).collect();
             let layout = layout.insert(TableLayout { widths });
-            let names: Vec<_> = fields.map(|f| shorten(f.name())).collect();
             write_line(layout, names.iter().map(|n| (n.as_str(), false)), out);
             let rule: Vec<_> = layout.widths.iter().map(|w| "-".repeat(w + 2)).collect();
             out.extend_from_slice(rule.join("+").as_bytes());
@@ -39,7 +46,6 @@ pub(super) fn write_rows(
             layout
         }
     };
-    let numbers: Vec<bool> = rows.columns().iter().map(|c| is_number(c.data_type())).collect();
     for row in 0..rows.num_rows() {
         write_line(layout, columns.iter().zip(&numbers).map(|(texts, number)| (texts[row].as_str(), *number)), out);
     }

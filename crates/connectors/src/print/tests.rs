@@ -14,8 +14,12 @@ fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 }
 
 fn print(style: &Style, rows: &RecordBatch) -> String {
+    print_changes(style, rows, Kinds { updating: false, changes: None })
+}
+
+fn print_changes(style: &Style, rows: &RecordBatch, kinds: Kinds<'_>) -> String {
     let mut out = Vec::new();
-    style.format(rows, &mut out).unwrap();
+    style.format(rows, kinds, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -70,11 +74,37 @@ fn json_is_one_object_a_line() {
     );
 }
 
+#[test]
+fn changes_show_their_kind_in_every_style() {
+    let changes = Int8Array::from(vec![ChangeKind::UpdateBefore as i8, ChangeKind::UpdateAfter as i8, 3]);
+    let kinds = Kinds { updating: true, changes: Some(&changes) };
+    let row = Style::Row { prefix: "x> ".to_owned() };
+    assert_eq!(print_changes(&row, &people(), kinds), "x> -U[1, foo]\nx> +U[20, null]\nx> -D[null, a\nb]\n");
+    assert_eq!(
+        print_changes(&Style::Json, &people(), kinds),
+        "{\"op\":\"-U\",\"id\":1,\"name\":\"foo\"}\n{\"op\":\"+U\",\"id\":20,\"name\":null}\n\
+         {\"op\":\"-D\",\"id\":null,\"name\":\"a\\nb\"}\n"
+    );
+    let table = Style::Table(Arc::new(Mutex::new(None)));
+    // The first rows of a stream of changes may all be inserts.
+    assert_eq!(
+        print_changes(&table, &people().slice(0, 1), Kinds { updating: true, changes: None }),
+        " op | id | name\n----+----+------\n +I |  1 | foo\n"
+    );
+    assert_eq!(print_changes(&table, &people(), kinds), " -U |  1 | foo\n +U | 20 | NULL\n -D | NULL | a\\nb\n");
+    let taken = rows(vec![("op", Arc::new(Int64Array::from(vec![1])))]);
+    let kinds = Kinds { updating: true, changes: None };
+    assert_eq!(print_changes(&Style::Json, &taken, kinds), "{\"__op\":\"+I\",\"op\":1}\n");
+}
+
 #[tokio::test]
 async fn a_writer_prints_at_once_and_reports_a_closed_pipe() {
     let buffer = Arc::new(Mutex::new(Vec::new()));
-    let mut writer =
-        PrintWriter { style: Style::Row { prefix: String::new() }, target: Target::Buffer(buffer.clone()) };
+    let mut writer = PrintWriter {
+        style: Style::Row { prefix: String::new() },
+        target: Target::Buffer(buffer.clone()),
+        updating: false,
+    };
     writer.write(&people(), None).await.unwrap();
     assert_eq!(
         String::from_utf8(buffer.lock().unwrap().clone()).unwrap(),
@@ -102,5 +132,6 @@ fn options_are_checked() {
     for bad in [("print.style", "xml"), ("standard-error", "maybe"), ("colour", "red")] {
         assert_eq!(sink(&table(&[bad])).err().expect("an error").kind, ErrorKind::Option);
     }
-    assert_eq!(sink(&table(&[])).unwrap().strongest_delivery().0, Delivery::AtLeastOnce);
+    let sink = sink(&table(&[])).unwrap();
+    assert_eq!((sink.strongest_delivery().0, sink.accepts()), (Delivery::AtLeastOnce, ChangeMode::Retract));
 }

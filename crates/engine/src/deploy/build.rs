@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use mainstem_connectors::{ConnectorError, ReaderContext, WriterContext};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Chain as ChainShape, Node};
-use mainstem_core::ids::{OperatorId, SubtaskId};
+use mainstem_core::ids::SubtaskId;
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
 use mainstem_core::splits::source_watermark;
 use mainstem_plan::eval::EvalContext;
@@ -123,7 +123,7 @@ impl Builder<'_> {
             let metrics = self.deployment.metrics.operator(*id).clone();
             match &node.op.kind {
                 OperatorKind::Source(spec) => source = Some(self.source(node, spec, &context)?),
-                OperatorKind::Sink(spec) => sink = Some(self.sink(*id, spec)?),
+                OperatorKind::Sink(spec) => sink = Some(self.sink(node, spec)?),
                 _ => links.push(Link { id: *id, operator: self.operator(node, &context)?, metrics }),
             }
         }
@@ -159,11 +159,12 @@ impl Builder<'_> {
             dropped_records: metrics.dropped_records.clone(),
             bytes_read: metrics.bytes_read.clone(),
         };
-        let stage = SourceStage::new(&node.name, spec, node.op.schema.clone(), context, metrics)?;
+        let stage = SourceStage::new(node, spec, context, metrics)?;
         Ok((stage, SourceInput { table, source, context: reader }))
     }
 
-    fn sink(&self, id: OperatorId, spec: &SinkOperator) -> Result<SinkEnd, EngineError> {
+    fn sink(&self, node: &Node<Spec>, spec: &SinkOperator) -> Result<SinkEnd, EngineError> {
+        let id = node.id;
         let table = spec.table.name.clone();
         let sink = mainstem_connectors::sink(&spec.table).map_err(|error| connector(&table, error))?;
         let writer = sink.writer(WriterContext {
@@ -172,8 +173,17 @@ impl Builder<'_> {
             subtask: self.subtask.index,
             generation: self.deployment.generation,
             working_dir: self.deployment.working_dir.clone(),
+            changes: node.op.changes,
         });
         Ok(SinkEnd { id, table, writer, metrics: self.deployment.metrics.operator(id).clone() })
+    }
+
+    /// Changes that come from the operator's first input.
+    fn input_changes(&self, node: &Node<Spec>) -> Result<ChangeMode, EngineError> {
+        let graph = &self.deployment.graph;
+        let input = graph.inputs(node.id).next();
+        let input = input.ok_or_else(|| EngineError::Bug(format!("'{}' has no input", node.name)))?;
+        Ok(graph.node(input.from).op.changes)
     }
 
     /// Columns of the operator's first input.
@@ -214,7 +224,10 @@ impl Builder<'_> {
                 }
             }
             OperatorKind::WindowFinal(spec) => self.window_final(node, spec, context)?,
-            OperatorKind::Normalize { key } => Box::new(Normalize::new(name, key.clone(), schema)?),
+            OperatorKind::Normalize { key } => {
+                let unmatched = self.deployment.metrics.operator(node.id).unmatched_changes.clone();
+                Box::new(Normalize::new(name, key.clone(), schema, self.input_changes(node)?, unmatched)?)
+            }
             OperatorKind::Rank(rank) => rank::operator(name, rank, &node.op, self.late(node, false), context)?,
             OperatorKind::IntervalJoin(spec) => {
                 Box::new(IntervalJoin::new(name, spec, schema, self.late(node, false), context)?)

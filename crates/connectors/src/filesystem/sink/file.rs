@@ -6,12 +6,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use flate2::write::GzEncoder;
 
 use crate::error::ConnectorError;
 use crate::format::FormatOptions;
-use crate::format::encode::{CsvEncoder, JsonEncoder, ParquetEncoder, TextEncoder};
+use crate::format::encode::{CsvEncoder, DebeziumEncoder, JsonEncoder, ParquetEncoder, TextEncoder, UpsertEncoder};
 
 use super::error::{io_error, parquet_error};
 use super::{Compression, Encoding, Settings};
@@ -77,12 +77,17 @@ impl OpenFile {
         Ok(OpenFile { path, temporary, directory, number, rows: 0, body })
     }
 
-    /// Appends rows, which have the columns of the file.
-    pub(super) fn write(&mut self, rows: &RecordBatch, scratch: &mut Vec<u8>) -> Result<(), ConnectorError> {
+    /// Appends rows, which have the columns of the file, with the kind of each; none: all are inserts.
+    pub(super) fn write(
+        &mut self,
+        rows: &RecordBatch,
+        changes: Option<&Int8Array>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), ConnectorError> {
         match &mut self.body {
             Body::Text { encoder, packed } => {
                 scratch.clear();
-                encoder.encode(rows, scratch)?;
+                encoder.encode(rows, changes, scratch)?;
                 packed.write_all(scratch).map_err(|e| io_error("write", self.path.display(), &e))?;
             }
             Body::Parquet(encoder) => encoder.write(rows).map_err(|e| parquet_error(&self.path, &e))?,
@@ -167,6 +172,12 @@ impl Body {
         let encoder: Box<dyn TextEncoder> = match format {
             FormatOptions::Csv(csv) => Box::new(CsvEncoder::new(csv.clone(), settings.file_schema.clone())),
             FormatOptions::Json(json) => Box::new(JsonEncoder::new(json)),
+            FormatOptions::DebeziumJson(options) => {
+                Box::new(DebeziumEncoder::new(&options.json, settings.file_key.clone()))
+            }
+            FormatOptions::UpsertJson(options) => {
+                Box::new(UpsertEncoder::new(&options.json, settings.file_key.clone()))
+            }
             FormatOptions::Parquet => unreachable!("parquet is not a text encoding"),
         };
         let mut packed = match compression {

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{AsArray, Int8Array, RecordBatch, UInt32Array};
+use arrow::compute::{take, take_record_batch};
+use arrow::datatypes::{DataType, Int8Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 
 use crate::error::ConnectorError;
@@ -23,6 +23,16 @@ pub(super) struct Partitioner {
     /// Stands for NULL and for the empty text.
     default_name: String,
     schema: SchemaRef,
+}
+
+/// Rows of one partition.
+pub(super) struct Part {
+    /// The partition's directory relative to the sink's; empty without partitions.
+    pub(super) directory: String,
+    /// The rows, with all columns, in the order in which they came.
+    pub(super) rows: RecordBatch,
+    /// The kind of each row; none: all are inserts.
+    pub(super) changes: Option<Int8Array>,
 }
 
 impl Partitioner {
@@ -49,11 +59,10 @@ impl Partitioner {
         Ok(Partitioner { columns, default_name: escape(default_name), schema: schema.clone() })
     }
 
-    /// The rows of each partition, with the partition's directory relative to the sink's (empty without
-    /// partitions), in the order of their first rows. All columns are still there.
-    pub(super) fn split(&self, rows: &RecordBatch) -> Result<Vec<(String, RecordBatch)>, ConnectorError> {
+    /// The rows of each partition, in the order of their first rows.
+    pub(super) fn split(&self, rows: &RecordBatch, changes: Option<&Int8Array>) -> Result<Vec<Part>, ConnectorError> {
         if self.columns.is_empty() {
-            return Ok(vec![(String::new(), rows.clone())]);
+            return Ok(vec![Part { directory: String::new(), rows: rows.clone(), changes: changes.cloned() }]);
         }
         let groups = self.group(rows)?;
         let views: Vec<_> =
@@ -61,12 +70,13 @@ impl Partitioner {
         let one = groups.len() == 1;
         let partition = |group: Vec<u32>| {
             let directory = self.directory(&views, group[0] as usize)?;
-            let part = if one {
-                rows.clone()
-            } else {
-                take_record_batch(rows, &UInt32Array::from(group)).map_err(|e| wrong_rows(&e))?
-            };
-            Ok((directory, part))
+            if one {
+                return Ok(Part { directory, rows: rows.clone(), changes: changes.cloned() });
+            }
+            let group = UInt32Array::from(group);
+            let rows = take_record_batch(rows, &group).map_err(|e| wrong_rows(&e))?;
+            let changes = changes.map(|changes| take(changes, &group, None)).transpose().map_err(|e| wrong_rows(&e))?;
+            Ok(Part { directory, rows, changes: changes.map(|changes| changes.as_primitive::<Int8Type>().clone()) })
         };
         groups.into_iter().map(partition).collect()
     }
@@ -167,8 +177,10 @@ mod tests {
         ];
         let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
         let keys = ["dt".to_owned(), "at".to_owned()];
-        let parts = Partitioner::new(&rows.schema(), &keys, "none").unwrap().split(&rows).unwrap();
-        let names: Vec<_> = parts.iter().map(|(d, r)| (d.as_str(), r.num_rows())).collect();
+        let kinds = Int8Array::from_iter_values(0..6);
+        let parts = Partitioner::new(&rows.schema(), &keys, "none").unwrap().split(&rows, Some(&kinds)).unwrap();
+        assert_eq!(parts[0].changes.as_ref().unwrap().values().as_ref(), [0_i8, 2]);
+        let names: Vec<_> = parts.iter().map(|part| (part.directory.as_str(), part.rows.num_rows())).collect();
         assert_eq!(
             names,
             [

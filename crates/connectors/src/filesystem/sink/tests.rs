@@ -64,6 +64,7 @@ fn context(generation: u64, subtask: u32) -> WriterContext {
         subtask,
         generation: Generation(generation),
         working_dir: "/nowhere".into(),
+        changes: ChangeMode::Append,
     }
 }
 
@@ -323,7 +324,7 @@ fn options_are_checked() {
         assert!(error.message.contains(part), "{error}");
     };
     refused(&[], &[], "'format'");
-    refused(&[("format", "xml")], &[], "json, csv, parquet");
+    refused(&[("format", "xml")], &[], "json, csv, parquet, debezium-json, upsert-json");
     refused(&[("format", "json"), ("compression", "lz4")], &[], "gzip");
     refused(&[("format", "json"), ("sink.rolling-policy.file-size", "1")], &[], "at least");
     refused(&[("format", "json"), ("csv.header", "true")], &[], "unknown option 'csv.header'");

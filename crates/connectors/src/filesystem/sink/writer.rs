@@ -21,6 +21,7 @@ use crate::sink::{SinkWriter, WriterContext};
 use super::error::{io_error, task_error};
 use super::file::{ClosedFile, CreateError, OpenFile};
 use super::name::{self, PendingFile, TEMPORARY_DIRECTORY};
+use super::partition::Part;
 use super::{Compression, Encoding, Settings};
 
 /// Files that are open at once. Beyond it the least recently written one is closed. The files of earlier epochs
@@ -75,7 +76,12 @@ impl FileWriter {
         }
     }
 
-    async fn write_part(&mut self, directory: String, rows: &RecordBatch) -> Result<(), ConnectorError> {
+    async fn write_part(
+        &mut self,
+        directory: String,
+        rows: &RecordBatch,
+        changes: Option<&Int8Array>,
+    ) -> Result<(), ConnectorError> {
         if !self.open.contains_key(&directory) {
             self.make_room().await?;
             let file = self.create(directory.clone())?;
@@ -84,7 +90,7 @@ impl FileWriter {
         self.writes += 1;
         let slot = self.open.get_mut(&directory).expect("it was there or has been inserted");
         slot.last_write = self.writes;
-        slot.file.write(rows, &mut self.scratch)?;
+        slot.file.write(rows, changes, &mut self.scratch)?;
         if slot.file.size() >= self.settings.file_size_max {
             self.close(&directory).await?;
         }
@@ -181,13 +187,13 @@ impl FileWriter {
 
 #[async_trait]
 impl SinkWriter for FileWriter {
-    async fn write(&mut self, rows: &RecordBatch, _changes: Option<&Int8Array>) -> Result<(), ConnectorError> {
+    async fn write(&mut self, rows: &RecordBatch, changes: Option<&Int8Array>) -> Result<(), ConnectorError> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        for (directory, part) in self.settings.partitioner.split(rows)? {
-            let part = self.file_rows(&part)?;
-            self.write_part(directory, &part).await?;
+        for Part { directory, rows, changes } in self.settings.partitioner.split(rows, changes)? {
+            let rows = self.file_rows(&rows)?;
+            self.write_part(directory, &rows, changes.as_ref()).await?;
         }
         self.limit_memory()
     }

@@ -113,7 +113,7 @@ impl ParquetFile {
         let surplus = self.until.map_or(0, |until| position.row.saturating_sub(until.row));
         let wanted = rows.num_rows().saturating_sub(usize::try_from(surplus).unwrap_or(usize::MAX));
         let position = RowPosition { row: position.row - surplus };
-        (wanted > 0).then(|| (rows.slice(0, wanted), to_json(&position)))
+        (wanted > 0).then(|| FileRows { rows: rows.slice(0, wanted), changes: None, position: to_json(&position) })
     }
 }
 

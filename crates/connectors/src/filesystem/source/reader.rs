@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
 use mainstem_core::ids::SplitId;
 use mainstem_core::protocol::SourceSplit;
@@ -44,8 +44,14 @@ enum OpenFile {
     Parquet(ParquetFile),
 }
 
-/// Some rows of a file, and the position after them.
-pub(super) type FileRows = (RecordBatch, String);
+/// Some rows of a file.
+pub(super) struct FileRows {
+    pub(super) rows: RecordBatch,
+    /// The kind of each row; none: all are inserts.
+    pub(super) changes: Option<Int8Array>,
+    /// The position after them.
+    pub(super) position: String,
+}
 
 impl FileReader {
     /// A reader of the table's files.
@@ -106,8 +112,10 @@ impl SourceReader for FileReader {
             OpenFile::Text(file) => file.next().await?,
             OpenFile::Parquet(file) => file.next().await?,
         };
-        let Some((rows, position)) = rows else { return Ok(Some(ReaderEvent::SplitFinished { split: id })) };
-        let event = ReaderEvent::Batch { split: id.clone(), rows, changes: None, position };
+        let Some(FileRows { rows, changes, position }) = rows else {
+            return Ok(Some(ReaderEvent::SplitFinished { split: id }));
+        };
+        let event = ReaderEvent::Batch { split: id.clone(), rows, changes, position };
         self.open = Some((id, file));
         Ok(Some(event))
     }

@@ -8,7 +8,6 @@ use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -19,7 +18,7 @@ use super::open::{OpenText, check_unchanged, open_text, read_error};
 use super::reader::{FileRows, ended_early, stopped};
 use super::split::{FileSplit, TextPosition, to_json};
 use crate::error::ConnectorError;
-use crate::format::{BlockRows, CsvDialect, FormatOptions, RECORD_BYTES_MAX, RecordFault, TextDecoder};
+use crate::format::{BlockBatch, BlockRows, CsvDialect, FormatOptions, RECORD_BYTES_MAX, RecordFault, TextDecoder};
 use crate::source::ReaderContext;
 
 /// Bytes that are read at once to find a header.
@@ -35,7 +34,7 @@ pub(super) struct TextFile {
     pump: Option<JoinHandle<()>>,
     /// Number of the line in which the next block begins.
     line: u64,
-    ready: VecDeque<(RecordBatch, TextPosition)>,
+    ready: VecDeque<FileRows>,
     /// What went wrong after the rows in `ready`.
     failure: Option<ConnectorError>,
     dropped_records: Arc<AtomicU64>,
@@ -94,8 +93,8 @@ impl TextFile {
     /// The next rows and the position after them; none at the end of the file.
     pub(super) async fn next(&mut self) -> Result<Option<FileRows>, ConnectorError> {
         loop {
-            if let Some((rows, position)) = self.ready.pop_front() {
-                return Ok(Some((rows, to_json(&position))));
+            if let Some(rows) = self.ready.pop_front() {
+                return Ok(Some(rows));
             }
             if let Some(failure) = self.failure.take() {
                 return Err(failure);
@@ -121,9 +120,9 @@ impl TextFile {
     fn take(&mut self, start: u64, block: BlockRows) {
         self.dropped_records.fetch_add(block.dropped, Ordering::Relaxed);
         let line = self.line;
-        let batches = block.batches.into_iter().map(|batch| {
-            let position = TextPosition { offset: start + batch.end as u64, line: line + batch.lines };
-            (batch.rows, position)
+        let batches = block.batches.into_iter().map(|BlockBatch { rows, changes, end, lines }| {
+            let position = TextPosition { offset: start + end as u64, line: line + lines };
+            FileRows { rows, changes, position: to_json(&position) }
         });
         self.ready.extend(batches);
         self.failure = block.fault.map(|fault| self.broken_record(start, &fault));
@@ -274,15 +273,8 @@ impl Pump {
         if let Some(decoder) = take(&self.idle.decoders) {
             return Ok(decoder);
         }
-        let (schema, columns) = (&self.table.schema, &self.ctx.columns);
-        let made = match &self.table.format {
-            FormatOptions::Csv(options) => TextDecoder::csv(schema, columns, options, self.header.as_deref()),
-            FormatOptions::Json(options) => match schema.project(columns) {
-                Ok(schema) => TextDecoder::json(Arc::new(schema), options),
-                Err(error) => Err(error.to_string()),
-            },
-            FormatOptions::Parquet => Err("Parquet is not text".to_owned()),
-        };
+        let FileTable { format, schema, .. } = self.table.as_ref();
+        let made = TextDecoder::new(format, schema, &self.ctx.columns, self.header.as_deref());
         made.map_err(|reason| {
             ConnectorError::data(format!(
                 "the file '{}' does not fit the table '{}': {reason}",

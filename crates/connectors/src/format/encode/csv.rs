@@ -1,7 +1,7 @@
 //! Rows as separated values, as Flink's `csv` format reads them. Called by the filesystem sink. A text that
 //! reads as NULL, or holds a delimiter, a quote or a line end, is quoted.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::error::ConnectorError;
@@ -53,7 +53,13 @@ impl TextEncoder for CsvEncoder {
         }
     }
 
-    fn encode(&mut self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
+    fn encode(
+        &mut self,
+        rows: &RecordBatch,
+        changes: Option<&Int8Array>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConnectorError> {
+        debug_assert!(changes.is_none(), "the planner lets no changes through to csv");
         let schema = rows.schema_ref();
         let views: Vec<_> = rows.columns().iter().map(|c| ColumnView::new(c.as_ref())).collect::<Result<_, _>>()?;
         for row in 0..rows.num_rows() {

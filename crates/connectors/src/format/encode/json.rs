@@ -1,7 +1,7 @@
 //! Rows as JSON objects, one a line, as Flink's `json` format writes them. Called by the filesystem and print
 //! sinks.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 
 use crate::error::ConnectorError;
 use crate::format::{JsonOptions, TimestampFormat};
@@ -12,6 +12,13 @@ use super::text::{
     write_unsigned, write_whole,
 };
 use super::view::{ColumnView, Value};
+
+/// A column as a member of objects.
+pub(crate) struct JsonMember<'a> {
+    /// The name in quotes and the colon.
+    prefix: Vec<u8>,
+    values: ColumnView<'a>,
+}
 
 /// Writes JSON lines.
 pub(crate) struct JsonEncoder {
@@ -27,6 +34,36 @@ impl JsonEncoder {
             timestamps: options.timestamps,
             plain_decimals: options.encode_decimal_as_plain_number,
             skip_nulls: options.encode_ignore_null_fields,
+        }
+    }
+
+    /// The columns of a batch at the given positions, prepared for [`JsonEncoder::write_members`].
+    pub(crate) fn members<'a>(
+        rows: &'a RecordBatch,
+        columns: impl Iterator<Item = usize>,
+    ) -> Result<Vec<JsonMember<'a>>, ConnectorError> {
+        let member = |column: usize| {
+            // `"name":` is the same in each row, so it is written once a batch and then copied.
+            let name = rows.schema_ref().field(column).name();
+            let mut prefix = Vec::with_capacity(name.len() + 4);
+            write_string(name, &mut prefix);
+            prefix.push(b':');
+            Ok(JsonMember { prefix, values: ColumnView::new(rows.column(column).as_ref())? })
+        };
+        columns.map(member).collect()
+    }
+
+    /// What stands between the braces of the object of a row.
+    pub(crate) fn write_members(&self, members: &[JsonMember<'_>], row: usize, out: &mut Vec<u8>) {
+        let mut first = true;
+        for member in members {
+            let value = member.values.value(row);
+            if self.skip_nulls && matches!(value, Value::Null) {
+                continue;
+            }
+            separate(&mut first, out);
+            out.extend_from_slice(&member.prefix);
+            self.write_value(&value, out);
         }
     }
 
@@ -116,29 +153,17 @@ impl JsonEncoder {
 impl TextEncoder for JsonEncoder {
     fn begin_file(&self, _out: &mut Vec<u8>) {}
 
-    fn encode(&mut self, rows: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
-        let schema = rows.schema_ref();
-        // `"name":` is the same in each row, so it is written once a batch and then copied.
-        let prefix = |name: &str| {
-            let mut prefix = Vec::with_capacity(name.len() + 4);
-            write_string(name, &mut prefix);
-            prefix.push(b':');
-            prefix
-        };
-        let prefixes: Vec<_> = schema.fields().iter().map(|f| prefix(f.name())).collect();
-        let views: Vec<_> = rows.columns().iter().map(|c| ColumnView::new(c.as_ref())).collect::<Result<_, _>>()?;
+    fn encode(
+        &mut self,
+        rows: &RecordBatch,
+        changes: Option<&Int8Array>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConnectorError> {
+        debug_assert!(changes.is_none(), "the planner lets no changes through to json");
+        let members = JsonEncoder::members(rows, 0..rows.num_columns())?;
         for row in 0..rows.num_rows() {
             out.push(b'{');
-            let mut first = true;
-            for (prefix, view) in prefixes.iter().zip(&views) {
-                let value = view.value(row);
-                if self.skip_nulls && matches!(value, Value::Null) {
-                    continue;
-                }
-                separate(&mut first, out);
-                out.extend_from_slice(prefix);
-                self.write_value(&value, out);
-            }
+            self.write_members(&members, row, out);
             out.extend_from_slice(b"}\n");
         }
         Ok(())

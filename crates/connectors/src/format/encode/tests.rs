@@ -43,7 +43,7 @@ fn sample() -> RecordBatch {
 fn encode(mut encoder: impl TextEncoder, rows: &RecordBatch) -> String {
     let mut out = Vec::new();
     encoder.begin_file(&mut out);
-    encoder.encode(rows, &mut out).unwrap();
+    encoder.encode(rows, None, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -124,7 +124,7 @@ fn csv_settings_are_kept() {
     let rows = texts(vec![Some("a,b\\")]);
     assert_eq!(encode(CsvEncoder::new(options, rows.schema()), &rows), "a\\,b\\\\,0\n");
     let options = CsvOptions { quote: None, ..CsvOptions::default() };
-    let error = CsvEncoder::new(options, rows.schema()).encode(&rows, &mut Vec::new()).unwrap_err();
+    let error = CsvEncoder::new(options, rows.schema()).encode(&rows, None, &mut Vec::new()).unwrap_err();
     assert!(error.message.contains("column 'a,b'") && error.message.contains("csv.quote-character"), "{error}");
 }
 

@@ -1,0 +1,87 @@
+//! One row a key, the last that has come: for input in which a row replaces the one before it of its key. A delete
+//! takes away whatever row its key has, since it may know nothing else of it; what an update replaces is not asked
+//! for, so a `-U` says nothing here.
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::{Entry, EntryRef};
+use mainstem_core::change::ChangeKind;
+
+use super::{Given, Incoming, Outcome, RowBytes};
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct LastRows {
+    table: HashMap<RowBytes, RowBytes>,
+}
+
+impl LastRows {
+    /// Takes rows.
+    pub(super) fn apply(&mut self, incoming: &Incoming<'_>) -> Outcome {
+        // Each key of the batch, with the last row that came of it; none where that was a delete.
+        let mut last: Vec<(usize, Option<usize>)> = Vec::new();
+        let mut place_of = HashMap::<&[u8], usize>::with_capacity(incoming.len());
+        for position in 0..incoming.len() {
+            let kind = incoming.kind(position);
+            if kind == ChangeKind::UpdateBefore {
+                continue;
+            }
+            let row = kind.is_addition().then_some(position);
+            match place_of.entry(incoming.keys.row(position).data()) {
+                Entry::Occupied(place) => last[*place.get()].1 = row,
+                Entry::Vacant(free) => {
+                    free.insert(last.len());
+                    last.push((position, row));
+                }
+            }
+        }
+        let mut outcome = Outcome::default();
+        for (first, row) in last {
+            let key = incoming.keys.row(first).data();
+            let new = row.map(|position| (position, incoming.rows.row(position).data()));
+            match (self.table.entry_ref(key), new) {
+                (EntryRef::Vacant(_), None) => {}
+                (EntryRef::Vacant(free), Some((position, bytes))) => {
+                    free.insert(bytes.into());
+                    outcome.given.push((Given::Came(position), ChangeKind::Insert));
+                    outcome.dirty.push((key.into(), bytes.into()));
+                }
+                (EntryRef::Occupied(known), None) => {
+                    let old = known.remove();
+                    outcome.dirty.push((key.into(), old.clone()));
+                    outcome.given.push((Given::Kept(old), ChangeKind::Delete));
+                }
+                (EntryRef::Occupied(known), Some((_, bytes))) if known.get().as_ref() == bytes => {}
+                (EntryRef::Occupied(mut known), Some((position, bytes))) => {
+                    let old = known.insert(bytes.into());
+                    outcome.dirty.push((key.into(), old.clone()));
+                    outcome.given.push((Given::Kept(old), ChangeKind::UpdateBefore));
+                    outcome.given.push((Given::Came(position), ChangeKind::UpdateAfter));
+                }
+            }
+        }
+        outcome
+    }
+
+    /// All keys that have a row, in any order.
+    pub(super) fn keys(&self) -> impl ExactSizeIterator<Item = &RowBytes> {
+        self.table.keys()
+    }
+
+    /// The row of a key, if it has one.
+    pub(super) fn rows(&self, key: &[u8]) -> &[RowBytes] {
+        self.table.get(key).map_or(&[], std::slice::from_ref)
+    }
+
+    /// From a checkpoint: the row at a place of its key, or that none is at it.
+    pub(super) fn put_back(&mut self, key: &[u8], place: usize, row: Option<&[u8]>) {
+        match row {
+            Some(row) => {
+                self.table.insert(key.into(), row.into());
+            }
+            None if place == 0 => {
+                self.table.remove(key);
+            }
+            None => {}
+        }
+    }
+}
