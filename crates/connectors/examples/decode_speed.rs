@@ -27,13 +27,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let csv = directory.path().join("bids.csv");
     fs::write(&json, text(records, json_record))?;
     fs::write(&csv, text(records, csv_record))?;
+    let debezium = directory.path().join("bids.debezium.json");
+    let upsert = directory.path().join("bids.upsert.json");
+    fs::write(
+        &debezium,
+        text(records, |out, number| wrapped(out, number, "{\"before\":null,\"after\":", ",\"op\":\"c\"}")),
+    )?;
+    let key = |number| format!("{{\"key\":{{\"auction\":{number}}},\"value\":");
+    fs::write(&upsert, text(records, |out, number| wrapped(out, number, &key(number), "}")))?;
     let all: Vec<usize> = (0..schema().fields().len()).collect();
     for (name, path, format, columns) in [
         ("json, all columns", &json, "json", all.clone()),
         ("json, auction, price and time", &json, "json", vec![0, 2, 5]),
         ("json, no column", &json, "json", vec![]),
-        ("csv, all columns", &csv, "csv", all),
+        ("csv, all columns", &csv, "csv", all.clone()),
         ("csv, auction, price and time", &csv, "csv", vec![0, 2, 5]),
+        ("debezium-json, all columns", &debezium, "debezium-json", all.clone()),
+        ("upsert-json, all columns", &upsert, "upsert-json", all),
     ] {
         let bytes = fs::metadata(path)?.len();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -74,7 +84,7 @@ async fn read(path: &Path, format: &str, columns: &[usize]) -> Result<usize, Box
     let table = TableSpec {
         name: "bid".to_owned(),
         schema: schema(),
-        primary_key: vec![],
+        primary_key: vec!["auction".to_owned()],
         partition_keys: vec![],
         options: options.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect::<BTreeMap<_, _>>(),
     };
@@ -111,6 +121,13 @@ fn json_record(out: &mut String, number: u64) {
         "{{\"auction\":{auction},\"bidder\":{bidder},\"price\":{price},\"channel\":\"{channel}\",\"url\":\"{url}\",\"dateTime\":\"{time}\",\"extra\":\"{extra}\"}}"
     )
     .expect("a string takes any text");
+}
+
+/// A JSON record inside of another.
+fn wrapped(out: &mut String, number: u64, before: &str, after: &str) {
+    let mut record = String::new();
+    json_record(&mut record, number);
+    writeln!(out, "{before}{}{after}", record.trim_end()).expect("a string takes any text");
 }
 
 fn csv_record(out: &mut String, number: u64) {

@@ -40,7 +40,9 @@ impl fmt::Display for Delivery {
 /// A table that can be written.
 pub trait Sink: Send + Sync {
     /// Which changes it can take. A sink that takes [`ChangeMode::Upsert`] tells rows apart by the table's primary key;
-    /// without one it is given [`ChangeMode::Append`] streams only, unless it takes [`ChangeMode::Retract`].
+    /// without one it is given [`ChangeMode::Append`] streams only, unless it takes [`ChangeMode::Retract`]. Some of its
+    /// rows may be `-U` nevertheless, where an operator cannot leave them out: one without a `+U` of its key right behind
+    /// it is a delete.
     fn accepts(&self) -> ChangeMode {
         ChangeMode::Append
     }

@@ -9,7 +9,7 @@ mod stack;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{Row, RowConverter, Rows, SortField};
 use hashbrown::HashMap;
@@ -40,6 +40,8 @@ pub(crate) struct Normalize {
     keys: RowConverter,
     rows: RowConverter,
     table: Table,
+    /// Whether what an update replaces is given.
+    updates_before: bool,
     /// Keys that have changed since the last checkpoint, with a row from which their columns can be told: one that
     /// they had.
     dirty: HashMap<RowBytes, RowBytes>,
@@ -58,7 +60,7 @@ enum Table {
 struct Incoming<'a> {
     keys: &'a Rows,
     rows: &'a Rows,
-    changes: Option<&'a Int8Array>,
+    batch: &'a StreamBatch,
 }
 
 /// A change to give: a row that was kept, or the number of one that has come.
@@ -81,19 +83,19 @@ impl Incoming<'_> {
     }
 
     fn kind(&self, position: usize) -> ChangeKind {
-        let number = self.changes.map_or(0, |changes| changes.value(position));
+        let number = self.batch.changes.as_ref().map_or(0, |changes| changes.value(position));
         ChangeKind::from_number(number).expect("operators give kinds that exist")
     }
 }
 
 impl Normalize {
-    /// An operator over rows of the given columns without state; `key` are the positions of the key. `input`: the
-    /// changes that come. Rows that are to be taken away and are not there are counted by `unmatched`.
+    /// An operator over rows of the given columns without state; `key` are the positions of the key.
+    /// `changes`: those that come, and those that are given. Rows that are to be taken away and are not there are counted by `unmatched`.
     pub(crate) fn new(
         name: &str,
         key: Vec<usize>,
         schema: SchemaRef,
-        input: ChangeMode,
+        changes: (ChangeMode, ChangeMode),
         unmatched: Arc<AtomicU64>,
     ) -> Result<Self, EngineError> {
         let failed = |e| EngineError::arrow(name, &e);
@@ -106,13 +108,14 @@ impl Normalize {
             schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
         stored.push(Arc::new(Field::new("__place", DataType::Int64, false)));
         stored.push(Arc::new(Field::new("__present", DataType::Boolean, false)));
-        let table = match input {
+        let table = match changes.0 {
             ChangeMode::Retract => Table::Whole(RowStacks::new(unmatched)),
             ChangeMode::Append | ChangeMode::Upsert => Table::ByKey(LastRows::default()),
         };
         let stored_schema = Arc::new(Schema::new(stored));
         let (name, dirty, files) = (name.to_owned(), HashMap::new(), DeltaFiles::default());
-        Ok(Normalize { name, key, schema, stored_schema, keys, rows, table, dirty, files })
+        let updates_before = changes.1 != ChangeMode::Upsert;
+        Ok(Normalize { name, key, schema, stored_schema, keys, rows, table, updates_before, dirty, files })
     }
 
     fn keys_of(&self, rows: &RecordBatch) -> Result<Rows, EngineError> {
@@ -207,12 +210,15 @@ impl Operator for Normalize {
         let keys = self.keys_of(&batch.rows)?;
         let rows = self.rows.convert_columns(batch.rows.columns());
         let rows = rows.map_err(|e| EngineError::arrow(&self.name, &e))?;
-        let incoming = Incoming { keys: &keys, rows: &rows, changes: batch.changes.as_ref() };
-        let outcome = match &mut self.table {
+        let incoming = Incoming { keys: &keys, rows: &rows, batch: &batch };
+        let mut outcome = match &mut self.table {
             Table::ByKey(table) => table.apply(&incoming),
             Table::Whole(table) => table.apply(&incoming),
         };
         self.dirty.extend(outcome.dirty);
+        if !self.updates_before {
+            outcome.given.retain(|(_, kind)| *kind != ChangeKind::UpdateBefore);
+        }
         if !outcome.given.is_empty() {
             out.main.push(self.batch(&outcome.given, &rows)?);
         }

@@ -42,7 +42,7 @@ pub(crate) struct Lowering {
     graph: JobGraph,
     /// Columns that any query needs, by table.
     needed: HashMap<String, BTreeSet<usize>>,
-    /// Source operators, by table.
+    /// What gives the rows of a table: its source operator, or what makes its changes complete.
     sources: BTreeMap<String, OperatorId>,
     /// Idle time-out of sources that set none themselves, in milliseconds.
     idle_timeout_ms: Option<u64>,
@@ -75,7 +75,8 @@ impl Lowering {
                 {
                     let all = 0..table.schema.fields().len();
                     let columns = scan.projection.clone().unwrap_or_else(|| all.collect());
-                    needed.entry(table.spec.name.clone()).or_default().extend(columns);
+                    let key = source::upsert_key(table);
+                    needed.entry(table.spec.name.clone()).or_default().extend(columns.into_iter().chain(key));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })

@@ -226,7 +226,13 @@ impl Builder<'_> {
             OperatorKind::WindowFinal(spec) => self.window_final(node, spec, context)?,
             OperatorKind::Normalize { key } => {
                 let unmatched = self.deployment.metrics.operator(node.id).unmatched_changes.clone();
-                Box::new(Normalize::new(name, key.clone(), schema, self.input_changes(node)?, unmatched)?)
+                Box::new(Normalize::new(
+                    name,
+                    key.clone(),
+                    schema,
+                    (self.input_changes(node)?, node.op.changes),
+                    unmatched,
+                )?)
             }
             OperatorKind::Rank(rank) => rank::operator(name, rank, &node.op, self.late(node, false), context)?,
             OperatorKind::IntervalJoin(spec) => {

@@ -55,7 +55,7 @@ impl RowStacks {
             };
             let of_key = &mut touched[place];
             let row = incoming.rows.row(position).data();
-            if incoming.kind(position).is_addition() {
+            if incoming.batch.is_addition(position) {
                 of_key.rows.push(row.into());
                 of_key.sample.get_or_insert_with(|| row.into());
             } else if let Some(known) = of_key.rows.iter().rposition(|other| other.as_ref() == row) {

@@ -155,8 +155,14 @@ impl Job {
         self.subtasks.clear();
         for index in 0..parallelism {
             let range = KeyGroupRange::of_subtask(KEY_GROUPS, parallelism, index);
-            let mut subtask =
-                Normalize::new("test", KEY.to_vec(), schema(), self.input, self.unmatched.clone()).unwrap();
+            let mut subtask = Normalize::new(
+                "test",
+                KEY.to_vec(),
+                schema(),
+                (self.input, ChangeMode::Retract),
+                self.unmatched.clone(),
+            )
+            .unwrap();
             for handle in files_of(self.snapshots.iter(), range) {
                 let deltas = self.files[&handle.path].iter();
                 let tables = deltas.map(|delta| (delta.table.clone(), delta.version, part(delta, handle.key_groups)));
@@ -341,4 +347,17 @@ fn what_is_not_there_cannot_be_taken_away_but_is_counted() {
     job.process(&[(ChangeKind::Insert, line(1)), (ChangeKind::Delete, line(2)), (ChangeKind::UpdateBefore, line(3))]);
     assert_eq!(job.folded.keys().cloned().collect::<Vec<_>>(), [line(1)]);
     assert_eq!(job.unmatched.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn what_is_replaced_is_left_out_where_nobody_needs_it() {
+    let changes = (ChangeMode::Upsert, ChangeMode::Upsert);
+    let mut operator = Normalize::new("test", KEY.to_vec(), schema(), changes, Arc::default()).unwrap();
+    let line = |n: i64| (Some(1), "k".to_owned(), n, None);
+    let mut out = Collector::default();
+    for n in 0..2 {
+        operator.process(0, batch(&[(ChangeKind::UpdateAfter, line(n))]), &mut out).unwrap();
+    }
+    let given: Vec<_> = out.main.iter().flat_map(lines).collect();
+    assert_eq!(given, [(ChangeKind::Insert, line(0)), (ChangeKind::UpdateAfter, line(1))]);
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::explain;
 
 mod aggregates;
+mod changelogs;
 mod errors;
 
 const TABLES: &str = include_str!("tests/tables.sql");

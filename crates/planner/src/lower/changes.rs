@@ -14,7 +14,10 @@ pub(super) fn derive(kind: &OperatorKind, inputs: &[ChangeMode]) -> ChangeMode {
     let any = inputs.iter().copied().max().unwrap_or_default();
     let if_updating = |append: ChangeMode| if any == ChangeMode::Append { append } else { ChangeMode::Retract };
     match kind {
-        OperatorKind::Source(_) => ChangeMode::Append,
+        // Tables that cannot be read have been refused before.
+        OperatorKind::Source(source) => {
+            mainstem_connectors::source(&source.table).map_or(ChangeMode::Append, |source| source.changes())
+        }
         OperatorKind::Calc { .. } | OperatorKind::Union | OperatorKind::Sink(_) => any,
         OperatorKind::WindowAssign { .. } | OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_) => any,
         OperatorKind::IntervalJoin(_) | OperatorKind::WindowJoin(_) => ChangeMode::Append,
@@ -62,6 +65,17 @@ pub(super) fn unique_key(graph: &JobGraph, id: OperatorId) -> Option<Vec<usize>>
     };
     match &node.op.kind {
         OperatorKind::GroupAggregate(aggregate) => Some((0..aggregate.keys.len()).collect()),
+        // Of a table of changes the key is what makes them changes of the same row; other tables' keys are not checked.
+        OperatorKind::Source(source)
+            if node.op.changes != ChangeMode::Append && !source.table.primary_key.is_empty() =>
+        {
+            let position = |name: &String| {
+                let physical = source.table.schema.index_of(name).ok()?;
+                let read = source.read_columns.iter().position(|column| *column == physical)?;
+                source.project.iter().position(|named| named.expr == Expr::Column(read))
+            };
+            source.table.primary_key.iter().map(position).collect::<Option<Vec<_>>>().map(sorted)
+        }
         OperatorKind::Normalize { key } => Some(sorted(key.clone())),
         OperatorKind::WindowFinal(aggregate) => {
             let first = aggregate.keys.len() + aggregate.aggregates.len();
@@ -133,8 +147,8 @@ pub(super) fn drop_unneeded_updates(graph: &mut JobGraph, upsert_sinks: &BTreeSe
             // A filter needs the old row to find out that it has gone.
             OperatorKind::Calc { filter, .. } => (filter.is_none(), filter.is_none()),
             OperatorKind::Sink(_) => (true, true),
-            // It takes the old row out of its results.
-            OperatorKind::GroupAggregate(_) => (true, false),
+            // They take the old row out of what they keep.
+            OperatorKind::GroupAggregate(_) | OperatorKind::Normalize { .. } => (true, false),
             _ => (false, false),
         };
         if leaves_out {

@@ -51,7 +51,9 @@ impl Lowering {
         let schema = self.graph.node(input).op.schema.clone();
         let normalize = Operator::new(schema, OperatorKind::Normalize { key });
         let newest = self.add("newest row of each key", normalize, &[(input, exchange)])?;
-        self.add_always(&name, op, &[(newest, Exchange::Forward)])
+        let id = self.add_always(&name, op, &[(newest, Exchange::Forward)])?;
+        self.upsert_sinks.insert(id);
+        Ok(id)
     }
 
     fn check_accepts(&self, table: &TableSpec, accepts: ChangeMode, input: OperatorId) -> Result<(), SqlError> {

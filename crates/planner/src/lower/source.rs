@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use datafusion_expr::{Expr as LogicalExpr, TableScan};
+use mainstem_core::change::ChangeMode;
+use mainstem_core::graph::Exchange;
+use mainstem_core::ids::OperatorId;
 use mainstem_plan::expr::Expr;
 use mainstem_plan::operator::{NamedExpr, Operator, OperatorKind, SourceOperator, WatermarkSpec};
 
@@ -24,8 +27,7 @@ impl Lowering {
         let operator = match self.sources.get(&table.spec.name) {
             Some(operator) => *operator,
             None => {
-                let op = self.source(table, &columns)?;
-                let operator = self.add_always(&format!("source {}", table.spec.name), op, &[])?;
+                let operator = self.read(table, &columns)?;
                 self.sources.insert(table.spec.name.clone(), operator);
                 operator
             }
@@ -34,6 +36,20 @@ impl Lowering {
         let position =
             |column: &usize| columns.binary_search(column).expect("needed columns include those of every scan");
         Ok(Stream { operator, columns: wanted.iter().map(position).collect() })
+    }
+
+    /// The operator that gives these columns of a table, as a complete changelog if it is one.
+    fn read(&mut self, table: &Table, columns: &[usize]) -> Result<OperatorId, SqlError> {
+        let op = self.source(table, columns)?;
+        let source = self.add_always(&format!("source {}", table.spec.name), op, &[])?;
+        if self.graph.node(source).op.changes != ChangeMode::Upsert {
+            return Ok(source);
+        }
+        let key = upsert_key(table);
+        let key: Vec<usize> = (0..columns.len()).filter(|position| key.contains(&columns[*position])).collect();
+        let exchange = Exchange::Hash { keys: key.clone() };
+        let normalize = Operator::new(declared_schema(table, columns), OperatorKind::Normalize { key });
+        self.add_always("newest row of each key", normalize, &[(source, exchange)])
     }
 
     fn source(&self, table: &Table, columns: &[usize]) -> Result<Operator, SqlError> {
@@ -63,9 +79,16 @@ impl Lowering {
         let mut exprs: Vec<&mut Expr> = project.iter_mut().map(|named| &mut named.expr).collect();
         exprs.extend(watermark.iter_mut().flat_map(|watermark| [&mut watermark.time, &mut watermark.watermark]));
         let read_columns = read_columns(exprs);
-        let fields: Vec<_> = columns.iter().map(|index| table.schema.field(*index).clone()).collect();
         let source = SourceOperator { table: table.spec.clone(), read_columns, watermark, project };
-        let schema = Arc::new(mainstem_plan::plain_schema(&Schema::new(fields)));
+        let mut schema = declared_schema(table, columns);
+        let key = upsert_key(table);
+        if !key.is_empty() {
+            // A delete may know nothing but its key.
+            let fields = columns.iter().zip(schema.fields()).map(|(index, field)| {
+                if key.contains(index) { field.clone() } else { Arc::new(field.as_ref().clone().with_nullable(true)) }
+            });
+            schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        }
         Ok(Operator::new(schema, OperatorKind::Source(source)))
     }
 
@@ -76,6 +99,22 @@ impl Lowering {
         }
         error
     }
+}
+
+/// The columns by which rows of the table replace each other, where its source tells changes by key; else none.
+pub(super) fn upsert_key(table: &Table) -> Vec<usize> {
+    match mainstem_connectors::source(&table.spec) {
+        Ok(source) if source.changes() == ChangeMode::Upsert => {
+            table.spec.primary_key.iter().filter_map(|name| table.schema.index_of(name).ok()).collect()
+        }
+        // A table that cannot be read is refused when its source is made.
+        _ => Vec::new(),
+    }
+}
+
+fn declared_schema(table: &Table, columns: &[usize]) -> SchemaRef {
+    let fields: Vec<_> = columns.iter().map(|index| table.schema.field(*index).clone()).collect();
+    Arc::new(mainstem_plan::plain_schema(&Schema::new(fields)))
 }
 
 /// The physical columns that the expressions read; afterwards they are over just these.

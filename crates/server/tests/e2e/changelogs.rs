@@ -1,0 +1,210 @@
+//! Changelogs at both ends of a job, killed and restored at other parallelisms: what is written must fold, without
+//! taking away what is not there, to the rows that the same changes leave in a naive model.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::support::changelog::ChangelogFold;
+use crate::support::{Sandbox, text};
+
+/// Files, each with the changes of its own keys: there is no order between files.
+const FILES: usize = 3;
+
+#[derive(Clone, PartialEq)]
+struct Row {
+    id: u64,
+    /// Another key, by which several rows can be told apart at most for a moment.
+    place: u64,
+    note: Option<String>,
+}
+
+impl Row {
+    fn json(&self) -> String {
+        let note = self.note.as_ref().map_or("null".to_owned(), |note| format!("\"{note}\""));
+        format!("{{\"id\":{},\"note\":{note},\"place\":{}}}", self.id, self.place)
+    }
+}
+
+/// Changes in files, in two forms, and the rows that they leave.
+struct Changes {
+    envelopes: Vec<String>,
+    upserts: Vec<String>,
+    rows: BTreeMap<u64, Row>,
+    /// By place, in the order in which they came there.
+    places: BTreeMap<u64, Vec<Row>>,
+}
+
+fn changes(random: &mut SmallRng) -> Changes {
+    let mut changes = Changes {
+        envelopes: vec![String::new(); FILES],
+        upserts: vec![String::new(); FILES],
+        rows: BTreeMap::new(),
+        places: BTreeMap::new(),
+    };
+    for _ in 0..random.random_range(2_000..30_000) {
+        let file = random.random_range(0..FILES);
+        let id = random.random_range(0..300) * FILES as u64 + file as u64;
+        let old = changes.rows.remove(&id);
+        if let Some(old) = &old {
+            let place = changes.places.get_mut(&old.place).unwrap();
+            let at = place.iter().rposition(|row| row == old).unwrap();
+            place.remove(at);
+        }
+        let new = random.random_bool(0.75).then(|| Row {
+            id,
+            place: random.random_range(0..40) * FILES as u64 + file as u64,
+            note: random.random_bool(0.8).then(|| ["x", "y", "z ä"][random.random_range(0..3)].to_owned()),
+        });
+        if let Some(new) = &new {
+            changes.rows.insert(id, new.clone());
+            changes.places.entry(new.place).or_default().push(new.clone());
+        }
+        let json = |row: &Option<Row>| row.as_ref().map_or("null".to_owned(), Row::json);
+        let op = match (&old, &new) {
+            (None, None) => continue,
+            (None, Some(_)) => "c",
+            (Some(_), None) => "d",
+            (Some(_), Some(_)) => "u",
+        };
+        let envelope = format!("{{\"before\":{},\"after\":{},\"op\":\"{op}\"}}", json(&old), json(&new));
+        writeln!(changes.envelopes[file], "{envelope}").unwrap();
+        writeln!(changes.upserts[file], "{{\"key\":{{\"id\":{id}}},\"value\":{}}}", json(&new)).unwrap();
+    }
+    changes
+}
+
+/// Runs the job over the files, killing it some times.
+fn run(sql: &str, files: &[String], random: &mut SmallRng) -> Sandbox {
+    let sandbox = Sandbox::new(sql);
+    for (number, file) in files.iter().enumerate() {
+        sandbox.write(&format!("in/{number}.json"), file);
+    }
+    let mut killed = true;
+    for _ in 0..random.random_range(0..4) {
+        let parallelism = random.random_range(1..5).to_string();
+        let arguments = ["run", "job.sql", "--checkpoint-interval", "5 ms", "-p", &parallelism];
+        killed = killed && sandbox.run_and_kill(&arguments, Duration::from_millis(random.random_range(10..120)));
+    }
+    let parallelism = random.random_range(1..5).to_string();
+    sandbox.run_ok(&["run", "job.sql", "--checkpoint-interval", "5 ms", "-p", &parallelism]);
+    sandbox
+}
+
+fn expected<'a>(rows: impl Iterator<Item = &'a Row>) -> BTreeMap<String, usize> {
+    rows.map(|row| (row.json(), 1)).collect()
+}
+
+const COLUMNS: &str = "id BIGINT, place BIGINT, note STRING";
+
+#[test]
+fn envelopes_pass_through_a_query() {
+    for seed in 0..8 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let changes = changes(&mut random);
+        let key = ["", ", PRIMARY KEY (id) NOT ENFORCED"][random.random_range(0..2)];
+        let sql = format!(
+            "CREATE TABLE t ({COLUMNS}) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'debezium-json');
+             CREATE TABLE o ({COLUMNS}{key}) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'debezium-json');
+             INSERT INTO o SELECT id, place, note FROM t WHERE place > 20;"
+        );
+        let sandbox = run(&sql, &changes.envelopes, &mut random);
+        let fold = ChangelogFold::debezium(&sandbox.path("out")).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(fold.rows() == expected(changes.rows.values().filter(|row| row.place > 20)), "seed {seed}");
+    }
+}
+
+#[test]
+fn upserts_pass_through_a_query() {
+    for seed in 0..8 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let changes = changes(&mut random);
+        let sql = format!(
+            "CREATE TABLE t ({COLUMNS}, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'upsert-json');
+             CREATE TABLE o ({COLUMNS}, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'upsert-json');
+             CREATE TABLE e ({COLUMNS}) WITH ('connector' = 'filesystem', 'path' = 'all', 'format' = 'debezium-json');
+             INSERT INTO o SELECT id, place, note FROM t WHERE place > 20;
+             INSERT INTO e SELECT id, place, note FROM t;"
+        );
+        let sandbox = run(&sql, &changes.upserts, &mut random);
+        let fold = ChangelogFold::debezium(&sandbox.path("all")).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(fold.rows() == expected(changes.rows.values()), "seed {seed}");
+        let fold = ChangelogFold::upserts(&sandbox.path("out")).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(fold.rows() == expected(changes.rows.values().filter(|row| row.place > 20)), "seed {seed}");
+    }
+}
+
+#[test]
+fn rows_are_written_by_another_key_than_their_own() {
+    for seed in 0..8 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let changes = changes(&mut random);
+        let sql = format!(
+            "CREATE TABLE t ({COLUMNS}, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'debezium-json');
+             CREATE TABLE o ({COLUMNS}, PRIMARY KEY (place) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'upsert-json');
+             INSERT INTO o SELECT id, place, note FROM t;"
+        );
+        let sandbox = run(&sql, &changes.envelopes, &mut random);
+        let fold = ChangelogFold::upserts(&sandbox.path("out")).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(fold.rows() == expected(changes.places.values().filter_map(|rows| rows.last())), "seed {seed}");
+    }
+}
+
+#[test]
+fn changes_are_printed_with_their_kind() {
+    let sandbox = Sandbox::new(
+        "CREATE TABLE t (id BIGINT, v BIGINT, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'upsert-json');
+         CREATE TABLE p (id BIGINT, v BIGINT) WITH ('connector' = 'print', 'print-identifier' = 'p');
+         INSERT INTO p SELECT id, v FROM t;",
+    );
+    sandbox.write(
+        "in/a.json",
+        "{\"key\":{\"id\":1},\"value\":{\"v\":1}}\n{\"key\":{\"id\":2},\"value\":null}\n{\"key\":{\"id\":2},\"value\":{\"v\":5}}\n",
+    );
+    let output = text(&sandbox.run_ok(&["run", "job.sql", "-p", "2"]).stdout);
+    let fold = ChangelogFold::printed(&output, "p> ").unwrap();
+    assert_eq!(fold.rows(), BTreeMap::from([("1, 1".to_owned(), 1), ("2, 5".to_owned(), 1)]));
+    sandbox.write("job.sql", "CREATE TABLE t (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'cdc', 'format' = 'debezium-json'); SELECT id FROM t;");
+    sandbox.write("cdc/a.json", "{\"after\":{\"id\":7},\"op\":\"c\"}\n{\"before\":{\"id\":7},\"op\":\"d\"}\n");
+    let output = text(&sandbox.run_ok(&["run", "job.sql", "--fresh"]).stdout);
+    assert_eq!(output, " op | id\n----+----\n +I |  7\n -D |  7\n");
+}
+
+#[test]
+fn a_change_that_cannot_be_read_is_named_or_dropped() {
+    let table = |option: &str| {
+        format!(
+            "CREATE TABLE t (id BIGINT, v BIGINT) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'debezium-json'{option}); SELECT id, v FROM t;"
+        )
+    };
+    let sandbox = Sandbox::new(&table(""));
+    sandbox.write(
+        "in/a.json",
+        "{\"after\":{\"id\":7,\"v\":1},\"op\":\"c\"}\n{\"before\":null,\"after\":{\"id\":7,\"v\":2},\"op\":\"u\"}\n",
+    );
+    let error = sandbox.run_err(&["run", "job.sql"]);
+    for part in [
+        "in/a.json', line 2",
+        "an update has no 'before'",
+        "REPLICA IDENTITY FULL",
+        "'debezium-json.upsert'",
+        "'debezium-json.ignore-parse-errors' = 'true'",
+    ] {
+        assert!(error.contains(part), "'{part}' is missing in: {error}");
+    }
+    sandbox.write("job.sql", table(", 'debezium-json.ignore-parse-errors' = 'true'"));
+    let output = sandbox.run_ok(&["run", "job.sql", "--fresh"]);
+    assert!(text(&output.stderr).contains("1 dropped"), "{}", text(&output.stderr));
+    // With a key, updates need not say what they replace, and deletes only the key.
+    sandbox.write(
+        "job.sql",
+        table(", 'debezium-json.upsert' = 'true'")
+            .replace("v BIGINT)", "v BIGINT NOT NULL, PRIMARY KEY (id) NOT ENFORCED)"),
+    );
+    sandbox.write("in/a.json", "{\"op\":\"u\",\"after\":{\"id\":7,\"v\":1}}\n{\"op\":\"c\",\"after\":{\"id\":8,\"v\":1}}\n{\"op\":\"d\",\"before\":{\"id\":8}}\n{\"op\":\"u\",\"after\":{\"id\":7,\"v\":2}}\n");
+    let output = text(&sandbox.run_ok(&["run", "job.sql", "--fresh"]).stdout);
+    assert_eq!(output, " op | id | v\n----+----+---\n +I |  7 | 2\n");
+}
