@@ -1,7 +1,6 @@
 //! The newest row of each key of a changelog, as a complete changelog: `-U` and `+U` with the whole row, nothing where
 //! nothing has changed. Serves sources that only say what replaces what, and sinks that replace rows by another
-//! key than the one by which the stream's rows are told apart. Gives at most one change of a key a batch, in the order
-//! in which the keys first occur in it.
+//! key than the one by which the stream's rows are told apart.
 
 mod last;
 mod stack;

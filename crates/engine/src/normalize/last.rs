@@ -3,7 +3,7 @@
 //! for, so a `-U` says nothing here.
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::{Entry, EntryRef};
+use hashbrown::hash_map::EntryRef;
 use mainstem_core::change::ChangeKind;
 
 use super::{Given, Incoming, Outcome, RowBytes};
@@ -15,44 +15,32 @@ pub(super) struct LastRows {
 }
 
 impl LastRows {
-    /// Takes rows.
+    /// Takes rows. Each gives its own change, none is left out for a later one of the batch: who joins with the version
+    /// of a row at some time needs all of them.
     pub(super) fn apply(&mut self, incoming: &Incoming<'_>) -> Outcome {
-        // Each key of the batch, with the last row that came of it; none where that was a delete.
-        let mut last: Vec<(usize, Option<usize>)> = Vec::new();
-        let mut place_of = HashMap::<&[u8], usize>::with_capacity(incoming.len());
+        let mut outcome = Outcome::default();
         for position in 0..incoming.len() {
             let kind = incoming.kind(position);
             if kind == ChangeKind::UpdateBefore {
                 continue;
             }
-            let row = kind.is_addition().then_some(position);
-            match place_of.entry(incoming.keys.row(position).data()) {
-                Entry::Occupied(place) => last[*place.get()].1 = row,
-                Entry::Vacant(free) => {
-                    free.insert(last.len());
-                    last.push((position, row));
-                }
-            }
-        }
-        let mut outcome = Outcome::default();
-        for (first, row) in last {
-            let key = incoming.keys.row(first).data();
-            let new = row.map(|position| (position, incoming.rows.row(position).data()));
+            let key = incoming.keys.row(position).data();
+            let new = kind.is_addition().then(|| incoming.rows.row(position).data());
             match (self.table.entry_ref(key), new) {
                 (EntryRef::Vacant(_), None) => {}
-                (EntryRef::Vacant(free), Some((position, bytes))) => {
-                    free.insert(bytes.into());
+                (EntryRef::Vacant(free), Some(new)) => {
+                    free.insert(new.into());
                     outcome.given.push((Given::Came(position), ChangeKind::Insert));
-                    outcome.dirty.push((key.into(), bytes.into()));
+                    outcome.dirty.push((key.into(), new.into()));
                 }
                 (EntryRef::Occupied(known), None) => {
                     let old = known.remove();
                     outcome.dirty.push((key.into(), old.clone()));
                     outcome.given.push((Given::Kept(old), ChangeKind::Delete));
                 }
-                (EntryRef::Occupied(known), Some((_, bytes))) if known.get().as_ref() == bytes => {}
-                (EntryRef::Occupied(mut known), Some((position, bytes))) => {
-                    let old = known.insert(bytes.into());
+                (EntryRef::Occupied(known), Some(new)) if known.get().as_ref() == new => {}
+                (EntryRef::Occupied(mut known), Some(new)) => {
+                    let old = known.insert(new.into());
                     outcome.dirty.push((key.into(), old.clone()));
                     outcome.given.push((Given::Kept(old), ChangeKind::UpdateBefore));
                     outcome.given.push((Given::Came(position), ChangeKind::UpdateAfter));

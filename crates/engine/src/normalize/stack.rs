@@ -1,6 +1,7 @@
 //! All rows of each key, for input that takes away every row that it replaces. Where several rows of a key are there
 //! at once, because changes of different origin come mixed, the one that came last counts, and when it goes the one
-//! before it counts again.
+//! before it counts again. Gives at most one change of a key a batch, in the order in which the keys first occur in it:
+//! only the last row of a key is of interest to a sink.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
