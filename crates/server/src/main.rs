@@ -1,6 +1,7 @@
 //! The `mainstem` binary: reads the command line, starts the parts of a job in this process and reports how it
 //! ended. All else lives in the library crates.
 
+mod allocator;
 mod cli;
 mod deployer;
 mod inspect;
@@ -15,11 +16,8 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
-/// Arrow buffers are large and short-lived, and are freed by other threads than those that made them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::configure();
     let cli = Cli::parse();
     init_logs(cli.json_logs());
     let outcome = match &cli.command {

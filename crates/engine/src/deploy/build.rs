@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use mainstem_connectors::{ConnectorError, ReaderContext, WriterContext};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Chain as ChainShape, Node};
-use mainstem_core::ids::SubtaskId;
+use mainstem_core::ids::{OperatorId, SubtaskId};
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
 use mainstem_core::splits::source_watermark;
 use mainstem_plan::eval::EvalContext;
