@@ -3,7 +3,6 @@
 //! after the changelog is folded.
 
 use std::fmt::Write as _;
-use std::process::Stdio;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -18,7 +17,8 @@ use crate::support::{Sandbox, text};
 const FILES: usize = 6;
 
 /// Where the job is killed; the number of the epoch keeps it in the middle of the input.
-const FAILPOINTS: [&str; 4] = ["snapshots-durable:2", "epoch-complete:1", "published:2", "publishing:1"];
+const FAILPOINTS: [(&str, u64); 4] =
+    [("snapshots-durable", 2), ("epoch-complete", 1), ("published", 2), ("manifest-durable", 1)];
 
 /// What stands between a query and its form for the batch engine, where that needs another.
 pub(crate) const BATCH_FORM: &str = "-- batch:";
@@ -161,10 +161,8 @@ impl Engines {
         self.clear();
         let interval = ["--checkpoint-interval", "1 ms"];
         let arguments = [&["run", "job.sql", "-p", "2"], &interval[..]].concat();
-        let mut command = self.sandbox.command(&arguments);
-        command.env("MAINSTEM_FAILPOINT", FAILPOINTS[self.queries % FAILPOINTS.len()]);
-        let first = command.stdout(Stdio::null()).stderr(Stdio::piped()).output().map_err(failed)?;
-        self.kills += usize::from(!first.status.success());
+        let (failpoint, count) = FAILPOINTS[self.queries % FAILPOINTS.len()];
+        self.kills += usize::from(self.sandbox.kill_at(&arguments, failpoint, count));
         let output = self.sandbox.run(&[&["run", "job.sql", "-p", "3"], &interval[..]].concat());
         match output.status.success() {
             true => self.results(schema),
