@@ -154,6 +154,29 @@ fn rows_are_written_by_another_key_than_their_own() {
 }
 
 #[test]
+fn what_comes_and_goes_is_aggregated() {
+    for seed in 0..6 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let changes = changes(&mut random);
+        let by_key = random.random_bool(0.5);
+        let format = if by_key { "upsert-json" } else { "debezium-json" };
+        let sql = format!(
+            "CREATE TABLE t ({COLUMNS}, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = '{format}');
+             CREATE TABLE o (place BIGINT, n BIGINT, s BIGINT, PRIMARY KEY (place) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'upsert-json');
+             INSERT INTO o SELECT place, COUNT(note), SUM(id) FROM t GROUP BY place;"
+        );
+        let sandbox = run(&sql, if by_key { &changes.upserts } else { &changes.envelopes }, &mut random);
+        let fold = ChangelogFold::upserts(&sandbox.path("out")).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let sums = changes.places.iter().filter(|(_, rows)| !rows.is_empty()).map(|(place, rows)| {
+            let (n, s) =
+                (rows.iter().filter(|row| row.note.is_some()).count(), rows.iter().map(|row| row.id).sum::<u64>());
+            (format!("{{\"n\":{n},\"place\":{place},\"s\":{s}}}"), 1)
+        });
+        assert!(fold.rows() == sums.collect(), "seed {seed}");
+    }
+}
+
+#[test]
 fn changes_are_printed_with_their_kind() {
     let sandbox = Sandbox::new(
         "CREATE TABLE t (id BIGINT, v BIGINT, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'upsert-json');
@@ -205,6 +228,7 @@ fn a_change_that_cannot_be_read_is_named_or_dropped() {
             .replace("v BIGINT)", "v BIGINT NOT NULL, PRIMARY KEY (id) NOT ENFORCED)"),
     );
     sandbox.write("in/a.json", "{\"op\":\"u\",\"after\":{\"id\":7,\"v\":1}}\n{\"op\":\"c\",\"after\":{\"id\":8,\"v\":1}}\n{\"op\":\"d\",\"before\":{\"id\":8}}\n{\"op\":\"u\",\"after\":{\"id\":7,\"v\":2}}\n");
-    let output = text(&sandbox.run_ok(&["run", "job.sql", "--fresh"]).stdout);
-    assert_eq!(output, " op | id | v\n----+----+---\n +I |  7 | 2\n");
+    let output = text(&sandbox.run_ok(&["run", "job.sql", "--fresh", "-p", "1"]).stdout);
+    let changes = " +I |  7 | 1\n +I |  8 | 1\n -D |  8 | 1\n -U |  7 | 1\n +U |  7 | 2\n";
+    assert_eq!(output, format!(" op | id | v\n----+----+---\n{changes}"));
 }
