@@ -8,6 +8,8 @@ mod lookup;
 mod pairs;
 mod regular;
 mod temporal;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub(crate) use self::interval::IntervalJoin;

@@ -28,7 +28,7 @@ use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{JoinKind, TemporalJoin as Spec};
 
 use self::state::Changed;
-use self::versions::{KeyBytes, Version, Versions};
+use self::versions::{KeyBytes, NEWEST, Version, Versions};
 use super::pairs::{PairRows, filtered};
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
@@ -199,7 +199,7 @@ impl TemporalJoin {
         let failed = |e| EngineError::arrow(&self.name, &e);
         let rows = batch.rows.num_rows();
         let keys = self.keys[0].of(&batch.rows).map_err(failed)?;
-        let at = |row: usize| times.map_or(i64::MAX, |times| times[row]);
+        let at = |row: usize| times.map_or(NEWEST, |times| times[row]);
         let find = |row: usize| if keys.is_never_equal(row) { None } else { self.versions.at(keys.of(row), at(row)) };
         let mut found: Vec<Option<u32>> = (0..rows).map(find).collect();
         let mut right = self.versions.columns(&found).map_err(failed)?;

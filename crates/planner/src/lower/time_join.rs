@@ -16,6 +16,7 @@ use mainstem_plan::operator::{
 
 use super::join::{JoinInputs, joined_schema};
 use super::{Lowering, Stream, changes};
+use crate::catalog::Table;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::lower::lookup::LookupTable;
 use crate::node::TemporalJoin as TemporalNode;
@@ -136,8 +137,12 @@ impl Lowering {
         let kind = kind(node.kind);
         let right = self.lower(&node.right)?;
         let key = self.version_key(right.operator).ok_or_else(|| {
-            let message = "the table behind FOR SYSTEM_TIME AS OF has no primary key that says which rows are versions of \
-                           one another; declare PRIMARY KEY (...) NOT ENFORCED";
+            let message = match declared_key(&node.right) {
+                [] => "the table behind FOR SYSTEM_TIME AS OF has no primary key that says which rows are versions of \
+                       one another; declare PRIMARY KEY (...) NOT ENFORCED"
+                    .to_owned(),
+                key => incomplete(key.join(", ")),
+            };
             SqlError::unsupported(self.at, message)
         })?;
         let (equal, rest) = self.equalities(node);
@@ -151,12 +156,7 @@ impl Lowering {
             let Some(found) = equal.iter().position(|(pair, _)| compared(pair)) else {
                 let name = |column: &usize| self.graph.node(right.operator).op.schema.field(*column).name().clone();
                 let names: Vec<String> = key.iter().map(name).collect();
-                let message = format!(
-                    "ON must compare the whole key of the table behind FOR SYSTEM_TIME AS OF ({}) by =, and does not \
-                     compare '{}'",
-                    names.join(", "),
-                    name(column)
-                );
+                let message = incomplete(names.join(", "));
                 return Err(SqlError::unsupported(self.at, message));
             };
             let ((left_expr, right_expr), _) = equal[found];
@@ -306,6 +306,21 @@ impl Lowering {
         let schema = self.graph.node(id).op.schema.clone();
         let op = Operator::new(schema, OperatorKind::Normalize { key: key.to_vec() });
         self.add("newest row of each key", op, &[(id, Exchange::Hash { keys: key.to_vec() })])
+    }
+}
+
+fn incomplete(key: String) -> String {
+    format!("ON must compare every column of the key of the table behind FOR SYSTEM_TIME AS OF ({key}) by =, as it is")
+}
+
+/// The primary key of the table that a plan reads.
+fn declared_key(plan: &LogicalPlan) -> &[String] {
+    match (plan, plan.inputs().as_slice()) {
+        (LogicalPlan::TableScan(scan), _) => {
+            scan.source.downcast_ref::<Table>().map_or(&[], |table| table.spec.primary_key.as_slice())
+        }
+        (_, [input]) => declared_key(input),
+        _ => &[],
     }
 }
 

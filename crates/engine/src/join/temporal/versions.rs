@@ -14,6 +14,9 @@ use crate::join::kept_rows::KeptRows;
 /// Rows of versions that are gone are tolerated up to so many beside as many as there are versions.
 const DEAD_ROWS_MAX: usize = 1 << 14;
 
+/// A time at which only what is deleted is not there any more.
+pub(super) const NEWEST: i64 = i64::MAX - 1;
+
 /// What a row was from a time on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Version {
@@ -117,7 +120,9 @@ impl Versions {
         if version.counts_from > version.time {
             // The split's watermark would have released a deletion with all before it, and the operator's may have
             // done so or not: for the rows that see the late version they are gone (I6).
-            let last = of_key.iter().rposition(|other| other.counts_from <= version.counts_from);
+            let counts =
+                |other: &Version| other.counts_from <= version.counts_from && version.counts_from < other.counts_until;
+            let last = of_key.iter().rposition(counts);
             if let Some(last) = last.filter(|last| of_key[*last].deleted) {
                 let gone = of_key[..=last].iter_mut();
                 gone.for_each(|other| other.counts_until = other.counts_until.min(version.counts_from));
@@ -166,7 +171,13 @@ impl Versions {
                 let before = of_key.len();
                 of_key.retain(|version| version.counts_until > next);
                 if let Some(needed) = of_key.iter().rposition(|version| version.counts_from <= next) {
-                    of_key.drain(..if of_key[needed].deleted { needed + 1 } else { needed });
+                    let Version { counts_until, deleted, .. } = of_key[needed];
+                    let first_needed = if deleted { needed + 1 } else { needed };
+                    let mut at = 0;
+                    of_key.retain(|version| {
+                        at += 1;
+                        at > first_needed || version.counts_from >= counts_until
+                    });
                 }
                 self.live -= before - of_key.len();
                 if of_key.is_empty() {
