@@ -68,6 +68,18 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def session_seconds(leaders):
+    """User and system time so far of all processes in the sessions of these leaders."""
+    total = 0.0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            session = int(file.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[3])
+            total += cpu_seconds(file.parent.name) if session in leaders else 0.0
+        except (OSError, ValueError):
+            continue  # it has ended meanwhile
+    return total
+
+
 def peak_bytes(pid):
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
@@ -166,6 +178,10 @@ class Cluster:
                 pass
             time.sleep(0.3)
         raise FlinkError(f"the Flink cluster did not come up; see {self.run_directory / 'log'}")
+
+    def all_cpu_seconds(self):
+        """CPU seconds so far of the whole cluster and of the client."""
+        return session_seconds({process.pid for process in self.processes})
 
     def run(self, statements, settings, seconds_max):
         """Runs statements, of which the INSERTs make one job, to the end of the job. Gives wall seconds of the job, CPU

@@ -10,10 +10,10 @@ ENGINES = ("flink", "mainstem")
 FIGURES = [("wall s", lambda v: f"{v:.2f}"), ("CPU s", lambda v: f"{v:.2f}"), ("peak MB", lambda v: f"{v / 1e6:.0f}")]
 
 
-def machine(root):
+def machine(root, binary):
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")), platform.machine())
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{os.cpu_count()} cores, {model}; mainstem {revision or 'unknown'}"
+    return f"{os.cpu_count()} cores, {model}; mainstem {binary or revision or 'unknown'}"
 
 
 def geometric_mean(values):
