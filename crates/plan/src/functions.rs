@@ -14,6 +14,7 @@ mod control;
 mod datetime;
 mod digest;
 mod json;
+mod numbering;
 mod numeric;
 mod planner;
 mod regular;
@@ -120,7 +121,8 @@ impl FunctionRegistry {
             aggregates.extend(function.map(|f| (name.to_owned(), f)));
         }
         let mut windows = HashMap::new();
-        for function in datafusion_functions_window::all_default_window_functions() {
+        for function in datafusion_functions_window::all_default_window_functions().into_iter().chain(numbering::all())
+        {
             let names = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str));
             windows.extend(names.map(|n| (n.to_lowercase(), function.clone())));
         }

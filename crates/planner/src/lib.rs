@@ -14,6 +14,7 @@ mod job;
 mod lower;
 mod node;
 mod optimize;
+mod order;
 mod query;
 mod resolve;
 mod settings;

@@ -7,6 +7,7 @@ mod changes;
 mod join;
 mod late;
 mod lookup;
+mod rank;
 mod sink;
 mod source;
 mod time_join;
@@ -29,6 +30,7 @@ use mainstem_plan::{PlanError, plain_schema};
 use crate::catalog::Table;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::node::TemporalJoin;
+use crate::order::TopN;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
 pub(crate) use self::late::late_schema;
@@ -142,6 +144,9 @@ impl Lowering {
                 if let Some(node) = downcast::<TemporalJoin>(plan) {
                     return self.temporal_join(node);
                 }
+                if let Some(node) = downcast::<TopN>(plan) {
+                    return self.top_n(node, true);
+                }
                 Err(self.internal(format!("no operator for {}", extension.node.name())))
             }
             other => Err(SqlError::unsupported(
@@ -196,7 +201,11 @@ impl Lowering {
             LogicalPlan::Filter(filter) if !is_true(&filter.predicate) => (&filter.input, Some(&filter.predicate)),
             _ => (&projection.input, None),
         };
-        let base = self.lower(input)?;
+        let readers: Vec<&LogicalExpr> = projection.expr.iter().chain(predicate).collect();
+        let base = match self.lower_unnumbered(input, &readers)? {
+            Some(base) => base,
+            None => self.lower(input)?,
+        };
         let schema = target.cloned().unwrap_or_else(|| arrow_schema(&projection.schema));
         let mut project = Vec::new();
         for (expr, field) in projection.expr.iter().zip(schema.fields()) {

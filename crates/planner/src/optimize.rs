@@ -18,6 +18,7 @@ use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 
 use crate::context;
 use crate::error::{At, SqlError};
+use crate::order;
 
 /// The plan with constants folded, filters pushed down, and columns that nobody needs removed.
 pub(crate) fn optimize(plan: LogicalPlan, at: At) -> Result<LogicalPlan, SqlError> {
@@ -38,5 +39,7 @@ pub(crate) fn optimize(plan: LogicalPlan, at: At) -> Result<LogicalPlan, SqlErro
         .with_skip_failing_rules(false)
         .with_max_passes(3);
     let optimized = Optimizer::with_rules(rules).optimize(plan, &config, |_, _| {});
-    optimized.map_err(|error| SqlError::from_datafusion(&error, at))
+    let optimized = optimized.map_err(|error| SqlError::from_datafusion(&error, at))?;
+    // A condition on the number of a row may have stood above a join.
+    order::convert(optimized, at)
 }

@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use datafusion_common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion_sql::sqlparser::ast::{
     AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned, Value,
-    VisitMut, VisitorMut,
+    VisitMut, VisitorMut, WindowSpec,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use mainstem_plan::{functions, sql_type_name};
@@ -79,6 +79,15 @@ impl Resolver<'_> {
     pub(crate) fn expr(&self, expr: &mut Expr) -> Result<(), SqlError> {
         let mut visitor = Visitor { resolver: self, fields: HashSet::new() };
         match VisitMut::visit(expr, &mut visitor) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        }
+    }
+
+    /// Resolves all names of a window that WINDOW defines.
+    pub(crate) fn window(&self, window: &mut WindowSpec) -> Result<(), SqlError> {
+        let mut visitor = Visitor { resolver: self, fields: HashSet::new() };
+        match VisitMut::visit(window, &mut visitor) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         }
@@ -175,9 +184,6 @@ impl Resolver<'_> {
         let Some(name) = name else {
             return Err(SqlError::new(ErrorCode::Name, at, format!("unknown function '{}'", function.name)));
         };
-        if function.over.is_some() {
-            return Err(SqlError::unsupported(at, format!("OVER is not supported yet (in {name}(...) OVER ...)")));
-        }
         if let Some(replacement) = marker::replace_auxiliary(function, &name, at)? {
             return Ok(Some(replacement));
         }
@@ -189,8 +195,10 @@ impl Resolver<'_> {
             return Err(SqlError::new(ErrorCode::Name, at, format!("unknown function '{name}'{suggestion}")));
         }
         let registry = functions::registry();
-        if registry.window(&name).is_some() && registry.aggregate(&name).is_none() && registry.scalar(&name).is_none() {
-            return Err(SqlError::unsupported(at, format!("{name} needs OVER, which is not supported yet")));
+        let is_plain = registry.aggregate(&name).is_some() || registry.scalar(&name).is_some();
+        if function.over.is_none() && registry.window(&name).is_some() && !is_plain {
+            let message = format!("{name} needs OVER, such as {name}(...) OVER (PARTITION BY k ORDER BY ts)");
+            return Err(SqlError::new(ErrorCode::Type, at, message));
         }
         if let Some(reason) = registry.refused(&name) {
             return Err(SqlError::unsupported(at, reason));

@@ -12,6 +12,7 @@ use mainstem_plan::operator::WindowProperty;
 use crate::catalog::{ColumnSource, Table};
 use crate::node::TemporalJoin;
 use crate::time_bounds::{self, Sides, TimeBounds};
+use crate::order::TopN;
 use crate::window::marker;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
@@ -81,6 +82,17 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
                 // A left row leaves in the place that it had in time.
                 let mut roles = roles(&node.left);
                 roles.resize(node.schema.fields().len(), Role::Plain);
+                return roles;
+            }
+            if let Some(node) = downcast::<TopN>(plan) {
+                // Ranks change without regard to time, unless they are those of a window, which are given at its end.
+                let keep = |role: Role| match role {
+                    Role::EventTime => Role::Plain,
+                    Role::WindowTime if node.window_end.is_none() => Role::Plain,
+                    role => role,
+                };
+                let mut roles: Vec<Role> = roles(&node.input).into_iter().map(keep).collect();
+                roles.push(Role::Plain);
                 return roles;
             }
             if let Some(node) = downcast::<WindowTableFunction>(plan) {

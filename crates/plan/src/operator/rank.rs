@@ -27,6 +27,18 @@ pub enum RankFunction {
     DenseRank,
 }
 
+impl RankFunction {
+    /// Its name in SQL.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            RankFunction::RowNumber => "ROW_NUMBER",
+            RankFunction::Rank => "RANK",
+            RankFunction::DenseRank => "DENSE_RANK",
+        }
+    }
+}
+
 /// The rows of each partition whose rank lies in a range. Output: the input's columns, then the rank (Int64)
 /// where it is wanted. The input is partitioned by `partition`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -41,11 +41,11 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
         }
         OperatorKind::Rank(rank) => {
             let input = &rank.input_schema;
-            let name = format!("{:?}", rank.function).to_uppercase();
+            let newest = if rank.newest_first { ", the last first" } else { "" };
             vec![
                 format!("partition by: {}", columns(&rank.partition, input)),
-                format!("order by: {}", order(&rank.order, input)),
-                format!("keeps: {name} from {} to {}", rank.from, rank.to),
+                format!("order by: {}{newest}", order(&rank.order, input)),
+                format!("keeps: {} from {} to {}", rank.function.name(), rank.from, rank.to),
             ]
         }
         OperatorKind::OverAggregate(over) => {
@@ -89,6 +89,10 @@ pub(super) fn state(kind: &OperatorKind) -> String {
         OperatorKind::LookupJoin(_) => "none; the table is loaded again after a restart".to_owned(),
         OperatorKind::Rank(rank) => match rank.window_end {
             Some(_) => "the best rows of each window, released when the watermark passes its end".to_owned(),
+            None if !rank.input_retracts && rank.order.is_empty() && !rank.newest_first => {
+                "the number of rows that each partition has had, ".to_owned()
+                    + &kept(rank.ttl_ms, "partitions start from nothing")
+            }
             None if rank.input_retracts => {
                 "all rows of each partition, ".to_owned() + &kept(rank.ttl_ms, "partitions start from nothing")
             }

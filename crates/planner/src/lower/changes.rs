@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::OperatorId;
 use mainstem_plan::expr::Expr;
-use mainstem_plan::operator::{JobGraph, JoinKind, OperatorKind, OverOrder, RankFunction, WindowProperty};
+use mainstem_plan::operator::{JobGraph, JoinKind, OperatorKind, OverOrder, Rank, RankFunction, WindowProperty};
 
 /// The changes that an operator gives over inputs with these changes. For a sink: what it takes.
 pub(super) fn derive(kind: &OperatorKind, inputs: &[ChangeMode]) -> ChangeMode {
@@ -31,7 +31,7 @@ pub(super) fn derive(kind: &OperatorKind, inputs: &[ChangeMode]) -> ChangeMode {
         OperatorKind::Rank(rank) => match rank.window_end {
             Some(_) => ChangeMode::Append,
             // The first rows to come are never replaced.
-            None if rank.order.is_empty() => if_updating(ChangeMode::Append),
+            None if rank.order.is_empty() && !rank.newest_first => if_updating(ChangeMode::Append),
             None => ChangeMode::Retract,
         },
         OperatorKind::OverAggregate(over) => match over.by {
@@ -88,20 +88,15 @@ pub(super) fn unique_key(graph: &JobGraph, id: OperatorId) -> Option<Vec<usize>>
             let bound = bounds.next()?.0;
             Some((0..aggregate.keys.len()).chain([first + bound]).collect())
         }
-        OperatorKind::Calc { project: None, .. } | OperatorKind::Sort(_) | OperatorKind::OverAggregate(_) => input(0),
+        OperatorKind::Calc { project: None, .. } | OperatorKind::Sort(_) => input(0),
         OperatorKind::Calc { project: Some(project), .. } => {
             let position = |column: usize| project.iter().position(|named| named.expr == Expr::Column(column));
             input(0)?.into_iter().map(position).collect::<Option<Vec<_>>>().map(sorted)
         }
-        OperatorKind::Rank(rank) => {
-            if rank.to == 1 && rank.function == RankFunction::RowNumber {
-                return Some(sorted(rank.partition.clone()));
-            }
-            input(0).or_else(|| {
-                let numbered = rank.rank_column && rank.function == RankFunction::RowNumber;
-                let number = rank.input_schema.fields().len();
-                numbered.then(|| sorted(rank.partition.iter().copied().chain([number]).collect()))
-            })
+        OperatorKind::Rank(rank) => rank_key(rank),
+        // Rows of one key may be in several partitions, and with them in several places.
+        OperatorKind::OverAggregate(over) => {
+            input(0).map(|unique| sorted(unique.into_iter().chain(over.partition.iter().copied()).collect()))
         }
         OperatorKind::Join(join) => {
             let covered = |unique: &Option<Vec<usize>>, keys: &[usize]| {
@@ -129,6 +124,23 @@ pub(super) fn unique_key(graph: &JobGraph, id: OperatorId) -> Option<Vec<usize>>
     }
 }
 
+/// By which columns the rows of a Top-N can be told apart: its changes follow just these.
+fn rank_key(rank: &Rank) -> Option<Vec<usize>> {
+    let numbered = rank.function == RankFunction::RowNumber;
+    let number = rank.input_schema.fields().len();
+    let of_partition = |columns: &[usize]| {
+        let mut key: Vec<usize> = rank.partition.iter().chain(columns).copied().collect();
+        key.sort_unstable();
+        key.dedup();
+        key
+    };
+    match &rank.input_unique {
+        _ if numbered && rank.to == 1 => Some(of_partition(&[])),
+        Some(unique) => Some(of_partition(unique)),
+        None => (numbered && rank.rank_column).then(|| of_partition(&[number])),
+    }
+}
+
 /// Tells operators whose `-U` nobody needs to leave it out: those that reach, through projections only, sinks that
 /// replace rows by exactly the key of the operator.
 pub(super) fn drop_unneeded_updates(graph: &mut JobGraph, upsert_sinks: &BTreeSet<OperatorId>) {
@@ -149,6 +161,7 @@ pub(super) fn drop_unneeded_updates(graph: &mut JobGraph, upsert_sinks: &BTreeSe
             OperatorKind::Sink(_) => (true, true),
             // They take the old row out of what they keep.
             OperatorKind::GroupAggregate(_) | OperatorKind::Normalize { .. } => (true, false),
+            OperatorKind::Rank(rank) => (rank_key(rank).is_some(), false),
             _ => (false, false),
         };
         if leaves_out {

@@ -53,7 +53,7 @@ impl Lowering {
         Ok(self.whole(last))
     }
 
-    fn whole_input(&mut self, plan: &LogicalPlan) -> Result<OperatorId, SqlError> {
+    pub(super) fn whole_input(&mut self, plan: &LogicalPlan) -> Result<OperatorId, SqlError> {
         let stream = self.lower(plan)?;
         self.materialize(stream, &arrow_schema(plan.schema()), false)
     }

@@ -8,13 +8,15 @@ use datafusion_expr::LogicalPlan;
 use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, Expr, GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
+    AccessExpr, Expr, GroupByExpr, Ident, NamedWindowDefinition, NamedWindowExpr, ObjectName, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit,
+    Visitor,
 };
 
 use super::{Scope, failure, shape, wildcard};
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
+use crate::order;
 use crate::resolve::{Around, Resolver};
 use crate::window::aggregate::{Places, convert};
 use crate::window::interval::Shape;
@@ -47,7 +49,7 @@ impl Scope<'_> {
         let settled = planned.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE)).and_then(settle_types);
         let settled =
             settled.map_err(|error| failure::explain(error, &original, &resolved, &schema, &surroundings, places))?;
-        convert(settled, places)
+        order::convert(convert(settled, places)?, at)
     }
 }
 
@@ -227,6 +229,14 @@ fn resolve(select: &mut Select, input: &LogicalPlan, around: Around<'_>) -> Resu
     }
     if let Some(having) = &mut select.having {
         with_subqueries("HAVING", &aliases).expr(having)?;
+    }
+    if let Some(qualify) = &mut select.qualify {
+        in_clause("QUALIFY", &aliases).expr(qualify)?;
+    }
+    for NamedWindowDefinition(_, window) in &mut select.named_window {
+        if let NamedWindowExpr::WindowSpec(window) = window {
+            in_clause("WINDOW", &[]).window(window)?;
+        }
     }
     Ok(())
 }

@@ -66,8 +66,8 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
         distribute_by,
         sort_by,
         having,
-        named_window,
-        qualify,
+        named_window: _,
+        qualify: _,
         window_before_qualify: _,
         value_table_mode,
         flavor: _,
@@ -83,12 +83,6 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
     }
     if !optimizer_hints.is_empty() {
         return refuse(at, "hints (/*+ ... */) are not supported");
-    }
-    if let Some(qualify) = qualify {
-        return refuse(qualify.span().into(), "QUALIFY is not supported yet");
-    }
-    if let Some(window) = named_window.first() {
-        return refuse(At::from(window.0.span), "WINDOW (and OVER) is not supported yet");
     }
     if !lateral_views.is_empty() || prewhere.is_some() || !connect_by.is_empty() {
         return refuse(at, "LATERAL VIEW, PREWHERE and CONNECT BY are not supported");
