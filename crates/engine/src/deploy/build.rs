@@ -31,7 +31,9 @@ use crate::join::{
 use crate::late::LateRows;
 use crate::normalize::Normalize;
 use crate::operator::Operator;
+use crate::over;
 use crate::rank;
+use crate::sort::Sort;
 use crate::source::SourceStage;
 use crate::source_task::{SourceInput, SourceTask};
 use crate::task::{self, Uploads};
@@ -251,9 +253,8 @@ impl Builder<'_> {
             OperatorKind::GroupAggregate(spec) => {
                 Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context)?)
             }
-            OperatorKind::OverAggregate(_) | OperatorKind::Sort(_) => {
-                return Err(EngineError::Bug(format!("'{name}' cannot be run by this version")));
-            }
+            OperatorKind::OverAggregate(over) => over::operator(name, over, &node.op, self.late(node, false), context)?,
+            OperatorKind::Sort(sort) => Box::new(Sort::new(name, sort, schema, self.late(node, false))?),
         })
     }
 

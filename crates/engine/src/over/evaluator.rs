@@ -81,12 +81,7 @@ impl Evaluator {
     }
 
     /// The same from what a checkpoint holds: for each aggregate that is carried, its state.
-    pub(crate) fn carried(
-        &self,
-        rows: i64,
-        distinct: i64,
-        states: &[Vec<ArrayRef>],
-    ) -> Result<Carry, EngineError> {
+    pub(crate) fn carried(&self, rows: i64, distinct: i64, states: &[Vec<ArrayRef>]) -> Result<Carry, EngineError> {
         let mut carry = self.nothing()?;
         carry.rows = rows;
         carry.distinct = distinct;
@@ -102,9 +97,8 @@ impl Evaluator {
             Call::Aggregate(aggregate, How::Growing) => Some(aggregate),
             _ => None,
         });
-        let types = carried.map(|aggregate| {
-            Ok(aggregate.state_fields()?.iter().map(|field| field.data_type().clone()).collect())
-        });
+        let types = carried
+            .map(|aggregate| Ok(aggregate.state_fields()?.iter().map(|field| field.data_type().clone()).collect()));
         types.collect()
     }
 
@@ -149,7 +143,8 @@ impl Evaluator {
                     let mut values = Vec::new();
                     for ((segment, frames), carry) in segments.iter().zip(&frames).zip(carries.iter_mut()) {
                         let carried = &mut carry.accumulators[nth];
-                        let computed = aggregate_segment(aggregate, *how, &input, segment, frames, carried, &mut values);
+                        let computed =
+                            aggregate_segment(aggregate, *how, &input, segment, frames, carried, &mut values);
                         computed.map_err(|e| self.failed(&e))?;
                     }
                     array_of(values, data_type).map_err(|e| self.failed(&e))?
@@ -185,7 +180,8 @@ impl Call {
                     Frame::Rows { preceding } => preceding.is_some(),
                     Frame::Range { preceding } => preceding.is_some(),
                 };
-                let types = compiled.args.iter().map(|arg| arg.data_type(&over.input_schema)).collect::<Computed<Vec<_>>>();
+                let types =
+                    compiled.args.iter().map(|arg| arg.data_type(&over.input_schema)).collect::<Computed<Vec<_>>>();
                 let exact = types.map_err(|e| EngineError::evaluation(&aggregate.name, &e))?.iter().all(is_exact);
                 let how = match bounded {
                     false => How::Growing,

@@ -119,7 +119,8 @@ impl Frames {
         for row in give..give_end {
             let frame = match self.frame {
                 Frame::Rows { preceding } => {
-                    let low = preceding.map_or(begin, |n| row.saturating_sub(usize::try_from(n).unwrap_or(row)).max(begin));
+                    let low =
+                        preceding.map_or(begin, |n| row.saturating_sub(usize::try_from(n).unwrap_or(row)).max(begin));
                     low..row + 1
                 }
                 Frame::Range { preceding } => {

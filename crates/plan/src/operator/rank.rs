@@ -148,4 +148,10 @@ pub struct Sort {
     pub by_event_time: bool,
     /// Whether the input may take rows away.
     pub input_retracts: bool,
+    /// So many of the first rows do not leave.
+    #[serde(default)]
+    pub offset: u64,
+    /// After these, only so many rows leave; absent: all.
+    #[serde(default)]
+    pub limit: Option<u64>,
 }

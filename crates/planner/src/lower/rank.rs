@@ -67,8 +67,8 @@ impl Lowering {
         Ok(Stream { operator, columns: (0..width).chain([if number_is_read { ranked } else { 0 }]).collect() })
     }
 
-    /// Adds the operator. `number`: the name of its last column, if it has one.
-    pub(super) fn rank(&mut self, rank: Rank, number: &str, input: OperatorId, at: At) -> Result<OperatorId, SqlError> {
+    /// Adds the operator.
+    pub(super) fn rank(&mut self, rank: Rank, input: OperatorId, at: At) -> Result<OperatorId, SqlError> {
         let mut fields: Vec<Arc<Field>> = rank.input_schema.fields().iter().cloned().collect();
         if rank.rank_column {
             let mut name = rank.function.name().to_lowercase();

@@ -1,0 +1,459 @@
+//! OVER by any order and over any changes: all rows of a partition are kept in order, each with the results that were
+//! given for it. A batch of changes is worked in, then the results from the first changed place on are computed
+//! again, as far as a change can reach, and what differs is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use hashbrown::HashMap;
+use mainstem_core::change::ChangeKind;
+use mainstem_core::ids::Epoch;
+use mainstem_plan::eval::EvalContext;
+use mainstem_plan::operator::{Frame, Operator as Spec, OverAggregate};
+
+use super::evaluator::Evaluator;
+use super::frames::{Segment, distance_values};
+use crate::delta_files::DeltaFiles;
+use crate::element::StreamBatch;
+use crate::error::EngineError;
+use crate::expiry::Expiry;
+use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
+use crate::partitions::Partitions;
+use crate::row_codec::{RowBytes, RowCodec};
+
+/// Name and version of the table of rows: the input's columns, how many equal rows there are (Int64; 0: none any
+/// more), the time of the epoch in which the partition last changed (Int64, ms).
+const ROWS: (&str, u32) = ("all rows", 1);
+/// Rows of a batch that is given.
+const GIVE_ROWS: usize = 8192;
+/// About how many rows are computed at once.
+const COMPUTE_ROWS: usize = 1 << 15;
+
+/// A row, and which of several equal ones it is.
+type Key = (RowBytes, u64);
+
+/// What is known of a row.
+struct Known {
+    /// The results that were given for it; none yet.
+    results: Option<RowBytes>,
+    /// The first order column, by which the distance of RANGE is measured.
+    value: Option<i64>,
+}
+
+/// Rows of one partition in order.
+type Rows = BTreeMap<Key, Known>;
+
+/// See the module.
+pub(crate) struct UpdatingOver {
+    name: String,
+    over: OverAggregate,
+    schema: SchemaRef,
+    context: EvalContext,
+    evaluator: Evaluator,
+    codec: RowCodec,
+    /// Makes bytes of results.
+    results: RowCodec,
+    partitions: Partitions,
+    /// By slot.
+    rows: Vec<Rows>,
+    live: usize,
+    reach: Reach,
+    /// Rows whose number has changed since the last checkpoint, with the slot of their partition.
+    dirty: BTreeMap<RowBytes, u32>,
+    expiry: Expiry,
+    files: DeltaFiles,
+}
+
+/// How far a row's results depend on others.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    /// On all rows before.
+    all: bool,
+    /// On so many rows before, and behind.
+    before: usize,
+    behind: usize,
+    /// On rows whose first order column is so near.
+    distance: Option<i64>,
+}
+
+/// What a batch has changed in one partition.
+#[derive(Default)]
+struct Touched {
+    changed: BTreeSet<Key>,
+    /// Rows that are gone, with the results that were given for them.
+    gone: BTreeMap<Key, RowBytes>,
+    /// The greatest value of the first order column among the changed rows that have one.
+    greatest: Option<i64>,
+}
+
+impl UpdatingOver {
+    /// An operator without state. `op` is the operator of the plan with the specification `over`.
+    pub(crate) fn new(name: &str, over: &OverAggregate, op: &Spec, context: &EvalContext) -> Result<Self, EngineError> {
+        let failed = |e: ArrowError| EngineError::arrow(name, &e);
+        let types: Vec<DataType> = over.input_schema.fields().iter().map(|f| f.data_type().clone()).collect();
+        let evaluator = Evaluator::new(name, over, &op.schema, true, context)?;
+        let results = Schema::new(op.schema.fields()[types.len()..].to_vec());
+        let keys: Vec<DataType> = over.partition.iter().map(|column| types[*column].clone()).collect();
+        let (before, behind) = evaluator.reach();
+        let rows_before = match over.frame {
+            Frame::Rows { preceding: Some(rows) } => usize::try_from(rows).unwrap_or(usize::MAX),
+            _ => 0,
+        };
+        let distance = evaluator.frames.distance(&types);
+        let reach = Reach { all: evaluator.carries(), before: before.max(rows_before), behind, distance };
+        Ok(UpdatingOver {
+            name: name.to_owned(),
+            schema: op.schema.clone(),
+            context: context.clone(),
+            codec: RowCodec::new(&over.input_schema, &over.order).map_err(failed)?,
+            results: RowCodec::new(&results, &[]).map_err(failed)?,
+            partitions: Partitions::new(&keys).map_err(failed)?,
+            rows: Vec::new(),
+            live: 0,
+            reach,
+            dirty: BTreeMap::new(),
+            expiry: Expiry::new(over.ttl_ms),
+            files: DeltaFiles::default(),
+            evaluator,
+            over: over.clone(),
+        })
+    }
+
+    fn failed(&self, error: &ArrowError) -> EngineError {
+        EngineError::arrow(&self.name, error)
+    }
+
+    fn slots(&mut self, rows: &RecordBatch) -> Result<Vec<u32>, EngineError> {
+        let columns: Vec<ArrayRef> = self.over.partition.iter().map(|column| rows.column(*column).clone()).collect();
+        let mut slots = Vec::new();
+        let interned = self.partitions.intern(&columns, rows.num_rows(), &mut slots);
+        interned.map_err(|e| EngineError::arrow(&self.name, &e))?;
+        self.rows.resize_with(self.partitions.slots(), Rows::new);
+        Ok(slots)
+    }
+
+    /// The value of each row by which distances are measured; none where nothing is measured.
+    fn values(&self, rows: &RecordBatch) -> Result<Option<Int64Array>, EngineError> {
+        if self.reach.distance.is_none() {
+            return Ok(None);
+        }
+        distance_values(&self.over.order[0], rows).map(Some).map_err(|e| self.failed(&e))
+    }
+
+    fn count(&self, slot: u32, row: &RowBytes) -> u64 {
+        let of_row = self.rows[slot as usize].range((row.clone(), 0)..=(row.clone(), u64::MAX));
+        of_row.last().map_or(0, |((_, copy), _)| copy + 1)
+    }
+
+    fn add(&mut self, slot: u32, row: RowBytes, value: Option<i64>, touched: &mut Touched) {
+        let copy = self.count(slot, &row);
+        let key = (row, copy);
+        // What was given for it before stands until it is found to differ.
+        let results = touched.gone.remove(&key);
+        touched.note(&key, value);
+        self.rows[slot as usize].insert(key, Known { results, value });
+        self.live += 1;
+    }
+
+    /// Takes a row away. False where there is none.
+    fn take(&mut self, slot: u32, row: &RowBytes, touched: &mut Touched) -> bool {
+        let Some(copy) = self.count(slot, row).checked_sub(1) else { return false };
+        let key = (row.clone(), copy);
+        let Some(known) = self.rows[slot as usize].remove(&key) else { return false };
+        touched.note(&key, known.value);
+        if let Some(results) = known.results {
+            touched.gone.insert(key, results);
+        }
+        self.live -= 1;
+        true
+    }
+
+    /// Computes the results of rows that lie side by side, and notes them. Gives those that differ from what was
+    /// given: the row, the results before, the results now.
+    fn compute(
+        &mut self,
+        parts: Vec<(u32, Part)>,
+        mut differs: impl FnMut(&Key, Option<RowBytes>, &RowBytes),
+    ) -> Result<(), EngineError> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let keys = parts.iter().flat_map(|(_, part)| &part.keys);
+        let columns = self.codec.decode(keys.map(|(row, _)| row)).map_err(|e| self.failed(&e))?;
+        let rows = RecordBatch::try_new(self.over.input_schema.clone(), columns).map_err(|e| self.failed(&e))?;
+        let mut segments = Vec::with_capacity(parts.len());
+        let mut carries = Vec::with_capacity(parts.len());
+        let mut begin = 0;
+        for (_, part) in &parts {
+            let end = begin + part.keys.len();
+            segments.push(Segment { begin, give: begin + part.give, give_end: begin + part.give_end, end });
+            carries.push(self.evaluator.nothing()?);
+            begin = end;
+        }
+        let results = self.evaluator.evaluate(&rows, &segments, &mut carries)?;
+        let width = self.over.input_schema.fields().len();
+        let schema = Arc::new(Schema::new(self.schema.fields()[width..].to_vec()));
+        let results = RecordBatch::try_new(schema, results).map_err(|e| self.failed(&e))?;
+        let mut results = self.results.encode(&results).map_err(|e| self.failed(&e))?.into_iter();
+        for (slot, part) in &parts {
+            for (key, result) in part.keys[part.give..part.give_end].iter().zip(results.by_ref()) {
+                let known = self.rows[*slot as usize].get_mut(key).expect("listed from these rows");
+                if known.results.as_ref() != Some(&result) {
+                    let before = known.results.replace(result);
+                    differs(key, before, known.results.as_ref().expect("just put there"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn emit(&self, changes: &[(ChangeKind, RowBytes, RowBytes)], out: &mut Collector) -> Result<(), EngineError> {
+        for piece in changes.chunks(GIVE_ROWS) {
+            let rows = self.codec.decode(piece.iter().map(|(_, row, _)| row));
+            let mut columns = rows.map_err(|e| self.failed(&e))?;
+            let results = self.results.decode(piece.iter().map(|(_, _, results)| results));
+            columns.extend(results.map_err(|e| self.failed(&e))?);
+            let rows = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| self.failed(&e))?;
+            let kinds = Int8Array::from_iter_values(piece.iter().map(|(kind, _, _)| *kind as i8));
+            out.main.push(StreamBatch::changelog(rows, kinds));
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, slot: u32) {
+        self.live -= std::mem::take(&mut self.rows[slot as usize]).len();
+        self.partitions.remove(slot);
+        self.expiry.forget(slot);
+    }
+
+    fn stored(&self, rows: &[(RowBytes, u64, i64)]) -> Result<Vec<RecordBatch>, EngineError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut fields: Vec<Arc<Field>> = self.over.input_schema.fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new("__count", DataType::Int64, false)));
+        fields.push(Arc::new(Field::new("__changed", DataType::Int64, false)));
+        let mut columns = self.codec.decode(rows.iter().map(|(row, _, _)| row)).map_err(|e| self.failed(&e))?;
+        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, count, _)| *count as i64))));
+        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, _, changed)| *changed))));
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| self.failed(&e))?;
+        Ok(vec![batch])
+    }
+}
+
+/// Rows of a partition that lie side by side, of some of which the results are wanted.
+struct Part {
+    keys: Vec<Key>,
+    give: usize,
+    give_end: usize,
+}
+
+impl Part {
+    /// All rows.
+    fn whole(rows: &Rows) -> Part {
+        let keys: Vec<Key> = rows.keys().cloned().collect();
+        Part { give: 0, give_end: keys.len(), keys }
+    }
+}
+
+impl Touched {
+    fn note(&mut self, key: &Key, value: Option<i64>) {
+        self.changed.insert(key.clone());
+        if let Some(value) = value {
+            self.greatest = Some(self.greatest.map_or(value, |greatest| greatest.max(value)));
+        }
+    }
+}
+
+impl Reach {
+    /// The rows whose results the changes can have changed, with those that they see; none where no row is left.
+    fn part(&self, rows: &Rows, touched: &Touched) -> Option<Part> {
+        let (first, last) = (touched.changed.first()?, touched.changed.last()?);
+        if rows.is_empty() {
+            return None;
+        }
+        if self.all {
+            return Some(Part::whole(rows));
+        }
+        // Behind the last changed row: rows that see it.
+        let limit = touched.greatest.zip(self.distance).map(|(value, distance)| value.saturating_add(distance));
+        let mut affected: Vec<Key> = rows.range(first..=last).map(|(key, _)| key.clone()).collect();
+        let mut behind = rows.range((Bound::Excluded(last), Bound::Unbounded)).peekable();
+        let mut nth = 0;
+        while let Some((key, known)) = behind.peek()
+            && (nth < self.before
+                || key.0.is_tie(&last.0)
+                || limit.zip(known.value).is_some_and(|(limit, value)| value <= limit))
+        {
+            affected.push((*key).clone());
+            behind.next();
+            nth += 1;
+        }
+        let give_rows = affected.len();
+        let seen_behind: Vec<Key> = behind.take(self.behind).map(|(key, _)| key.clone()).collect();
+        // Before the first changed row: rows that see it, then rows that these see.
+        let mut front: Vec<Key> = Vec::new();
+        let mut before = rows.range(..first).rev().peekable();
+        while let Some((key, _)) = before.peek()
+            && (front.len() < self.behind || key.0.is_tie(&first.0))
+        {
+            front.push((*key).clone());
+            before.next();
+        }
+        let affected_front = front.len();
+        let earliest = front.last().or(affected.first()).or(seen_behind.first());
+        let start = earliest.and_then(|key| rows.get(key)).and_then(|known| known.value);
+        let start_key = earliest.cloned();
+        while let Some((key, known)) = before.peek()
+            && (front.len() - affected_front < self.before
+                || start_key.as_ref().is_some_and(|start| key.0.is_tie(&start.0))
+                || self
+                    .distance
+                    .zip(start)
+                    .zip(known.value)
+                    .is_some_and(|((distance, start), value)| start.saturating_sub(value) <= distance))
+        {
+            front.push((*key).clone());
+            before.next();
+        }
+        front.reverse();
+        let give = front.len() - affected_front;
+        let give_end = front.len() + give_rows;
+        front.extend(affected);
+        front.extend(seen_behind);
+        Some(Part { keys: front, give, give_end })
+    }
+}
+
+impl Operator for UpdatingOver {
+    fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        let slots = self.slots(&batch.rows)?;
+        let values = self.values(&batch.rows)?;
+        let encoded = self.codec.encode(&batch.rows).map_err(|e| self.failed(&e))?;
+        let now_ms = self.context.now_ms();
+        let mut order: Vec<u32> = Vec::new();
+        let mut touched: HashMap<u32, Touched> = HashMap::new();
+        for (position, (slot, row)) in slots.into_iter().zip(encoded).enumerate() {
+            let of_slot = touched.entry(slot).or_insert_with(|| {
+                order.push(slot);
+                Touched::default()
+            });
+            if batch.is_addition(position) {
+                let value = values.as_ref().filter(|values| values.is_valid(position)).map(|v| v.value(position));
+                self.add(slot, row.clone(), value, of_slot);
+            } else if !self.take(slot, &row, of_slot) {
+                // Its partition was forgotten meanwhile.
+                continue;
+            }
+            self.dirty.insert(row, slot);
+            self.expiry.touch(slot, now_ms);
+        }
+        let mut changes: Vec<(ChangeKind, RowBytes, RowBytes)> = Vec::new();
+        let mut parts = Vec::new();
+        let mut rows = 0;
+        let count = order.len();
+        for (nth, slot) in order.into_iter().enumerate() {
+            let of_slot = touched.remove(&slot).expect("noted above");
+            if let Some(part) = self.reach.part(&self.rows[slot as usize], &of_slot) {
+                rows += part.keys.len();
+                parts.push((slot, part));
+            }
+            // What is gone comes first, so that a row that comes back under the same key stays.
+            changes.extend(of_slot.gone.into_iter().map(|((row, _), results)| (ChangeKind::Delete, row, results)));
+            if rows < COMPUTE_ROWS && nth + 1 < count {
+                continue;
+            }
+            rows = 0;
+            self.compute(std::mem::take(&mut parts), |(row, _), before, now| match before {
+                None => changes.push((ChangeKind::Insert, row.clone(), now.clone())),
+                Some(before) => {
+                    changes.push((ChangeKind::UpdateBefore, row.clone(), before));
+                    changes.push((ChangeKind::UpdateAfter, row.clone(), now.clone()));
+                }
+            })?;
+            self.emit(&std::mem::take(&mut changes), out)?;
+        }
+        Ok(())
+    }
+
+    fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
+        for slot in self.expiry.expire(self.context.now_ms()) {
+            let gone = std::mem::take(&mut self.rows[slot as usize]);
+            self.live -= gone.len();
+            self.dirty.extend(gone.into_keys().map(|(row, _)| (row, slot)));
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        let whole = self.files.wants_whole_state(self.live);
+        let now_ms = self.context.now_ms();
+        let rows: Vec<(RowBytes, u64, i64)> = if whole {
+            let mut rows: Vec<(RowBytes, u64, i64)> = Vec::new();
+            for (slot, of_slot) in self.rows.iter().enumerate() {
+                let changed = self.expiry.changed(slot as u32);
+                for (row, copy) in of_slot.keys() {
+                    match rows.last_mut() {
+                        Some((last, count, _)) if last == row => *count = copy + 1,
+                        _ => rows.push((row.clone(), copy + 1, changed)),
+                    }
+                }
+            }
+            rows
+        } else {
+            dirty.iter().map(|(row, slot)| (row.clone(), self.count(*slot, row), now_ms)).collect()
+        };
+        let rows = self.stored(&rows)?;
+        let mut empty: Vec<u32> = dirty.into_values().filter(|slot| self.rows[*slot as usize].is_empty()).collect();
+        empty.sort_unstable();
+        empty.dedup();
+        empty.into_iter().for_each(|slot| self.forget(slot));
+        let table = TableRows { name: ROWS.0, version: ROWS.1, key: self.over.partition.clone(), rows };
+        Ok(Some(self.files.capture(whole, vec![table], String::new())))
+    }
+
+    fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
+        let width = self.over.input_schema.fields().len();
+        let mut restored = 0;
+        for stored in state.rows(ROWS.0, ROWS.1) {
+            let stored = stored?;
+            restored += stored.num_rows();
+            let rows = RecordBatch::try_new(self.over.input_schema.clone(), stored.columns()[..width].to_vec());
+            let rows = rows.map_err(|e| self.failed(&e))?;
+            let slots = self.slots(&rows)?;
+            let values = self.values(&rows)?;
+            let encoded = self.codec.encode(&rows).map_err(|e| self.failed(&e))?;
+            let counts = stored.column(width).as_primitive::<Int64Type>();
+            let changed = stored.column(width + 1).as_primitive::<Int64Type>();
+            for (position, (slot, row)) in slots.into_iter().zip(encoded).enumerate() {
+                let value = values.as_ref().filter(|values| values.is_valid(position)).map(|v| v.value(position));
+                let count = u64::try_from(counts.value(position)).unwrap_or(0);
+                let mut touched = Touched::default();
+                while self.count(slot, &row) > count {
+                    self.take(slot, &row, &mut touched);
+                }
+                while self.count(slot, &row) < count {
+                    self.add(slot, row.clone(), value, &mut touched);
+                }
+                self.expiry.touch(slot, changed.value(position));
+            }
+        }
+        self.files.restored(state.handle, restored);
+        Ok(())
+    }
+
+    fn restored(&mut self) -> Result<(), EngineError> {
+        let mut known: Vec<u32> = self.partitions.known().collect();
+        known.sort_unstable();
+        for slot in known {
+            if self.rows[slot as usize].is_empty() {
+                self.forget(slot);
+                continue;
+            }
+            let whole = Part::whole(&self.rows[slot as usize]);
+            self.compute(vec![(slot, whole)], |_, _, _| {})?;
+        }
+        Ok(())
+    }
+}
