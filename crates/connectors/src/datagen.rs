@@ -61,6 +61,10 @@ impl Source for DatagenSource {
     fn monitor_interval(&self) -> Option<Duration> {
         None
     }
+
+    fn is_bounded(&self) -> bool {
+        self.options.schedule.end.is_some()
+    }
 }
 
 struct Generator {

@@ -66,6 +66,10 @@ impl Source for NexmarkSource {
     fn monitor_interval(&self) -> Option<Duration> {
         None
     }
+
+    fn is_bounded(&self) -> bool {
+        self.options.schedule.end.is_some()
+    }
 }
 
 #[cfg(test)]

@@ -37,8 +37,13 @@ pub trait Source: Send + Sync {
         1
     }
 
-    /// How often the enumerator looks for new splits; none: the source is bounded, it looks once.
+    /// How often the enumerator looks for new splits; none: it looks once.
     fn monitor_interval(&self) -> Option<Duration>;
+
+    /// Whether the source comes to an end.
+    fn is_bounded(&self) -> bool {
+        self.monitor_interval().is_none()
+    }
 }
 
 /// What an enumerator may know about the job.

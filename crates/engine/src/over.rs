@@ -31,3 +31,6 @@ pub(crate) fn operator(
         OverOrder::Updating => Box::new(UpdatingOver::new(name, over, op, context)?),
     })
 }
+
+#[cfg(test)]
+mod tests;

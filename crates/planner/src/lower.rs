@@ -7,8 +7,10 @@ mod changes;
 mod join;
 mod late;
 mod lookup;
+mod over;
 mod rank;
 mod sink;
+mod sort;
 mod source;
 mod time_join;
 mod window;
@@ -54,6 +56,8 @@ pub(crate) struct Lowering {
     mini_batch: Option<(u64, Option<u64>)>,
     /// Sinks that replace rows by exactly the key by which their input's rows can be told apart.
     upsert_sinks: BTreeSet<OperatorId>,
+    /// Whether the rows of the plan that is lowered next leave the job as they come: their order is seen.
+    outermost: bool,
     /// Where the statement that is being lowered stands.
     at: At,
 }
@@ -92,6 +96,7 @@ impl Lowering {
             state_ttl_ms: None,
             mini_batch: None,
             upsert_sinks: BTreeSet::new(),
+            outermost: false,
             at: At::NOWHERE,
         }
     }
@@ -116,6 +121,7 @@ impl Lowering {
     /// Adds a plan; gives the operator whose output has exactly these columns.
     pub(crate) fn output(&mut self, plan: &LogicalPlan, schema: &SchemaRef, at: At) -> Result<OperatorId, SqlError> {
         self.at = at;
+        self.outermost = true;
         let stream = match plan {
             // The last projection takes the sink's names and nullability over.
             LogicalPlan::Projection(projection) => self.projection(projection, Some(schema))?,
@@ -125,10 +131,20 @@ impl Lowering {
     }
 
     fn lower(&mut self, plan: &LogicalPlan) -> Result<Stream, SqlError> {
+        let outermost = std::mem::take(&mut self.outermost);
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
-            LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
-            LogicalPlan::Projection(projection) => self.projection(projection, None),
+            LogicalPlan::SubqueryAlias(alias) => {
+                self.outermost = outermost;
+                self.lower(&alias.input)
+            }
+            LogicalPlan::Projection(projection) => {
+                self.outermost = outermost;
+                self.projection(projection, None)
+            }
+            LogicalPlan::Sort(sort) => self.sort(sort, outermost),
+            LogicalPlan::Limit(limit) => self.limit(limit, outermost),
+            LogicalPlan::Window(window) => self.over(window),
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Join(join) => self.join(join),

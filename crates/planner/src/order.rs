@@ -5,5 +5,5 @@ mod bounds;
 mod convert;
 mod top_n;
 
-pub(crate) use self::convert::convert;
+pub(crate) use self::convert::{convert, numbering, place_in, place_of, timing};
 pub(crate) use self::top_n::TopN;

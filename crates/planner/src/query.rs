@@ -8,6 +8,7 @@ mod join;
 mod select;
 mod shape;
 mod subquery;
+mod tail;
 mod wildcard;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use datafusion_expr::{Expr, LogicalPlan, Projection};
 use datafusion_sql::sqlparser::ast::{Ident, Query, SetExpr, SetOperator, SetQuantifier, Spanned};
 use mainstem_plan::sql_type_name;
 
+use self::tail::Tail;
 use crate::catalog::Catalog;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::resolve::Names;
@@ -60,12 +62,17 @@ impl<'a> Scope<'a> {
             let plan = rename(plan, &columns, name.span.into())?;
             scope.with.push((name.value.clone(), Arc::new(plan)));
         }
-        scope.set_expr(&query.body)
+        let tail = Tail::of(query)?;
+        match (query.body.as_ref(), tail) {
+            (SetExpr::Select(select), tail) => scope.select(select.as_ref().clone(), tail),
+            (body, None) => scope.set_expr(body),
+            (body, Some(tail)) => tail.over(scope.set_expr(body)?, body.span().into()),
+        }
     }
 
     fn set_expr(&self, body: &SetExpr) -> Result<LogicalPlan, SqlError> {
         match body {
-            SetExpr::Select(select) => self.select(select.as_ref().clone()),
+            SetExpr::Select(select) => self.select(select.as_ref().clone(), None),
             SetExpr::Query(query) => self.plan(query),
             SetExpr::SetOperation { .. } => self.union(body),
             SetExpr::Values(values) => {

@@ -5,14 +5,14 @@ use arrow::datatypes::Schema;
 use datafusion_common::tree_node::TreeNode;
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::utils::split_conjunction;
-use datafusion_expr::{Expr, Join, JoinType, LogicalPlan};
+use datafusion_expr::{Expr, Join, JoinType, LogicalPlan, Window};
 use mainstem_plan::expr as plan;
 use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
 use crate::node::TemporalJoin;
+use crate::order::{TopN, timing};
 use crate::time_bounds::{self, Sides, TimeBounds};
-use crate::order::TopN;
 use crate::window::marker;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
@@ -114,6 +114,20 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
         }
         _ => plain(),
     }
+}
+
+/// OVER by time gives each row in its place in time; by any other order, rows are given again.
+fn over(window: &Window) -> Vec<Role> {
+    let by_time = |expr: &Expr| match expr {
+        Expr::WindowFunction(call) => call.fun.name() != "lead" && timing(call, &window.input).is_some(),
+        _ => false,
+    };
+    let mut kept = roles(&window.input);
+    if !window.window_expr.iter().all(by_time) {
+        kept = kept.into_iter().map(without_event_time).collect();
+    }
+    kept.resize(window.schema.fields().len(), Role::Plain);
+    kept
 }
 
 /// Whether the windows that the plan's rows carry are over processing time: they close by the clock, not by the

@@ -9,8 +9,9 @@ use datafusion_expr::{Expr as LogicalExpr, LogicalPlan};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
-use mainstem_plan::operator::{NamedExpr, Operator, OperatorKind, Rank, RankFunction, SortKey};
+use mainstem_plan::operator::{NamedExpr, Operator, OperatorKind, Rank, RankFunction};
 
+use super::sort::sort_key;
 use super::{Lowering, Stream, changes};
 use crate::error::{At, SqlError};
 use crate::order::TopN;
@@ -40,12 +41,7 @@ impl Lowering {
             let message = "ranks within windows of processing time are not supported; use windows of event time";
             return Err(SqlError::unsupported(at, message));
         }
-        let sorts = node.order.iter().zip(order);
-        let order = sorts.map(|(sort, column)| SortKey {
-            column: *column,
-            descending: !sort.asc,
-            nulls_first: sort.nulls_first,
-        });
+        let order = node.order.iter().zip(order).map(|(sort, column)| sort_key(sort, *column));
         let rank = Rank {
             function: node.function,
             order: order.collect(),
@@ -57,7 +53,7 @@ impl Lowering {
             input_retracts,
             input_unique: changes::unique_key(&self.graph, input),
             window_end: window_end.map(|nth| partition[nth]),
-            ttl_ms: None,
+            ttl_ms: self.state_ttl_ms,
             partition: partition.to_vec(),
         };
         let operator = self.rank(rank, input, at)?;

@@ -54,6 +54,7 @@ impl Lowering {
     }
 
     pub(super) fn whole_input(&mut self, plan: &LogicalPlan) -> Result<OperatorId, SqlError> {
+        self.outermost = false;
         let stream = self.lower(plan)?;
         self.materialize(stream, &arrow_schema(plan.schema()), false)
     }

@@ -7,7 +7,8 @@ use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DataFusionError, Result};
 use datafusion_expr::expr::{WindowFunction, WindowFunctionDefinition};
 use datafusion_expr::{Expr, Filter, LogicalPlan, Projection, Window};
-use mainstem_plan::operator::RankFunction;
+use datafusion_sql::sqlparser::tokenizer::Location;
+use mainstem_plan::operator::{OverOrder, RankFunction};
 
 use super::bounds;
 use super::top_n::TopN;
@@ -40,17 +41,35 @@ pub(crate) fn numbering(expr: &Expr) -> Option<(RankFunction, &WindowFunction)> 
     Some((function, call))
 }
 
+/// By which time an OVER clause puts its rows in order, with the column's position; none: by something else.
+/// Whether ascending or not matters to event time only.
+pub(crate) fn timing(call: &WindowFunction, input: &LogicalPlan) -> Option<OverOrder> {
+    let leading = call.params.order_by.first()?;
+    match of_expr(&leading.expr, input, &roles(input)) {
+        Role::ProcessingTime => Some(OverOrder::ProcessingTime),
+        role if role.is_event_time() && leading.asc => {
+            let Expr::Column(column) = leading.expr.clone().unalias() else { return None };
+            input.schema().maybe_index_of_column(&column).map(OverOrder::EventTime)
+        }
+        _ => None,
+    }
+}
+
 /// Where the text of an OVER clause is known to stand: at the first column that it names.
 pub(crate) fn place_of(call: &WindowFunction, otherwise: At) -> At {
     let params = &call.params;
-    let exprs = params.order_by.iter().map(|sort| &sort.expr).chain(&params.partition_by).chain(&params.args);
+    place_in(params.order_by.iter().map(|sort| &sort.expr).chain(&params.partition_by).chain(&params.args))
+        .or(otherwise)
+}
+
+/// Where the first of the expressions whose place is known stands.
+pub(crate) fn place_in<'a>(exprs: impl Iterator<Item = &'a Expr>) -> At {
     let mut place = At::NOWHERE;
     for expr in exprs {
         let found = expr.exists(|expr| {
-            if let Some(span) = expr.spans().and_then(|spans| spans.first()) {
-                let location =
-                    datafusion_sql::sqlparser::tokenizer::Location { line: span.start.line, column: span.start.column };
-                place = At(location);
+            let span = expr.spans().and_then(|spans| spans.first());
+            if let Some(start) = span.map(|span| span.start).filter(|start| start.line > 0) {
+                place = At(Location { line: start.line, column: start.column });
             }
             Ok(place != At::NOWHERE)
         });
@@ -58,7 +77,7 @@ pub(crate) fn place_of(call: &WindowFunction, otherwise: At) -> At {
             break;
         }
     }
-    place.or(otherwise)
+    place
 }
 
 /// The filter as a Top-N with what else it asks for; none where it is no condition on a number.

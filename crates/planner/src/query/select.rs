@@ -13,6 +13,7 @@ use datafusion_sql::sqlparser::ast::{
     Visitor,
 };
 
+use super::tail::Tail;
 use super::{Scope, failure, shape, wildcard};
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
@@ -23,7 +24,8 @@ use crate::window::interval::Shape;
 use crate::window::marker;
 
 impl Scope<'_> {
-    pub(super) fn select(&self, mut select: Select) -> Result<LogicalPlan, SqlError> {
+    /// `tail`: what stands behind the SELECT.
+    pub(super) fn select(&self, mut select: Select, tail: Option<Tail>) -> Result<LogicalPlan, SqlError> {
         shape::check_select(&select)?;
         let at = At::from(select.select_token.0.span);
         let from = std::mem::take(&mut select.from);
@@ -43,9 +45,13 @@ impl Scope<'_> {
         resolve(&mut select, &from.plan, around)?;
         name_columns(&mut select, &written)?;
         let schema = from.plan.schema().clone();
+        let mut tail = tail.unwrap_or_default();
+        tail.resolve(&schema, &aliases(&select), around)?;
         let resolved = select.clone();
         select.from = vec![TableWithJoins { relation: placeholder("input"), joins: vec![] }];
-        let planned = context::plan_select(Statement::Query(Box::new(block(select))), from.plan, &surroundings);
+        let mut query = block(select);
+        tail.put(&mut query);
+        let planned = context::plan_select(Statement::Query(Box::new(query)), from.plan, &surroundings);
         let settled = planned.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE)).and_then(settle_types);
         let settled =
             settled.map_err(|error| failure::explain(error, &original, &resolved, &schema, &surroundings, places))?;
@@ -196,18 +202,21 @@ fn free_name(name: &str, taken: &[(String, bool)]) -> String {
     }
 }
 
+/// The names that the SELECT list gives.
+fn aliases(select: &Select) -> Vec<String> {
+    let alias = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+        _ => None,
+    };
+    select.projection.iter().filter_map(alias).collect()
+}
+
 fn resolve(select: &mut Select, input: &LogicalPlan, around: Around<'_>) -> Result<(), SqlError> {
     let schema = input.schema().as_ref();
     let in_clause = |clause, aliases| Resolver { schema, aliases, clause, around };
     let with_subqueries =
         |clause, aliases| Resolver { schema, aliases, clause, around: Around { subqueries: true, ..around } };
-    let aliases: Vec<String> = select
-        .projection
-        .iter()
-        .filter_map(
-            |item| if let SelectItem::ExprWithAlias { alias, .. } = item { Some(alias.value.clone()) } else { None },
-        )
-        .collect();
+    let aliases = aliases(select);
     for item in &mut select.projection {
         match item {
             SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {

@@ -13,19 +13,19 @@ use crate::error::{At, SqlError};
 
 /// Refuses the clauses around a query's body that are not supported.
 pub(super) fn check_query(query: &Query) -> Result<(), SqlError> {
-    let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
-        query;
+    let Query {
+        with,
+        body,
+        order_by: _,
+        limit_clause: _,
+        fetch: _,
+        locks,
+        for_clause,
+        settings,
+        format_clause,
+        pipe_operators,
+    } = query;
     let at = At::from(body.span());
-    if let Some(order_by) = order_by {
-        let message = "ORDER BY is not supported: a stream has no end to sort up to";
-        return Err(SqlError::unsupported(At::from(order_by.span()).or(at), message));
-    }
-    if let Some(limit) = limit_clause {
-        return Err(SqlError::unsupported(At::from(limit.span()).or(at), "LIMIT and OFFSET are not supported yet"));
-    }
-    if fetch.is_some() {
-        return Err(SqlError::unsupported(at, "FETCH is not supported yet"));
-    }
     if !locks.is_empty()
         || for_clause.is_some()
         || settings.is_some()

@@ -99,7 +99,7 @@ impl Planning<'_> {
 }
 
 /// `SELECT * FROM name`.
-fn all_of(name: &str) -> Select {
+pub(super) fn all_of(name: &str) -> Select {
     Select {
         select_token: AttachedToken::empty(),
         optimizer_hints: vec![],
