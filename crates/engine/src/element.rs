@@ -1,6 +1,6 @@
 //! What flows between operators.
 
-use arrow::array::{Array, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::{Int8Type, Int64Type};
 use arrow::error::ArrowError;
@@ -67,7 +67,14 @@ impl StreamBatch {
 
     /// The rows at the given positions, in that order.
     pub(crate) fn take(&self, positions: &UInt32Array) -> Result<StreamBatch, ArrowError> {
-        let rows = compute::take_record_batch(&self.rows, positions)?;
+        let rows = match self.rows.num_columns() {
+            // Where only the number of rows counts, they have no columns, which `take` does not know.
+            0 => {
+                let count = RecordBatchOptions::new().with_row_count(Some(positions.len()));
+                RecordBatch::try_new_with_options(self.rows.schema(), vec![], &count)?
+            }
+            _ => compute::take_record_batch(&self.rows, positions)?,
+        };
         self.beside(rows, |column| compute::take(column, positions, None))
     }
 

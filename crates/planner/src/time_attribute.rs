@@ -11,7 +11,7 @@ use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
 use crate::node::TemporalJoin;
-use crate::order::{TopN, timing};
+use crate::order::{TopN, timing as order_timing};
 use crate::time_bounds::{self, Sides, TimeBounds};
 use crate::window::marker;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
@@ -77,6 +77,7 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
             .reduce(|left, right| left.into_iter().zip(right).map(|(left, right)| merge(left, right)).collect())
             .unwrap_or_else(plain),
         LogicalPlan::Join(join) => joined(join, None),
+        LogicalPlan::Window(window) => over(window),
         LogicalPlan::Extension(_) => {
             if let Some(node) = downcast::<TemporalJoin>(plan) {
                 // A left row leaves in the place that it had in time.
@@ -119,7 +120,7 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
 /// OVER by time gives each row in its place in time; by any other order, rows are given again.
 fn over(window: &Window) -> Vec<Role> {
     let by_time = |expr: &Expr| match expr {
-        Expr::WindowFunction(call) => call.fun.name() != "lead" && timing(call, &window.input).is_some(),
+        Expr::WindowFunction(call) => call.fun.name() != "lead" && order_timing(call, &window.input).is_some(),
         _ => false,
     };
     let mut kept = roles(&window.input);

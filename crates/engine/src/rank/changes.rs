@@ -3,7 +3,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int8Array, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, Int8Array, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
@@ -120,7 +120,10 @@ pub(crate) fn emit<R: Copy>(
             columns.push(Arc::new(Int64Array::from_iter_values(piece.iter().map(|(_, _, rank)| *rank as i64))));
         }
         let kinds = Int8Array::from_iter_values(piece.iter().map(|(kind, _, _)| *kind as i8));
-        out.main.push(StreamBatch::changelog(RecordBatch::try_new(schema.clone(), columns)?, kinds));
+        // Where only the number of rows counts, they have no columns.
+        let count = RecordBatchOptions::new().with_row_count(Some(piece.len()));
+        let rows = RecordBatch::try_new_with_options(schema.clone(), columns, &count)?;
+        out.main.push(StreamBatch::changelog(rows, kinds));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use mainstem_plan::operator::OperatorKind;
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ impl Engines {
     pub(crate) fn new() -> Engines {
         Engines {
             sandbox: Sandbox::new(""),
-            batch: SessionContext::new(),
+            batch: SessionContext::new_with_config(nulls_least()),
             preamble: String::new(),
             tables: Vec::new(),
             written: false,
@@ -196,6 +196,11 @@ impl Engines {
         let wanted = operators.filter(|line| left_out.iter().all(|prefix| !line.trim_start().starts_with(prefix)));
         Ok(wanted.map(|line| vec![line.trim_start().replace(", parallelism 1", "")]).collect())
     }
+}
+
+/// NULL is the least value, as in Flink.
+fn nulls_least() -> SessionConfig {
+    SessionConfig::new().set_str("datafusion.sql_parser.default_null_ordering", "nulls_min")
 }
 
 fn renamed(rows: &RecordBatch, schema: &SchemaRef) -> RecordBatch {

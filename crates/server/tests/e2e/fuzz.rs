@@ -131,7 +131,7 @@ impl Generator {
             (Type::Integer, _) => format!("({a} * 2 - {b})"),
             (Type::Double, 2) => format!("({a} - {b})"),
             (Type::Double, _) => format!("ABS({a})"),
-            (Type::Text, 2) => format!("CONCAT({a}, '-', {b})"),
+            (Type::Text, 2) => format!("({a} || '-' || {b})"),
             (Type::Text, _) => format!("UPPER({a})"),
             (Type::Boolean, _) => self.condition(columns, depth - 1),
         }

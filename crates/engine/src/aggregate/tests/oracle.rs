@@ -93,7 +93,7 @@ impl Aggregation {
             input_schema: input_schema(),
             input_retracts: retracts,
             ttl_ms: None,
-            mini_batch_ms: (seed % 3 == 0).then_some(1000),
+            mini_batch_ms: seed.is_multiple_of(3).then_some(1000),
             mini_batch_rows: None,
         };
         Aggregation::of(spec)

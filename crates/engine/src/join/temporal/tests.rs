@@ -51,7 +51,7 @@ fn expected(spec: &Spec, [left, right]: &[Vec<Row>; 2]) -> (Vec<Joined>, u64) {
 
 /// Each key of the right side belongs to one split.
 fn shaped(split: usize, random: &mut Random, row: Row) -> Row {
-    if split % 2 == 0 {
+    if split.is_multiple_of(2) {
         return Row { key: row.key.map(|key| key * 2 + random.below(2)), ..row };
     }
     let change = match random.below(10) {
