@@ -10,11 +10,12 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use mainstem_core::ids::Epoch;
 use mainstem_core::key_group::{KeyGroupRange, group_of_hash, owner};
-use mainstem_core::protocol::StateHandle;
+use mainstem_core::protocol::{OperatorSnapshot, StateHandle};
 use mainstem_core::time::Timestamp;
 use mainstem_plan::expr::{BinaryOperator, Expr};
 use mainstem_plan::operator::JoinOn;
 
+use crate::deploy::files_of;
 use crate::element::StreamBatch;
 use crate::key_hash::hash_rows;
 use crate::operator::{Collector, Operator, PendingHandle, Release, Restored};
@@ -149,16 +150,14 @@ pub(super) fn assert_same(given: &[Joined], expected: &[Joined], what: &str) {
     }
 }
 
-struct File {
-    epoch: Epoch,
-    tables: Vec<(String, u32, Vec<usize>, RecordBatch)>,
-}
+/// Name and version of a table, its key, and rows.
+type Table = (String, u32, Vec<usize>, RecordBatch);
 
 /// Subtasks of one operator.
 pub(super) struct Subtasks<O> {
     make: Box<dyn Fn() -> O>,
     pub(super) operators: Vec<O>,
-    files: BTreeMap<String, File>,
+    files: BTreeMap<String, Vec<Table>>,
     last: Vec<(Vec<PendingHandle>, String)>,
     epoch: Epoch,
     watermark: i64,
@@ -224,6 +223,7 @@ impl<O: Operator> Subtasks<O> {
     pub(super) fn checkpoint(&mut self) -> usize {
         self.last.clear();
         let mut needed = BTreeSet::new();
+        let count = self.operators.len() as u32;
         for (index, operator) in self.operators.iter_mut().enumerate() {
             let capture = operator.capture(self.epoch).unwrap().expect("joins keep state");
             let mut handles = capture.retained;
@@ -235,10 +235,10 @@ impl<O: Operator> Subtasks<O> {
             }
             if !tables.is_empty() {
                 let path = format!("{}-{index}", self.epoch.0);
-                let key_groups = KeyGroupRange { start: 0, end: KEY_GROUPS };
+                let key_groups = KeyGroupRange::of_subtask(KEY_GROUPS, count, index as u32);
                 let handle = StateHandle { path: path.clone(), size: 0, crc32c: 0, key_groups, epoch: self.epoch };
                 capture.handle.set(handle).unwrap();
-                self.files.insert(path, File { epoch: self.epoch, tables });
+                self.files.insert(path, tables);
                 handles.push(capture.handle);
             }
             needed.extend(handles.iter().map(|handle| handle.get().unwrap().path.clone()));
@@ -251,26 +251,25 @@ impl<O: Operator> Subtasks<O> {
     /// Goes on from the last checkpoint with so many subtasks.
     pub(super) fn restore(&mut self, count: usize) {
         let metas: Vec<String> = self.last.iter().map(|(_, meta)| meta.clone()).collect();
-        let handles = self.last.iter().flat_map(|(handles, _)| handles).map(|handle| handle.get().unwrap().clone());
-        let mut handles: Vec<StateHandle> = handles.collect();
-        handles.sort_by_key(|handle| self.files[&handle.path].epoch);
-        let mut seen = BTreeSet::new();
-        handles.retain(|handle| seen.insert(handle.path.clone()));
+        let snapshot = |(handles, _): &(Vec<PendingHandle>, String)| {
+            let state = handles.iter().map(|handle| handle.get().unwrap().clone()).collect();
+            OperatorSnapshot { state, ..OperatorSnapshot::default() }
+        };
+        let snapshots: Vec<_> = self.last.iter().map(snapshot).collect();
         self.operators = (0..count).map(|_| (self.make)()).collect();
         for (index, operator) in self.operators.iter_mut().enumerate() {
             operator.restore_meta(&metas).unwrap();
-            for handle in &handles {
+            let range = KeyGroupRange::of_subtask(KEY_GROUPS, count as u32, index as u32);
+            for handle in files_of(snapshots.iter(), range) {
                 let mut tables = Vec::new();
-                for (name, version, key, rows) in &self.files[&handle.path].tables {
+                for (name, version, key, rows) in &self.files[&handle.path] {
                     let columns: Vec<ArrayRef> = key.iter().map(|column| rows.column(*column).clone()).collect();
                     let hashes = hash_rows(&columns, rows.num_rows()).unwrap();
-                    let is_mine =
-                        |hash: u64| owner(group_of_hash(hash, KEY_GROUPS), KEY_GROUPS, count as u32) == index as u32;
-                    let mine = (0..hashes.len() as u32).filter(|row| is_mine(hashes[*row as usize]));
-                    let mine = UInt32Array::from_iter_values(mine);
+                    let mine = |row: &u32| handle.key_groups.contains(group_of_hash(hashes[*row as usize], KEY_GROUPS));
+                    let mine = UInt32Array::from_iter_values((0..hashes.len() as u32).filter(mine));
                     tables.push((name.clone(), *version, arrow::compute::take_record_batch(rows, &mine).unwrap()));
                 }
-                operator.restore(Restored { handle: handle.clone(), tables }).unwrap();
+                operator.restore(Restored { handle, tables }).unwrap();
             }
             operator.restored().unwrap();
         }

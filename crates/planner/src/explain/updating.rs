@@ -22,14 +22,25 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
             let left = join.on.left_schema.field(join.left_time).name();
             let right = join.on.right_schema.field(join.right_time).name();
             lines.push(format!(
-                "times: {left} from {right} {} to {right} {}",
+                "times: left.{left} from right.{right} {} to right.{right} {}",
                 signed(join.lower_ms),
                 signed(join.upper_ms)
             ));
             lines
         }
         OperatorKind::WindowJoin(join) => join_on(join.kind, &join.on),
-        OperatorKind::TemporalJoin(join) => join_on(join.kind, &join.on),
+        OperatorKind::TemporalJoin(join) => {
+            let mut lines = join_on(join.kind, &join.on);
+            lines.push(match join.times {
+                Some((left, right)) => format!(
+                    "versions: as of left.{}, valid from right.{} on",
+                    join.on.left_schema.field(left).name(),
+                    join.on.right_schema.field(right).name()
+                ),
+                None => "versions: the newest, by processing time; a replay may meet others".to_owned(),
+            });
+            lines
+        }
         OperatorKind::LookupJoin(join) => {
             let mut lines = join_on(join.kind, &join.on);
             let again = match join.reload_ms {
@@ -86,7 +97,7 @@ pub(super) fn state(kind: &OperatorKind) -> String {
             Some(_) => "left rows until the watermark passes them; versions that such a row may still need".to_owned(),
             None => "the newest row of each key of the right side, for the life of the job".to_owned(),
         },
-        OperatorKind::LookupJoin(_) => "none; the table is loaded again after a restart".to_owned(),
+        OperatorKind::LookupJoin(_) => "none; the table is loaded again after a restart, as it is then".to_owned(),
         OperatorKind::Rank(rank) => match rank.window_end {
             Some(_) => "the best rows of each window, released when the watermark passes its end".to_owned(),
             None if !rank.input_retracts && rank.order.is_empty() && !rank.newest_first => {
