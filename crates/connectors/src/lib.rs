@@ -14,9 +14,11 @@ mod registry;
 mod sink;
 mod source;
 mod table;
+mod values;
 
 pub use error::{ConnectorError, ErrorKind};
 pub use registry::{sink, source};
 pub use sink::{Committer, Delivery, Sink, SinkWriter, WriterContext};
 pub use source::{EnumeratorContext, ReaderContext, ReaderEvent, Source, SourceReader, SplitEnumerator};
 pub use table::{Options, TableSpec, parse_duration, parse_size};
+pub use values::values_table;

@@ -14,6 +14,7 @@ pub fn source(table: &TableSpec) -> Result<Arc<dyn Source>, ConnectorError> {
         "filesystem" => crate::filesystem::source(table),
         "nexmark" => crate::nexmark::source(table),
         "datagen" => crate::datagen::source(table),
+        "values" => crate::values::source(table),
         other => Err(unknown(table, other, "read", &["filesystem", "nexmark", "datagen"])),
     }
 }

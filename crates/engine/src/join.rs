@@ -15,6 +15,6 @@ mod window;
 pub(crate) use self::interval::IntervalJoin;
 pub(crate) use self::key_index::KeyFormat;
 pub(crate) use self::lookup::{LOOKUP_BYTES_MAX, LookupJoin, LookupLoader};
-pub(crate) use self::regular::{NotIn, RegularJoin};
+pub(crate) use self::regular::{NotIn, RegularJoin, SetOperation};
 pub(crate) use self::temporal::TemporalJoin;
 pub(crate) use self::window::WindowJoin;

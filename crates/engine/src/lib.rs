@@ -26,10 +26,12 @@ mod partitions;
 mod rank;
 mod row_codec;
 mod row_store;
+mod slab;
 mod sort;
 mod source;
 mod source_task;
 mod task;
+mod unnest;
 mod uploader;
 mod window;
 

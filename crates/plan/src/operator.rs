@@ -5,6 +5,7 @@
 mod aggregate;
 mod join;
 mod rank;
+mod relation;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::aggregate::GroupAggregate;
 pub use self::join::{IntervalJoin, Join, JoinKind, JoinOn, LookupJoin, TemporalJoin, WindowJoin};
 pub use self::rank::{Frame, OverAggregate, OverCall, OverOrder, Rank, RankFunction, Sort, SortKey};
+pub use self::relation::{SetKind, SetOperation, Unnest};
 use crate::aggregate::AggregateCall;
 use crate::expr::Expr;
 
@@ -112,6 +114,10 @@ pub enum OperatorKind {
     OverAggregate(OverAggregate),
     /// Puts rows in order.
     Sort(Sort),
+    /// Gives a row for each element of a collection.
+    Unnest(Unnest),
+    /// INTERSECT and EXCEPT.
+    SetOperation(SetOperation),
     /// Makes a complete changelog out of one by key: finds the rows that are replaced or deleted, and drops
     /// changes that change nothing. The input is partitioned by the key.
     Normalize {
@@ -142,6 +148,8 @@ impl OperatorKind {
             | OperatorKind::GroupAggregate(_)
             | OperatorKind::Join(_)
             | OperatorKind::LookupJoin(_)
+            | OperatorKind::Unnest(_)
+            | OperatorKind::SetOperation(_)
             | OperatorKind::Normalize { .. }
             | OperatorKind::Sink(_) => false,
         }

@@ -9,6 +9,7 @@ mod late;
 mod lookup;
 mod over;
 mod rank;
+mod relation;
 mod sink;
 mod sort;
 mod source;
@@ -31,7 +32,7 @@ use mainstem_plan::{PlanError, plain_schema};
 
 use crate::catalog::Table;
 use crate::error::{At, ErrorCode, SqlError};
-use crate::node::TemporalJoin;
+use crate::node::{SetOperation, TemporalJoin, Unnest};
 use crate::order::TopN;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
@@ -148,6 +149,8 @@ impl Lowering {
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Values(values) => self.values(values),
+            LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => self.one_row(),
             LogicalPlan::Aggregate(aggregate) => self.group_aggregate(aggregate),
             LogicalPlan::Distinct(Distinct::All(input)) => self.distinct(input),
             LogicalPlan::Extension(extension) => {
@@ -162,6 +165,12 @@ impl Lowering {
                 }
                 if let Some(node) = downcast::<TopN>(plan) {
                     return self.top_n(node, true);
+                }
+                if let Some(node) = downcast::<Unnest>(plan) {
+                    return self.unnest(node);
+                }
+                if let Some(node) = downcast::<SetOperation>(plan) {
+                    return self.set_operation(node);
                 }
                 Err(self.internal(format!("no operator for {}", extension.node.name())))
             }
@@ -248,14 +257,19 @@ impl Lowering {
             let mut operator = self.materialize(stream, &schema, false)?;
             if inputs.iter().any(|(known, _)| *known == operator) {
                 // Two streams between the same two operators could not be told apart.
-                let copied = self.graph.node(operator).op.schema.clone();
-                let op = Operator::new(copied, OperatorKind::Calc { filter: None, project: None });
-                operator = self.add_always("copy", op, &[(operator, Exchange::Forward)])?;
+                operator = self.copy(operator)?;
             }
             inputs.push((operator, Exchange::Forward));
         }
         let operator = self.add("union", Operator::new(schema, OperatorKind::Union), &inputs)?;
         Ok(self.whole(operator))
+    }
+
+    /// An operator that gives the same rows.
+    fn copy(&mut self, operator: OperatorId) -> Result<OperatorId, SqlError> {
+        let schema = self.graph.node(operator).op.schema.clone();
+        let op = Operator::new(schema, OperatorKind::Calc { filter: None, project: None });
+        self.add_always("copy", op, &[(operator, Exchange::Forward)])
     }
 
     fn calc(

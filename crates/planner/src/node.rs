@@ -2,6 +2,10 @@
 //! the optimiser, read by the lowering. Expressions name columns of the inputs, never positions, because the
 //! optimiser removes columns below.
 
+mod set_operation;
 mod temporal_join;
+mod unnest;
 
+pub(crate) use self::set_operation::SetOperation;
 pub(crate) use self::temporal_join::TemporalJoin;
+pub(crate) use self::unnest::Unnest;

@@ -10,7 +10,7 @@ use mainstem_plan::expr as plan;
 use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
-use crate::node::TemporalJoin;
+use crate::node::{TemporalJoin, Unnest};
 use crate::order::{TopN, timing as order_timing};
 use crate::time_bounds::{self, Sides, TimeBounds};
 use crate::window::marker;
@@ -94,6 +94,11 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
                 };
                 let mut roles: Vec<Role> = roles(&node.input).into_iter().map(keep).collect();
                 roles.push(Role::Plain);
+                return roles;
+            }
+            if let Some(node) = downcast::<Unnest>(plan) {
+                let mut roles = roles(&node.input);
+                roles.resize(node.schema.fields().len(), Role::Plain);
                 return roles;
             }
             if let Some(node) = downcast::<WindowTableFunction>(plan) {

@@ -26,7 +26,8 @@ use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
 use crate::join::{
-    IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, TemporalJoin, WindowJoin,
+    IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, SetOperation,
+    TemporalJoin, WindowJoin,
 };
 use crate::late::LateRows;
 use crate::normalize::Normalize;
@@ -37,6 +38,7 @@ use crate::sort::Sort;
 use crate::source::SourceStage;
 use crate::source_task::{SourceInput, SourceTask};
 use crate::task::{self, Uploads};
+use crate::unnest::Unnest;
 use crate::uploader::Uploader;
 use crate::window::{
     Aggregation, ByProcessingTime, FinalAggregate, PartialAggregate, PartialSessions, SessionAggregate, Slicing,
@@ -249,6 +251,8 @@ impl Builder<'_> {
             OperatorKind::LookupJoin(spec) => {
                 Box::new(LookupJoin::new(name, spec, schema, self.lookup_loader(node, spec)?, context)?)
             }
+            OperatorKind::Unnest(spec) => Box::new(Unnest::new(name, spec.clone(), schema)),
+            OperatorKind::SetOperation(spec) => Box::new(SetOperation::new(name, spec, schema, context)?),
             OperatorKind::Join(join) => self.join(node, join, schema, context)?,
             OperatorKind::GroupAggregate(spec) => {
                 Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context)?)

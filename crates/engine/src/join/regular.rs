@@ -10,8 +10,8 @@ mod keys;
 mod not_in;
 mod output;
 mod rings;
+mod sets;
 mod side;
-mod slab;
 mod table;
 
 use arrow::array::RecordBatch;
@@ -27,6 +27,7 @@ use self::keys::{JoinKeys, types};
 pub(crate) use self::not_in::NotIn;
 use self::output::{Changes, OUTPUT_ROWS, Output, Own};
 use self::rings::NONE;
+pub(crate) use self::sets::SetOperation;
 use self::side::Side;
 use self::table::TableSide;
 use crate::delta_files::DeltaFiles;

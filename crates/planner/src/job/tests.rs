@@ -13,6 +13,7 @@ use crate::explain;
 mod aggregates;
 mod changelogs;
 mod errors;
+mod joins;
 mod time_joins;
 
 const TABLES: &str = include_str!("tests/tables.sql");

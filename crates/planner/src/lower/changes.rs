@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::OperatorId;
 use mainstem_plan::expr::Expr;
-use mainstem_plan::operator::{JobGraph, JoinKind, OperatorKind, OverOrder, Rank, RankFunction, WindowProperty};
+use mainstem_plan::operator::{
+    JobGraph, JoinKind, OperatorKind, OverOrder, Rank, RankFunction, SetKind, WindowProperty,
+};
 
 /// The changes that an operator gives over inputs with these changes. For a sink: what it takes.
 pub(super) fn derive(kind: &OperatorKind, inputs: &[ChangeMode]) -> ChangeMode {
@@ -21,6 +23,11 @@ pub(super) fn derive(kind: &OperatorKind, inputs: &[ChangeMode]) -> ChangeMode {
         OperatorKind::Calc { .. } | OperatorKind::Union | OperatorKind::Sink(_) => any,
         OperatorKind::WindowAssign { .. } | OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_) => any,
         OperatorKind::IntervalJoin(_) | OperatorKind::WindowJoin(_) => ChangeMode::Append,
+        OperatorKind::Unnest(_) => if_updating(ChangeMode::Append),
+        OperatorKind::SetOperation(sets) => match sets.kind {
+            SetKind::Intersect => if_updating(ChangeMode::Append),
+            SetKind::Except => ChangeMode::Retract,
+        },
         OperatorKind::TemporalJoin(_) | OperatorKind::LookupJoin(_) | OperatorKind::Sort(_) => ChangeMode::Append,
         OperatorKind::GroupAggregate(aggregate) if aggregate.aggregates.is_empty() => if_updating(ChangeMode::Append),
         OperatorKind::GroupAggregate(_) | OperatorKind::Normalize { .. } => ChangeMode::Retract,
@@ -119,6 +126,7 @@ pub(super) fn unique_key(graph: &JobGraph, id: OperatorId) -> Option<Vec<usize>>
                 }
             }
         }
+        OperatorKind::SetOperation(sets) if !sets.all => Some((0..node.op.schema.fields().len()).collect()),
         OperatorKind::TemporalJoin(_) | OperatorKind::LookupJoin(_) => None,
         _ => None,
     }

@@ -10,6 +10,7 @@ use mainstem_core::ids::OperatorId;
 use mainstem_plan::expr::{BinaryOperator, Expr, Test};
 use mainstem_plan::operator::{Join, JoinKind, JoinOn, NamedExpr, Operator, OperatorKind};
 
+use super::relation::distinct_names;
 use super::{Lowering, Stream, arrow_schema, changes};
 use crate::error::SqlError;
 
@@ -76,9 +77,7 @@ impl Lowering {
         let (mut right, right_keys) = self.join_side(right_plan, exprs(false).collect())?;
         if right == left {
             // Two streams between the same two operators could not be told apart.
-            let schema = self.graph.node(right).op.schema.clone();
-            let copy = Operator::new(schema, OperatorKind::Calc { filter: None, project: None });
-            right = self.add_always("copy", copy, &[(right, Exchange::Forward)])?;
+            right = self.copy(right)?;
         }
         let schema = |id: OperatorId| self.graph.node(id).op.schema.clone();
         let (left_schema, right_schema) = (schema(left), schema(right));
@@ -184,16 +183,9 @@ pub(super) fn joined_schema(kind: JoinKind, on: &JoinOn) -> SchemaRef {
     let left = on.left_schema.fields().iter().map(|field| (field, left_missing));
     let right = on.right_schema.fields().iter().map(|field| (field, right_missing));
     for (field, missing) in left.chain(right.filter(|_| !only_left)) {
-        let taken = |name: &str| fields.iter().any(|known| known.name() == name);
-        let mut name = field.name().clone();
-        let mut number = 0;
-        while taken(&name) {
-            name = format!("{}{number}", field.name());
-            number += 1;
-        }
-        fields.push(field.as_ref().clone().with_name(name).with_nullable(missing || field.is_nullable()));
+        fields.push(field.as_ref().clone().with_nullable(missing || field.is_nullable()));
     }
-    Arc::new(Schema::new(fields))
+    distinct_names(&Arc::new(Schema::new(fields)))
 }
 
 /// `NOT IN` over a sub-query that depends on the row, or with further conditions: the row is kept back by those

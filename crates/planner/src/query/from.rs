@@ -7,7 +7,7 @@ use datafusion_common::{Column, TableReference};
 use datafusion_expr::{Expr as LogicalExpr, LogicalPlan, LogicalPlanBuilder, Projection};
 use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Spanned, TableAlias, TableFactor, TableWithJoins};
 
-use super::{Scope, alias, rename};
+use super::{Scope, alias, rename, unnest};
 use crate::catalog::Relation;
 use crate::error::{At, SqlError};
 use crate::resolve::{Merged, Names, unique_without_case};
@@ -50,7 +50,7 @@ impl Scope<'_> {
             !tables.joins.is_empty() || matches!(tables.relation, TableFactor::NestedJoin { .. })
         };
         let several = tables.len() > 1 || tables.iter().any(joined);
-        let (first, rest) = tables.split_first().expect("the shape of the query was checked");
+        let Some((first, rest)) = tables.split_first() else { return one_row(At::NOWHERE) };
         let mut from = self.tables(first, several)?;
         for next in rest {
             from = self.comma(from, next)?;
@@ -67,6 +67,9 @@ impl Scope<'_> {
     /// The plan of one relation. `several`: it is not the only one, so that its columns need its name.
     pub(super) fn relation(&self, factor: &TableFactor, several: bool) -> Result<From, SqlError> {
         let at = At::from(factor.span());
+        if let Some(call) = unnest::call(factor)? {
+            return self.unnest(one_row(at)?, &call, false);
+        }
         let (plan, table_alias) = match factor {
             TableFactor::Table { version: Some(_), .. } => {
                 let message = "FOR SYSTEM_TIME AS OF belongs to a table that is joined: \
@@ -152,6 +155,12 @@ impl Scope<'_> {
             }
         }
     }
+}
+
+/// What there is without a FROM clause.
+fn one_row(at: At) -> Result<From, SqlError> {
+    let plan = LogicalPlanBuilder::empty(true).build().map_err(|error| SqlError::from_datafusion(&error, at))?;
+    Ok(From::one(plan))
 }
 
 /// The columns of `*`, under their own names.

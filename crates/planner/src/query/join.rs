@@ -10,9 +10,9 @@ use datafusion_sql::sqlparser::ast::{
 };
 use mainstem_plan::{functions, sql_type_name};
 
-use super::Scope;
 use super::failure::check_condition;
 use super::from::{From, plain_name};
+use super::{Scope, unnest};
 use crate::context::{self, Surroundings};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::node::TemporalJoin;
@@ -28,6 +28,21 @@ impl Scope<'_> {
             return Err(SqlError::unsupported(next.relation.span(), message));
         }
         let at = At::from(next.relation.span());
+        if let Some(call) = unnest::call(&next.relation)? {
+            let both_sides = |join: &&Join| {
+                matches!(
+                    join.join_operator,
+                    JoinOperator::FullOuter(_) | JoinOperator::Right(_) | JoinOperator::RightOuter(_)
+                )
+            };
+            if let Some(join) = next.joins.iter().find(both_sides) {
+                let message =
+                    "behind a comma and UNNEST, RIGHT and FULL JOIN are not supported; write CROSS JOIN UNNEST";
+                return Err(SqlError::unsupported(join.relation.span(), message));
+            }
+            let first = self.unnest(left, &call, false)?;
+            return next.joins.iter().try_fold(first, |left, join| self.join(left, join));
+        }
         let right = self.tables(next, true)?;
         check_tables(&left, &right, at)?;
         cross(left, right, at)
@@ -39,6 +54,9 @@ impl Scope<'_> {
         let (kind, constraint) = kind(&join.join_operator, at)?;
         if join.global {
             return Err(SqlError::unsupported(at, "GLOBAL is not supported before JOIN"));
+        }
+        if let Some(call) = unnest::call(&join.relation)? {
+            return self.join_unnest(left, &call, kind, constraint);
         }
         if let Some(time) = version(&join.relation) {
             return self.temporal(left, &join.relation, kind, constraint, time);
@@ -96,12 +114,12 @@ impl Scope<'_> {
         planned.map_err(|error| SqlError::from_datafusion(&error, at))
     }
 
-    fn resolver<'a>(&'a self, names: &'a Names, clause: &'static str) -> Resolver<'a> {
+    pub(super) fn resolver<'a>(&'a self, names: &'a Names, clause: &'static str) -> Resolver<'a> {
         let around = Around { merged: &names.merged, outer: &self.outer, subqueries: false };
         Resolver { schema: &names.schema, aliases: &[], clause, around }
     }
 
-    fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         let outer = self.outer.iter().map(|names| names.schema.clone()).collect();
         Surroundings { outer, subqueries: Vec::new() }
     }

@@ -106,6 +106,10 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
         }
         GroupByExpr::Expressions(..) => {}
     }
+    let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    if from.is_empty() && projection.iter().any(is_wildcard) {
+        return refuse(at, "SELECT * needs a FROM");
+    }
     check_items(projection, at)?;
     check_from(from, at)
 }
@@ -128,9 +132,6 @@ fn has_aggregate(items: &[SelectItem], having: &Expr) -> bool {
 }
 
 fn check_from(from: &[TableWithJoins], at: At) -> Result<(), SqlError> {
-    if from.is_empty() {
-        return Err(SqlError::unsupported(at, "a SELECT without FROM is not supported; a query reads from a table"));
-    }
     for tables in from {
         check_factor(&tables.relation, at)?;
         for join in &tables.joins {
@@ -210,9 +211,9 @@ fn check_factor(factor: &TableFactor, fallback: At) -> Result<(), SqlError> {
             if sample.is_some() { refuse("TABLESAMPLE is not supported") } else { Ok(()) }
         }
         TableFactor::TableFunction { .. } => Ok(()),
-        TableFactor::Function { lateral: true, .. } => refuse("LATERAL TABLE is not supported yet"),
-        TableFactor::Function { .. } => refuse("table functions are not supported yet"),
-        TableFactor::UNNEST { .. } => refuse("UNNEST is not supported yet"),
+        TableFactor::UNNEST { .. } => Ok(()),
+        TableFactor::Function { .. } if super::unnest::call(factor)?.is_some() => Ok(()),
+        TableFactor::Function { .. } => refuse("this table function is not supported; TABLE(UNNEST(...)) is"),
         TableFactor::NestedJoin { table_with_joins, alias: _ } => {
             check_from(std::slice::from_ref(table_with_joins), at)
         }

@@ -11,8 +11,8 @@ use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::rings::NONE;
-use super::slab::{Slab, Slot};
 use crate::keys::{fits_integer, hash_integer};
+use crate::slab::{Slab, Slot};
 
 /// See the module.
 pub(super) struct JoinKeys {

@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::rings::{NONE, Rings};
-use super::slab::{Slab, Slot};
+use crate::slab::{Slab, Slot};
 
 /// Rows of a batch of stored rows.
 const STORED_ROWS_MAX: usize = 8192;

@@ -9,7 +9,7 @@ const PAGE_UNITS: usize = 1 << 16;
 
 /// Where a byte string is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     /// First unit.
     at: u32,
     /// Length in bytes.
@@ -18,7 +18,7 @@ pub(super) struct Slot {
 
 /// See the module. Up to 64 GiB.
 #[derive(Default)]
-pub(super) struct Slab {
+pub(crate) struct Slab {
     /// A string that is longer than a page has a page of its own, and empty pages behind it for the numbers of its
     /// units.
     pages: Vec<Vec<u8>>,
@@ -28,7 +28,7 @@ pub(super) struct Slab {
 
 impl Slab {
     /// Keeps a copy; none where the slab is full.
-    pub(super) fn insert(&mut self, bytes: &[u8]) -> Option<Slot> {
+    pub(crate) fn insert(&mut self, bytes: &[u8]) -> Option<Slot> {
         let units = bytes.len().div_ceil(UNIT).max(1);
         let len = u32::try_from(bytes.len()).ok()?;
         if let Some(at) = self.free.get_mut(&(units as u32)).and_then(Vec::pop) {
@@ -53,13 +53,13 @@ impl Slab {
     }
 
     /// The bytes.
-    pub(super) fn get(&self, slot: Slot) -> &[u8] {
+    pub(crate) fn get(&self, slot: Slot) -> &[u8] {
         let (page, from) = place(slot.at);
         &self.pages[page][from..from + slot.len as usize]
     }
 
     /// Gives the room free.
-    pub(super) fn remove(&mut self, slot: Slot) {
+    pub(crate) fn remove(&mut self, slot: Slot) {
         let units = (slot.len as usize).div_ceil(UNIT).max(1);
         self.free.entry(units as u32).or_default().push(slot.at);
     }
