@@ -1,3 +1,5 @@
+//! Tests of sort: random input, cut and restored anywhere, against a naive computation.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, Int8Array, TimestampMillisecondArray};

@@ -190,6 +190,8 @@ fn every_aggregate_agrees_with_itself_in_several_phases() {
     let (mut refused, mut differ, mut not_distinct) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut functions = datafusion_functions_aggregate::all_default_aggregate_functions();
     functions.push(registry().aggregate("listagg").unwrap());
+    // Where Flink's differs from DataFusion's, it is the one that is called.
+    let functions = functions.into_iter().map(|f| registry().aggregate(f.name()).unwrap_or(f));
     for function in functions {
         let within_group = ORDERED_SET.contains(&function.name());
         for args in arguments(function.name()) {

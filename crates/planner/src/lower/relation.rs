@@ -118,8 +118,6 @@ impl Lowering {
         let project = project.map(|(at, field)| NamedExpr { name: field.name().clone(), expr: Expr::Column(at) });
         let source = SourceOperator { table, read_columns, watermark: None, project: project.collect() };
         let operator = self.add("values", Operator::new(Arc::new(schema), OperatorKind::Source(source)), &[])?;
-        // A single split.
-        self.run_alone(operator);
         Ok(self.whole(operator))
     }
 }

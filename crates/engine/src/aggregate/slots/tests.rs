@@ -1,3 +1,5 @@
+//! Tests of the slots of groups: values find their slot again, and freed slots are used again.
+
 use std::sync::Arc;
 
 use arrow::array::{Array, Int64Array, StringArray, TimestampMillisecondArray};
@@ -38,9 +40,9 @@ fn freed_slots_are_used_again() {
     let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![Some(1), None, Some(3), Some(4), Some(5)]));
     let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some(""), Some("longer"), Some("köln")]));
     assert_eq!(*times.data_type(), DataType::Timestamp(TimeUnit::Millisecond, None));
-    check_reuse(&[integers.clone()]);
-    check_reuse(&[times.clone()]);
-    check_reuse(&[texts.clone()]);
+    check_reuse(std::slice::from_ref(&integers));
+    check_reuse(std::slice::from_ref(&times));
+    check_reuse(std::slice::from_ref(&texts));
     check_reuse(&[texts, integers, times]);
 }
 
@@ -54,7 +56,7 @@ fn many_freed_texts_are_moved_together() {
     let Keys::Bytes(keys) = &index.keys else { panic!() };
     assert!(keys.bytes_held() < 10_000 * 200 / 2);
     let left: ArrayRef = Arc::new(StringArray::from_iter_values((9_000..10_000).map(text)));
-    assert_eq!(index.columns(&(9_000..10_000).collect::<Vec<_>>()).unwrap(), [left.clone()]);
+    assert_eq!(index.columns(&(9_000..10_000).collect::<Vec<_>>()).unwrap(), std::slice::from_ref(&left));
     assert!(slots_of(&mut index, &[left], 0).iter().all(|(_, new)| !new));
 }
 
@@ -62,7 +64,7 @@ fn many_freed_texts_are_moved_together() {
 fn a_key_has_a_slot_in_each_space() {
     let key: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     let mut index = SlotIndex::new(&[DataType::Int64]).unwrap();
-    let slots: Vec<_> = (0..3).map(|space| slots_of(&mut index, &[key.clone()], space)[0]).collect();
+    let slots: Vec<_> = (0..3).map(|space| slots_of(&mut index, std::slice::from_ref(&key), space)[0]).collect();
     assert_eq!(slots, [(0, true), (1, true), (2, true)]);
     assert_eq!(slots_of(&mut index, &[key], 1), [(1, false)]);
 }

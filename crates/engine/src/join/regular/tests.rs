@@ -176,10 +176,13 @@ fn expected(join: &Join, left: &Table, right: &Table) -> Folded {
     result
 }
 
+/// Name, layout, key and rows of a stored table.
+type StoredRows = (String, u32, Vec<usize>, RecordBatch);
+
 /// Checkpoints in memory: the files, in the form in which a restore reads them.
 #[derive(Default)]
 struct Files {
-    files: Vec<(PendingHandle, Vec<(String, u32, Vec<usize>, RecordBatch)>)>,
+    files: Vec<(PendingHandle, Vec<StoredRows>)>,
     metas: Vec<String>,
 }
 

@@ -1,3 +1,5 @@
+//! Tests of join/temporal: random input, cut and restored anywhere, against a naive computation.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -179,7 +179,7 @@ fn what_a_table_as_of_a_time_cannot_do_is_said() {
         ),
         (
             "SELECT o.n FROM (SELECT id, COUNT(*) AS n, PROCTIME() AS p FROM orders GROUP BY id) o JOIN names FOR SYSTEM_TIME AS OF o.p AS r ON o.id = r.key",
-            "sql-unsupported 1:92 the left side of FOR SYSTEM_TIME AS OF needs rows that never change, and 'aggregate' changes rows that it gave before",
+            "sql-unsupported 1:92 the left side of FOR SYSTEM_TIME AS OF needs rows that never change, and 'group aggregate' changes rows that it gave before",
         ),
     ];
     let answers: Vec<(String, &str)> = cases.iter().map(|(sql, expected)| (refusal(sql), *expected)).collect();
