@@ -61,6 +61,11 @@ fn grouping(call: &Expr) -> Option<&[Expr]> {
     }
 }
 
+/// Name of a column among the rows of all sets.
+fn column_name(position: usize) -> String {
+    format!("__set_column_{position}")
+}
+
 impl Expanded {
     /// The rows of all sets; `plan` makes a plan of an aggregation.
     pub(crate) fn union(&self, plan: impl Fn(Aggregate) -> Result<LogicalPlan>) -> Result<LogicalPlan> {
@@ -68,16 +73,24 @@ impl Expanded {
         for set in &self.sets {
             inputs.push(Arc::new(self.one(set, &plan)?));
         }
-        if inputs.len() == 1 {
-            return Ok(Arc::unwrap_or_clone(inputs.remove(0)));
-        }
-        let width = self.columns.len();
-        let fields = inputs[0].schema().iter().enumerate().map(|(position, (qualifier, field))| {
-            let nullable = position < width || field.is_nullable();
-            (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(nullable)))
+        let rows = if inputs.len() == 1 {
+            inputs.remove(0)
+        } else {
+            let width = self.columns.len();
+            let fields = inputs[0].schema().fields().iter().enumerate().map(|(position, field)| {
+                let nullable = position < width || field.is_nullable();
+                (None, Arc::new(field.as_ref().clone().with_nullable(nullable)))
+            });
+            let schema = DFSchema::new_with_metadata(fields.collect(), Default::default())?;
+            Arc::new(LogicalPlan::Union(Union { inputs, schema: Arc::new(schema) }))
+        };
+        // The optimiser makes unions anew, and then they do not know whose columns they had.
+        let names = self.aggregate.schema.iter().filter(|(_, field)| field.name() != Aggregate::INTERNAL_GROUPING_ID);
+        let named = names.enumerate().map(|(position, (qualifier, field))| {
+            Expr::Column(Column::new_unqualified(column_name(position)))
+                .alias_qualified(qualifier.cloned(), field.name())
         });
-        let schema = DFSchema::new_with_metadata(fields.collect(), Default::default())?;
-        Ok(LogicalPlan::Union(Union { inputs, schema: Arc::new(schema) }))
+        Ok(LogicalPlan::Projection(Projection::try_new(named.collect(), rows)?))
     }
 
     /// The rows of one set, with the columns of all.
@@ -101,17 +114,15 @@ impl Expanded {
         let column = |position: usize| Expr::Column(Column::from(schema.qualified_field(position)));
         let mut exprs = Vec::new();
         for (position, key) in self.columns.iter().enumerate() {
-            let (qualifier, field) = whole.schema.qualified_field(position);
+            let field = whole.schema.field(position);
             let value = match keys.iter().position(|known| known == key) {
                 Some(known) => column(known),
                 None => Expr::Literal(ScalarValue::try_from(field.data_type())?, None),
             };
-            exprs.push(value.alias_qualified(qualifier.cloned(), field.name()));
+            exprs.push(value.alias(column_name(exprs.len())));
         }
-        let first_call = whole.schema.fields().len() - whole.aggr_expr.len();
         let mut next = keys.len();
-        for (nth, call) in whole.aggr_expr.iter().enumerate() {
-            let (qualifier, field) = whole.schema.qualified_field(first_call + nth);
+        for call in &whole.aggr_expr {
             let value = match grouping(call) {
                 Some(args) => self.missing(args, &keys)?,
                 None => {
@@ -119,7 +130,7 @@ impl Expanded {
                     column(next - 1)
                 }
             };
-            exprs.push(value.alias_qualified(qualifier.cloned(), field.name()));
+            exprs.push(value.alias(column_name(exprs.len())));
         }
         Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?))
     }

@@ -25,7 +25,7 @@ fn wrong_sql_points_to_its_place() {
         ("SELECT id FROM\n  tt;", &["line 4, column 3", "tt"]),
         ("SELECT NO_SUCH(id) FROM t;", &["line 3", "NO_SUCH"]),
         ("SELECT id, NTH_VALUE(id, 2 ORDER BY id) FROM t GROUP BY id;", &["line 3", "NTH_VALUE"]),
-        ("SELECT a.id FROM t a JOIN t b ON a.id = b.idd;", &["line 3, column 42", "idd"]),
+        ("SELECT a.id FROM t a JOIN t b ON a.id = b.idd;", &["line 3, column 43", "idd"]),
         (
             "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY id MEASURES A.id AS x PATTERN (A) DEFINE A AS TRUE);",
             &["line 3", "MATCH_RECOGNIZE"],

@@ -284,7 +284,7 @@ impl Generator {
         let any = self.choose(&[Type::Integer, Type::Double, Type::Text]);
         let (call, data_type) = match self.random.random_range(0..8) {
             0 => ("COUNT(*)".to_owned(), Type::Integer),
-            1 => (format!("COUNT({})", self.expr(columns, any, 1)), Type::Integer),
+            1 => (format!("COUNT({})", self.column(columns, any).unwrap_or("*".to_owned())), Type::Integer),
             2 => (format!("COUNT(DISTINCT {})", self.expr(columns, any, 1)), Type::Integer),
             3 | 4 => (format!("SUM({})", self.expr(columns, number, 1)), number),
             5 => (format!("MIN({})", self.expr(columns, any, 1)), any),

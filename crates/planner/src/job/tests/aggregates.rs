@@ -99,13 +99,15 @@ fn grouping_sets_are_aggregations_of_their_own() {
         |plan: &JobPlan| -> Vec<usize> { aggregates(plan).iter().map(|(aggregate, _)| aggregate.keys.len()).collect() };
     assert_eq!(keys_of(&planned(sql)), [2, 1, 0]);
     let shown = operators(sql);
-    assert!(shown.contains("columns: auction, bidder, `COUNT(1)` AS count(Int64(1)), 0 AS grouping"), "{shown}");
+    assert!(shown.contains("columns: auction AS __set_column_0, bidder AS __set_column_1, `COUNT(1)` AS __set_column_2, 0 AS __set_column_3"), "{shown}");
     assert!(
-        shown.contains("columns: auction, NULL AS bidder, `COUNT(1)` AS count(Int64(1)), 0 AS grouping"),
+        shown.contains("columns: auction AS __set_column_0, NULL AS __set_column_1, `COUNT(1)` AS __set_column_2, 0 AS __set_column_3"),
         "{shown}"
     );
     assert!(
-        shown.contains("columns: NULL AS auction, NULL AS bidder, `COUNT(1)` AS count(Int64(1)), 1 AS grouping"),
+        shown.contains(
+            "columns: NULL AS __set_column_0, NULL AS __set_column_1, `COUNT(1)` AS __set_column_2, 1 AS __set_column_3"
+        ),
         "{shown}"
     );
     let query = "SELECT auction, bidder, channel, SUM(price) FROM bid GROUP BY CUBE (auction, bidder), channel";
