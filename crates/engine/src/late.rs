@@ -12,6 +12,14 @@ use crate::error::EngineError;
 use crate::event_time::event_times;
 use crate::operator::Collector;
 
+/// Counts the rows that an operator drops.
+pub(crate) struct DroppedRows {
+    /// Rows that came too late.
+    pub(crate) late: LateRows,
+    /// Rows that were to be taken away and were not there.
+    pub(crate) unmatched: Arc<AtomicU64>,
+}
+
 /// Counts late rows and gives them out.
 pub(crate) struct LateRows {
     operator: String,

@@ -13,7 +13,7 @@ use mainstem_plan::operator::{Operator as Spec, OverAggregate, OverOrder};
 use self::ordered::OrderedOver;
 use self::updating::UpdatingOver;
 use crate::error::EngineError;
-use crate::late::LateRows;
+use crate::late::DroppedRows;
 use crate::operator::Operator;
 
 /// The operator for the specification `over` of the plan's operator `op`.
@@ -21,14 +21,14 @@ pub(crate) fn operator(
     name: &str,
     over: &OverAggregate,
     op: &Spec,
-    late: LateRows,
+    dropped: DroppedRows,
     context: &EvalContext,
 ) -> Result<Box<dyn Operator>, EngineError> {
     Ok(match over.by {
         OverOrder::EventTime(_) | OverOrder::ProcessingTime => {
-            Box::new(OrderedOver::new(name, over, op, late, context)?)
+            Box::new(OrderedOver::new(name, over, op, dropped.late, context)?)
         }
-        OverOrder::Updating => Box::new(UpdatingOver::new(name, over, op, context)?),
+        OverOrder::Updating => Box::new(UpdatingOver::new(name, over, op, dropped.unmatched, context)?),
     })
 }
 

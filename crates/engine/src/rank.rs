@@ -18,7 +18,7 @@ use self::best::BestRows;
 use self::first::FirstRows;
 use self::order_key::{Word, fits_word};
 use crate::error::EngineError;
-use crate::late::LateRows;
+use crate::late::DroppedRows;
 use crate::operator::Operator;
 
 pub(crate) use self::order_key::sort_options;
@@ -28,11 +28,11 @@ pub(crate) fn operator(
     name: &str,
     rank: &Rank,
     op: &Spec,
-    late: LateRows,
+    dropped: DroppedRows,
     context: &EvalContext,
 ) -> Result<Box<dyn Operator>, EngineError> {
     if rank.input_retracts {
-        return Ok(Box::new(AllRows::new(name, rank, op, context)?));
+        return Ok(Box::new(AllRows::new(name, rank, op, dropped.unmatched, context)?));
     }
     let by_arrival = rank.order.is_empty();
     if by_arrival && !rank.newest_first && rank.window_end.is_none() && rank.function == RankFunction::RowNumber {
@@ -41,9 +41,9 @@ pub(crate) fn operator(
     let types: Vec<DataType> = rank.input_schema.fields().iter().map(|field| field.data_type().clone()).collect();
     // A number of arrival is a word as well.
     if by_arrival || fits_word(&rank.order, &types) {
-        Ok(Box::new(BestRows::<Word>::new(name, rank, op, late, context)?))
+        Ok(Box::new(BestRows::<Word>::new(name, rank, op, dropped.late, context)?))
     } else {
-        Ok(Box::new(BestRows::<Box<[u8]>>::new(name, rank, op, late, context)?))
+        Ok(Box::new(BestRows::<Box<[u8]>>::new(name, rank, op, dropped.late, context)?))
     }
 }
 

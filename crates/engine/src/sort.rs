@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -16,7 +17,7 @@ use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::event_time::event_times;
-use crate::late::LateRows;
+use crate::late::DroppedRows;
 use crate::operator::{Capture, Collector, Operator, Release, Restored, TableRows};
 use crate::row_codec::{RowBytes, RowCodec};
 
@@ -43,7 +44,7 @@ pub(crate) struct Sort {
     name: String,
     spec: Spec,
     schema: SchemaRef,
-    late: LateRows,
+    dropped: DroppedRows,
     codec: RowCodec,
     /// Rows that wait, with how many equal ones there are.
     rows: BTreeMap<Key, u64>,
@@ -58,13 +59,13 @@ pub(crate) struct Sort {
 
 impl Sort {
     /// An operator over rows with the columns of `schema`, without state.
-    pub(crate) fn new(name: &str, spec: &Spec, schema: SchemaRef, late: LateRows) -> Result<Self, EngineError> {
+    pub(crate) fn new(name: &str, spec: &Spec, schema: SchemaRef, dropped: DroppedRows) -> Result<Self, EngineError> {
         let codec = RowCodec::new(&schema, &spec.order).map_err(|e| EngineError::arrow(name, &e))?;
         Ok(Sort {
             name: name.to_owned(),
             spec: spec.clone(),
             schema,
-            late,
+            dropped,
             codec,
             rows: BTreeMap::new(),
             waiting: 0,
@@ -119,7 +120,7 @@ impl Sort {
         let is_late: Vec<bool> = keys.iter().enumerate().map(|(row, (time, _))| *time <= own(row)).collect();
         let late: Vec<u32> = (0..keys.len()).filter(|row| is_late[*row]).map(|row| row as u32).collect();
         let judged = Int64Array::from_iter_values((0..keys.len()).map(own));
-        self.late.take(batch, self.spec.order[0].column, &judged, &late, out)?;
+        self.dropped.late.take(batch, self.spec.order[0].column, &judged, &late, out)?;
         Ok(is_late)
     }
 
@@ -143,7 +144,11 @@ impl Operator for Sort {
         for (position, key) in keys.into_iter().enumerate() {
             let known = self.rows.get(&key).copied().unwrap_or(0);
             let adds = batch.is_addition(position);
-            if late[position] || (!adds && known == 0) {
+            if late[position] {
+                continue;
+            }
+            if !adds && known == 0 {
+                self.dropped.unmatched.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             self.dirty.insert(key.clone());

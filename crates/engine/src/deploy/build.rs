@@ -29,7 +29,7 @@ use crate::join::{
     IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, SetOperation,
     TemporalJoin, WindowJoin,
 };
-use crate::late::LateRows;
+use crate::late::{DroppedRows, LateRows};
 use crate::normalize::Normalize;
 use crate::operator::Operator;
 use crate::over;
@@ -238,7 +238,7 @@ impl Builder<'_> {
                     unmatched,
                 )?)
             }
-            OperatorKind::Rank(rank) => rank::operator(name, rank, &node.op, self.late(node, false), context)?,
+            OperatorKind::Rank(rank) => rank::operator(name, rank, &node.op, self.counters(node), context)?,
             OperatorKind::IntervalJoin(spec) => {
                 Box::new(IntervalJoin::new(name, spec, schema, self.late(node, false), context)?)
             }
@@ -257,8 +257,8 @@ impl Builder<'_> {
             OperatorKind::GroupAggregate(spec) => {
                 Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context)?)
             }
-            OperatorKind::OverAggregate(over) => over::operator(name, over, &node.op, self.late(node, false), context)?,
-            OperatorKind::Sort(sort) => Box::new(Sort::new(name, sort, schema, self.late(node, false))?),
+            OperatorKind::OverAggregate(over) => over::operator(name, over, &node.op, self.counters(node), context)?,
+            OperatorKind::Sort(sort) => Box::new(Sort::new(name, sort, schema, self.counters(node))?),
         })
     }
 
@@ -308,6 +308,11 @@ impl Builder<'_> {
             || retracts.next().ok_or_else(|| EngineError::Bug(format!("'{}' has fewer than two inputs", node.name)));
         let retracts = [next()?, next()?];
         Ok(Box::new(RegularJoin::new(&node.name, join, retracts, schema, context)?))
+    }
+
+    fn counters(&self, node: &Node<Spec>) -> DroppedRows {
+        let unmatched = self.deployment.metrics.operator(node.id).unmatched_changes.clone();
+        DroppedRows { late: self.late(node, false), unmatched }
     }
 
     fn late(&self, node: &Node<Spec>, wanted: bool) -> LateRows {

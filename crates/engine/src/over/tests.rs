@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::checkpointing::Checkpoints;
 use crate::element::StreamBatch;
+use crate::late::LateRows;
 use crate::operator::{Collector, Release};
 
 /// Partition, time, value, number.
@@ -60,7 +61,8 @@ fn start(over: &OverAggregate, context: &EvalContext, late: &Arc<AtomicU64>) -> 
     let results = (0..over.calls.len()).map(|n| Arc::new(Field::new(format!("r{n}"), DataType::Int64, true)));
     fields.extend(results);
     let op = Spec::new(Arc::new(Schema::new(fields)), OperatorKind::OverAggregate(over.clone()));
-    operator("over", over, &op, LateRows::new("over", late.clone(), false), context).unwrap()
+    let late = LateRows::new("over", late.clone(), false);
+    operator("over", over, &op, DroppedRows { late, unmatched: Arc::default() }, context).unwrap()
 }
 
 fn batch(rows: &[(Row, ChangeKind)]) -> StreamBatch {

@@ -2,9 +2,11 @@
 //! given for it. A batch of changes is worked in, then the results from the first changed place on are computed
 //! again, as far as a change can reach, and what differs is given.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+mod reach;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -15,6 +17,7 @@ use mainstem_core::ids::Epoch;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{Frame, Operator as Spec, OverAggregate};
 
+use self::reach::{Key, Known, Part, Reach, Rows, Touched};
 use super::evaluator::Evaluator;
 use super::frames::{Segment, distance_values};
 use crate::delta_files::DeltaFiles;
@@ -32,20 +35,6 @@ const ROWS: (&str, u32) = ("all rows", 1);
 const GIVE_ROWS: usize = 8192;
 /// About how many rows are computed at once.
 const COMPUTE_ROWS: usize = 1 << 15;
-
-/// A row, and which of several equal ones it is.
-type Key = (RowBytes, u64);
-
-/// What is known of a row.
-struct Known {
-    /// The results that were given for it; none yet.
-    results: Option<RowBytes>,
-    /// The first order column, by which the distance of RANGE is measured.
-    value: Option<i64>,
-}
-
-/// Rows of one partition in order.
-type Rows = BTreeMap<Key, Known>;
 
 /// See the module.
 pub(crate) struct UpdatingOver {
@@ -65,34 +54,20 @@ pub(crate) struct UpdatingOver {
     /// Rows whose number has changed since the last checkpoint, with the slot of their partition.
     dirty: BTreeMap<RowBytes, u32>,
     expiry: Expiry,
+    /// Counts rows that were to be taken away and were not there, such as those of a forgotten partition.
+    unmatched: Arc<AtomicU64>,
     files: DeltaFiles,
-}
-
-/// How far a row's results depend on others.
-#[derive(Clone, Copy, Debug)]
-struct Reach {
-    /// On all rows before.
-    all: bool,
-    /// On so many rows before, and behind.
-    before: usize,
-    behind: usize,
-    /// On rows whose first order column is so near.
-    distance: Option<i64>,
-}
-
-/// What a batch has changed in one partition.
-#[derive(Default)]
-struct Touched {
-    changed: BTreeSet<Key>,
-    /// Rows that are gone, with the results that were given for them.
-    gone: BTreeMap<Key, RowBytes>,
-    /// The greatest value of the first order column among the changed rows that have one.
-    greatest: Option<i64>,
 }
 
 impl UpdatingOver {
     /// An operator without state. `op` is the operator of the plan with the specification `over`.
-    pub(crate) fn new(name: &str, over: &OverAggregate, op: &Spec, context: &EvalContext) -> Result<Self, EngineError> {
+    pub(crate) fn new(
+        name: &str,
+        over: &OverAggregate,
+        op: &Spec,
+        unmatched: Arc<AtomicU64>,
+        context: &EvalContext,
+    ) -> Result<Self, EngineError> {
         let failed = |e: ArrowError| EngineError::arrow(name, &e);
         let types: Vec<DataType> = over.input_schema.fields().iter().map(|f| f.data_type().clone()).collect();
         let evaluator = Evaluator::new(name, over, &op.schema, true, context)?;
@@ -117,6 +92,7 @@ impl UpdatingOver {
             reach,
             dirty: BTreeMap::new(),
             expiry: Expiry::new(over.ttl_ms),
+            unmatched,
             files: DeltaFiles::default(),
             evaluator,
             over: over.clone(),
@@ -245,90 +221,6 @@ impl UpdatingOver {
     }
 }
 
-/// Rows of a partition that lie side by side, of some of which the results are wanted.
-struct Part {
-    keys: Vec<Key>,
-    give: usize,
-    give_end: usize,
-}
-
-impl Part {
-    /// All rows.
-    fn whole(rows: &Rows) -> Part {
-        let keys: Vec<Key> = rows.keys().cloned().collect();
-        Part { give: 0, give_end: keys.len(), keys }
-    }
-}
-
-impl Touched {
-    fn note(&mut self, key: &Key, value: Option<i64>) {
-        self.changed.insert(key.clone());
-        if let Some(value) = value {
-            self.greatest = Some(self.greatest.map_or(value, |greatest| greatest.max(value)));
-        }
-    }
-}
-
-impl Reach {
-    /// The rows whose results the changes can have changed, with those that they see; none where no row is left.
-    fn part(&self, rows: &Rows, touched: &Touched) -> Option<Part> {
-        let (first, last) = (touched.changed.first()?, touched.changed.last()?);
-        if rows.is_empty() {
-            return None;
-        }
-        if self.all {
-            return Some(Part::whole(rows));
-        }
-        // Behind the last changed row: rows that see it.
-        let limit = touched.greatest.zip(self.distance).map(|(value, distance)| value.saturating_add(distance));
-        let mut affected: Vec<Key> = rows.range(first..=last).map(|(key, _)| key.clone()).collect();
-        let mut behind = rows.range((Bound::Excluded(last), Bound::Unbounded)).peekable();
-        let mut nth = 0;
-        while let Some((key, known)) = behind.peek()
-            && (nth < self.before
-                || key.0.is_tie(&last.0)
-                || limit.zip(known.value).is_some_and(|(limit, value)| value <= limit))
-        {
-            affected.push((*key).clone());
-            behind.next();
-            nth += 1;
-        }
-        let give_rows = affected.len();
-        let seen_behind: Vec<Key> = behind.take(self.behind).map(|(key, _)| key.clone()).collect();
-        // Before the first changed row: rows that see it, then rows that these see.
-        let mut front: Vec<Key> = Vec::new();
-        let mut before = rows.range(..first).rev().peekable();
-        while let Some((key, _)) = before.peek()
-            && (front.len() < self.behind || key.0.is_tie(&first.0))
-        {
-            front.push((*key).clone());
-            before.next();
-        }
-        let affected_front = front.len();
-        let earliest = front.last().or(affected.first()).or(seen_behind.first());
-        let start = earliest.and_then(|key| rows.get(key)).and_then(|known| known.value);
-        let start_key = earliest.cloned();
-        while let Some((key, known)) = before.peek()
-            && (front.len() - affected_front < self.before
-                || start_key.as_ref().is_some_and(|start| key.0.is_tie(&start.0))
-                || self
-                    .distance
-                    .zip(start)
-                    .zip(known.value)
-                    .is_some_and(|((distance, start), value)| start.saturating_sub(value) <= distance))
-        {
-            front.push((*key).clone());
-            before.next();
-        }
-        front.reverse();
-        let give = front.len() - affected_front;
-        let give_end = front.len() + give_rows;
-        front.extend(affected);
-        front.extend(seen_behind);
-        Some(Part { keys: front, give, give_end })
-    }
-}
-
 impl Operator for UpdatingOver {
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let slots = self.slots(&batch.rows)?;
@@ -346,7 +238,7 @@ impl Operator for UpdatingOver {
                 let value = values.as_ref().filter(|values| values.is_valid(position)).map(|v| v.value(position));
                 self.add(slot, row.clone(), value, of_slot);
             } else if !self.take(slot, &row, of_slot) {
-                // Its partition was forgotten meanwhile.
+                self.unmatched.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             self.dirty.insert(row, slot);

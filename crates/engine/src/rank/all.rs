@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -39,6 +40,8 @@ pub(crate) struct AllRows {
     /// Rows that have changed since the last checkpoint, with the slot of their partition.
     dirty: BTreeMap<RowBytes, u32>,
     expiry: Expiry,
+    /// Counts rows that were to be taken away and were not there, such as those of a forgotten partition.
+    unmatched: Arc<AtomicU64>,
     files: DeltaFiles,
     ranks: RankedRows,
 }
@@ -52,7 +55,13 @@ struct RankedRows {
 
 impl AllRows {
     /// An operator without state. `op` is the operator of the plan with the specification `rank`.
-    pub(crate) fn new(name: &str, rank: &Rank, op: &Spec, context: &EvalContext) -> Result<Self, EngineError> {
+    pub(crate) fn new(
+        name: &str,
+        rank: &Rank,
+        op: &Spec,
+        unmatched: Arc<AtomicU64>,
+        context: &EvalContext,
+    ) -> Result<Self, EngineError> {
         let failed = |e: ArrowError| EngineError::arrow(name, &e);
         let types = rank.partition.iter().map(|column| rank.input_schema.field(*column).data_type().clone());
         Ok(AllRows {
@@ -65,6 +74,7 @@ impl AllRows {
             live: 0,
             dirty: BTreeMap::new(),
             expiry: Expiry::new(rank.ttl_ms),
+            unmatched,
             files: DeltaFiles::default(),
             ranks: RankedRows { differ: Differ::new(rank, op), known: Vec::new(), numbers: HashMap::new() },
             rank: rank.clone(),
@@ -93,7 +103,7 @@ impl AllRows {
     fn change(&mut self, slot: u32, row: RowBytes, adds: bool) {
         let known = self.rows[slot as usize].get(&row).copied().unwrap_or(0);
         if !adds && known == 0 {
-            // Its partition was forgotten meanwhile.
+            self.unmatched.fetch_add(1, Ordering::Relaxed);
             return;
         }
         self.dirty.insert(row.clone(), slot);

@@ -16,6 +16,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::checkpointing::Checkpoints;
 use crate::element::StreamBatch;
+use crate::late::LateRows;
 use crate::operator::{Collector, Release};
 
 /// Partition, number, text.
@@ -63,7 +64,8 @@ fn start(rank: &Rank, changes: ChangeMode, context: &EvalContext) -> Running {
     op.changes = changes;
     let late = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let rows = LateRows::new("rank", late.clone(), false);
-    Running { operator: operator("rank", rank, &op, rows, context).unwrap(), late }
+    let dropped = DroppedRows { late: rows, unmatched: Arc::default() };
+    Running { operator: operator("rank", rank, &op, dropped, context).unwrap(), late }
 }
 
 fn batch(rows: &[(Row, ChangeKind)]) -> StreamBatch {

@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::checkpointing::Checkpoints;
+use crate::late::LateRows;
 
 /// Time, number.
 type Row = (i64, Option<i64>);
@@ -23,7 +24,8 @@ fn schema() -> SchemaRef {
 }
 
 fn start(spec: &Spec, late: &Arc<AtomicU64>) -> Sort {
-    Sort::new("sort", spec, schema(), LateRows::new("sort", late.clone(), false)).unwrap()
+    let late = LateRows::new("sort", late.clone(), false);
+    Sort::new("sort", spec, schema(), DroppedRows { late, unmatched: Arc::default() }).unwrap()
 }
 
 fn batch(rows: &[(Row, ChangeKind)]) -> StreamBatch {

@@ -1,7 +1,7 @@
 //! The operators of joins, Top-N and aggregation without windows, as `EXPLAIN` shows them.
 
 use arrow::datatypes::{Schema, SchemaRef};
-use mainstem_plan::operator::{JoinKind, JoinOn, Operator, OperatorKind, SortKey};
+use mainstem_plan::operator::{JoinKind, JoinOn, Operator, OperatorKind, OverOrder, SortKey};
 
 use super::{duration, names};
 
@@ -111,6 +111,9 @@ pub(super) fn state(kind: &OperatorKind) -> String {
                 "the best rows of each partition, ".to_owned() + &kept(rank.ttl_ms, "partitions start from nothing")
             }
         },
+        OperatorKind::OverAggregate(over) if over.by == OverOrder::Updating => {
+            "all rows of each partition, ".to_owned() + &kept(over.ttl_ms, "partitions start from nothing")
+        }
         OperatorKind::OverAggregate(over) => {
             "rows of each partition that a frame may still need, ".to_owned()
                 + &kept(over.ttl_ms, "partitions start from nothing")

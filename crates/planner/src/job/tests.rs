@@ -14,6 +14,7 @@ mod aggregates;
 mod changelogs;
 mod errors;
 mod joins;
+mod order;
 mod time_joins;
 
 const TABLES: &str = include_str!("tests/tables.sql");
