@@ -13,12 +13,16 @@ mod extremes;
 mod floats;
 mod general;
 mod groups;
+mod integer_average;
 mod multiset;
 mod row_codec;
 mod slots;
 mod state;
 mod statistics;
 mod sums;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::ArrayRef;
 use arrow::buffer::BooleanBuffer;
@@ -39,7 +43,7 @@ use crate::error::EngineError;
 use crate::operator::{Capture, Collector, Operator, Restored};
 
 /// Groups that may be changed before their changes are given, where changes are held back.
-const HELD_GROUPS_MAX: usize = 1 << 16;
+const HELD_GROUPS_MAX: usize = 1 << 18;
 
 /// See the module.
 pub(crate) struct GroupAggregate {
@@ -58,16 +62,20 @@ pub(crate) struct GroupAggregate {
     slots: Vec<u32>,
     /// Rows since changes were given last.
     held_rows: u64,
+    /// Counts rows that were taken away from groups that were not there.
+    unmatched_changes: Arc<AtomicU64>,
 }
 
 impl GroupAggregate {
-    /// An operator without groups. `schema`: its output; `changes`: which changes the output may hold.
+    /// An operator without groups. `schema`: its output; `changes`: which changes the output may hold;
+    /// `unmatched_changes`: counts rows that were taken away from groups that were not there.
     pub(crate) fn new(
         name: &str,
         spec: &Spec,
         schema: SchemaRef,
         changes: ChangeMode,
         context: &EvalContext,
+        unmatched_changes: Arc<AtomicU64>,
     ) -> Result<Self, EngineError> {
         let types = types_of(&spec.input_schema, &spec.keys);
         let index = SlotIndex::new(&types).map_err(|e| EngineError::arrow(name, &e))?;
@@ -85,6 +93,7 @@ impl GroupAggregate {
             files: DeltaFiles::default(),
             slots: Vec::new(),
             held_rows: 0,
+            unmatched_changes,
         })
     }
 
@@ -116,7 +125,10 @@ impl GroupAggregate {
                 let taken = self.groups.change(&self.slots, changes.values(), now, |slot, present| {
                     self.pending.push(slot, present);
                 });
-                only = taken.unknown.then(|| BooleanBuffer::from(taken.known));
+                if taken.unknown > 0 {
+                    self.unmatched_changes.fetch_add(taken.unknown, Ordering::Relaxed);
+                    only = Some(BooleanBuffer::from(taken.known));
+                }
                 signs = Some(taken.signs);
             }
         }

@@ -18,6 +18,7 @@ use super::distinct::DistinctTable;
 use super::extremes::{Picked, Rule, extreme};
 use super::floats::FloatSum;
 use super::general::{Merged, Recomputed};
+use super::integer_average::IntegerAverage;
 use super::multiset::ExtremeOfAll;
 use super::statistics::{Boolean, Variance};
 use super::sums::{Count, Sum, average_decimal, average_float};
@@ -212,6 +213,7 @@ fn accumulator(
         AggregateForm::Average => match &types[0] {
             DataType::Float64 if retracts => Box::new(FloatSum::new(true)),
             DataType::Float64 => Box::new(average_float()),
+            integer if integer.is_integer() => Box::new(IntegerAverage::new(output)),
             decimal => Box::new(average_decimal(decimal.clone(), output)?),
         },
         AggregateForm::Extreme { greatest } => extreme(&types[0], greatest)?,

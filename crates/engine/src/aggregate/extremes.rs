@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, downcast_primitive,
 };
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
 use datafusion_common::{DataFusionError, Result};
 
@@ -62,9 +63,12 @@ impl<P: ArrowPrimitiveType> Accumulator for Extreme<P> {
     }
 
     fn values(&mut self, groups: &[u32]) -> Result<ArrayRef> {
-        let values = groups.iter().map(|group| self.best[*group as usize]);
-        let values: PrimitiveArray<P> = values.collect();
-        Ok(Arc::new(values.with_data_type(self.output.clone())))
+        let values: Vec<P::Native> =
+            groups.iter().map(|group| self.best[*group as usize].unwrap_or_default()).collect();
+        let valid = |row: usize| self.best[groups[row] as usize].is_some();
+        let valid = NullBuffer::new(BooleanBuffer::collect_bool(groups.len(), valid));
+        let nulls = Some(valid).filter(|valid| valid.null_count() > 0);
+        Ok(Arc::new(PrimitiveArray::<P>::new(values.into(), nulls).with_data_type(self.output.clone())))
     }
 
     fn reset(&mut self, group: u32) {

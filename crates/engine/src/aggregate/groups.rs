@@ -32,8 +32,8 @@ pub(super) struct Taken {
     pub(super) signs: Vec<i8>,
     /// Whether the row counts: a row that goes from a group without rows was forgotten long ago.
     pub(super) known: Vec<bool>,
-    /// Whether there is such a row.
-    pub(super) unknown: bool,
+    /// Number of rows that do not count.
+    pub(super) unknown: u64,
 }
 
 impl Groups {
@@ -70,13 +70,13 @@ impl Groups {
     ) -> Taken {
         self.oldest_ms = self.oldest_ms.min(now_ms);
         let mut taken =
-            Taken { signs: Vec::with_capacity(slots.len()), known: Vec::with_capacity(slots.len()), unknown: false };
+            Taken { signs: Vec::with_capacity(slots.len()), known: Vec::with_capacity(slots.len()), unknown: 0 };
         for (slot, kind) in slots.iter().zip(kinds) {
             let life = &mut self.lives[*slot as usize];
             // +I is 0, +U is 2.
             let sign = if kind & 1 == 0 { 1 } else { -1 };
             let known = sign > 0 || life.rows > 0;
-            taken.unknown |= !known;
+            taken.unknown += u64::from(!known);
             taken.known.push(known);
             taken.signs.push(sign);
             if known {

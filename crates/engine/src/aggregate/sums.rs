@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Float64Type, Int64Type};
 use datafusion_common::{DataFusionError, Result};
 
@@ -129,7 +129,8 @@ impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
 
     fn values(&mut self, groups: &[u32]) -> Result<ArrayRef> {
         let cells = || groups.iter().map(|group| self.cells[*group as usize]);
-        let valid: NullBuffer = cells().map(|cell| cell.count != 0).collect();
+        let valid = |row: usize| self.cells[groups[row] as usize].count != 0;
+        let valid = NullBuffer::new(BooleanBuffer::collect_bool(groups.len(), valid));
         let values: Vec<P::Native> = match &self.finish {
             None => cells().map(|cell| cell.sum).collect(),
             Some(finish) => {

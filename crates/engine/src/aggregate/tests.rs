@@ -60,6 +60,8 @@ fn all_calls() -> Vec<AggregateCall> {
         only_true(of("sum", I)),
         of("avg", F),
         of("avg", D),
+        of("avg", I),
+        distinct("avg", I),
         of("min", I),
         of("max", I),
         of("min", S),

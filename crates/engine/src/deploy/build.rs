@@ -255,7 +255,8 @@ impl Builder<'_> {
             OperatorKind::SetOperation(spec) => Box::new(SetOperation::new(name, spec, schema, context)?),
             OperatorKind::Join(join) => self.join(node, join, schema, context)?,
             OperatorKind::GroupAggregate(spec) => {
-                Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context)?)
+                let unmatched = self.deployment.metrics.operator(node.id).unmatched_changes.clone();
+                Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context, unmatched)?)
             }
             OperatorKind::OverAggregate(over) => over::operator(name, over, &node.op, self.counters(node), context)?,
             OperatorKind::Sort(sort) => Box::new(Sort::new(name, sort, schema, self.counters(node))?),

@@ -106,10 +106,11 @@ impl AggregateCall {
             other => other == output.data_type(),
         });
         let float = types.first() == Some(&DataType::Float64);
+        let averaged = float || types.iter().all(|of| of.is_signed_integer() || matches!(of, DataType::Decimal128(..)));
         let form = match self.function.as_str() {
             "count" => F::Count,
             "sum" if sums && same_kind => F::Sum,
-            "avg" if same_kind && (float || matches!(output.data_type(), DataType::Decimal128(..))) => F::Average,
+            "avg" if same_kind && averaged => F::Average,
             "min" | "max" if comparable(types) => {
                 let greatest = self.function == "max";
                 if retracts { F::ExtremeOfAll { greatest } } else { F::Extreme { greatest } }

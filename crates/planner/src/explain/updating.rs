@@ -13,6 +13,12 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
             let mut lines = vec![format!("group by: {}", columns(&aggregate.keys, input))];
             let calls: Vec<String> = aggregate.aggregates.iter().map(|call| call.display(input)).collect();
             lines.extend((!calls.is_empty()).then(|| format!("aggregates: {}", calls.join(", "))));
+            if let Some(call) = aggregate.aggregates.iter().find(|call| call.depends_on_order()) {
+                let call = call.display(input);
+                lines.push(format!(
+                    "careful: {call} depends on the order of rows, which a replay may change; give it an ORDER BY"
+                ));
+            }
             lines.extend(aggregate.mini_batch_ms.map(|ms| format!("a change of each group every {}", time(ms))));
             lines
         }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 #![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
 
+mod aggregates;
 mod changelogs;
 mod disk;
 mod engines;

@@ -85,6 +85,10 @@ pub(super) fn text_of(rows: &RecordBatch, row: usize) -> Vec<String> {
     rows.columns().iter().map(text).collect()
 }
 
+fn new_operator(spec: &Spec, schema: SchemaRef, context: &EvalContext) -> GroupAggregate {
+    GroupAggregate::new("t", spec, schema, ChangeMode::Retract, context, Arc::default()).unwrap()
+}
+
 impl Aggregation {
     pub(super) fn new(keys: &[usize], aggregates: Vec<AggregateCall>, retracts: bool, seed: u64) -> Self {
         let spec = Spec {
@@ -106,7 +110,7 @@ impl Aggregation {
             fields.push(call.compile(&spec.input_schema, &context).unwrap().output_field().as_ref().clone());
         }
         let schema: SchemaRef = Arc::new(Schema::new(fields));
-        let operator = GroupAggregate::new("t", &spec, schema.clone(), ChangeMode::Retract, &context).unwrap();
+        let operator = new_operator(&spec, schema.clone(), &context);
         let live_of_calls = vec![Vec::new(); spec.aggregates.len()];
         let (files, rows, live) = (Vec::new(), Vec::new(), Vec::new());
         let fold = Fold::default();
@@ -179,8 +183,7 @@ impl Aggregation {
             self.files.push((handle, tables));
         }
         if restore {
-            let new = GroupAggregate::new("t", &self.spec, self.schema.clone(), ChangeMode::Retract, &self.context);
-            self.operator = new.unwrap();
+            self.operator = new_operator(&self.spec, self.schema.clone(), &self.context);
             for (handle, tables) in &self.files {
                 let state = Restored { handle: handle.get().unwrap().clone(), tables: tables.clone() };
                 self.operator.restore(state).unwrap();

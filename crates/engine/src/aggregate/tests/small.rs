@@ -98,6 +98,7 @@ fn rows_of_forgotten_groups_cannot_be_taken_away() {
     let before = t.fold.kinds();
     t.process(&[rows(&[(1, 5)])], vec![GO]);
     assert_eq!(t.fold.kinds(), before);
+    assert_eq!(t.operator.unmatched_changes.load(Ordering::Relaxed), 1);
     t.checkpoint(true);
     t.process(&[rows(&[(2, 5)])], vec![GO]);
     assert_eq!(t.fold.rows(), [["1", "1", "5"], ["2", "1", "6"]], "nobody was told that group 1 is forgotten");
