@@ -1,4 +1,5 @@
-//! Tests of join/interval: random input, cut and restored anywhere, against a naive computation.
+//! Interval joins against the letter of their description, over random streams with late rows, restores and other
+//! parallelisms; and their state over long event time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +72,7 @@ fn expected(spec: &Spec, sides: &[Vec<Row>; 2]) -> (Vec<Joined>, u64) {
 fn rows_meet_as_if_all_were_there_at_once() {
     let intervals = [(-500, 700), (0, 0), (-3_000, -1_000), (200, 2_500), (-40, 40)];
     let mut total = (0, 0);
-    for seed in 0..240 {
+    for seed in 0..120 {
         let kind = KINDS[seed as usize % KINDS.len()];
         let spec = spec(kind, intervals[seed as usize % intervals.len()], seed % 4 == 1);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -86,7 +87,7 @@ fn rows_meet_as_if_all_were_there_at_once() {
         // Rows that were read again after a restore are counted again.
         assert!(dropped.load(Ordering::Relaxed) >= late, "seed {seed}");
     }
-    assert!(total.0 > 12000 && total.1 > 240, "{} rows, {} dropped", total.0, total.1);
+    assert!(total.0 > 6000 && total.1 > 120, "{} rows, {} dropped", total.0, total.1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Tests of lookup joins: rows meet the table as it was loaded, and loaded again when it is old.
+//! Lookup joins over small files: what rows meet, when a newer version counts, and how large a table may be.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,6 @@ async fn rows_meet_all_rows_of_their_key() {
     assert_eq!(names(&mut join, &keys), [(0, some(&["a", "c"])), (1, alone()), (2, alone()), (3, alone())].into());
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test waits for a thread by the real clock")]
 #[tokio::test]
 async fn a_newer_version_counts_from_an_epoch_on() {
     let rows = Rows::new("x,1,old\n");

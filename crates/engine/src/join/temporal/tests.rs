@@ -1,4 +1,5 @@
-//! Tests of join/temporal: random input, cut and restored anywhere, against a naive computation.
+//! Temporal joins against a naive search for the version of each row, over random changelogs with late rows,
+//! restores and other parallelisms; and their state over long event time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +69,7 @@ fn shaped(split: usize, random: &mut Random, row: Row) -> Row {
 #[test]
 fn each_row_meets_the_version_of_its_time() {
     let mut total = (0, 0);
-    for seed in 0..240 {
+    for seed in 0..120 {
         let kind = [JoinKind::Inner, JoinKind::Left][seed as usize % 2];
         let spec = spec(kind, seed % 3 == 0, Some((1, 1)));
         let dropped = Arc::new(AtomicU64::new(0));
@@ -82,7 +83,7 @@ fn each_row_meets_the_version_of_its_time() {
         assert_same(&subtasks.given, &expected, &format!("seed {seed}, {:?}", spec.kind));
         assert!(dropped.load(Ordering::Relaxed) >= late, "seed {seed}");
     }
-    assert!(total.0 > 12000 && total.1 > 240, "{} rows, {} dropped", total.0, total.1);
+    assert!(total.0 > 6000 && total.1 > 120, "{} rows, {} dropped", total.0, total.1);
 }
 
 #[test]

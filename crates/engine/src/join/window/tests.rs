@@ -1,4 +1,5 @@
-//! Tests of join/window: random input, cut and restored anywhere, against a naive computation.
+//! Window joins against a naive join of the rows of each window, over random streams with late rows, restores and
+//! other parallelisms; and their state over long event time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +64,7 @@ fn expected(spec: &Spec, sides: &[Vec<Row>; 2]) -> (Vec<Joined>, u64) {
 #[test]
 fn rows_of_a_window_meet_when_it_closes() {
     let mut total = (0, 0);
-    for seed in 0..180 {
+    for seed in 0..90 {
         let spec = spec(KINDS[seed as usize % KINDS.len()], seed % 4 == 1);
         let dropped = Arc::new(AtomicU64::new(0));
         let (of_subtasks, counter) = (spec.clone(), dropped.clone());
@@ -78,7 +79,7 @@ fn rows_of_a_window_meet_when_it_closes() {
         assert_same(&subtasks.given, &expected, &format!("seed {seed}, {:?}", spec.kind));
         assert!(dropped.load(Ordering::Relaxed) >= late, "seed {seed}");
     }
-    assert!(total.0 > 9000 && total.1 > 180, "{} rows, {} dropped", total.0, total.1);
+    assert!(total.0 > 4500 && total.1 > 90, "{} rows, {} dropped", total.0, total.1);
 }
 
 #[test]
