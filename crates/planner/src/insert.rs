@@ -145,8 +145,16 @@ fn check_fit(given: &str, from: &DataType, wanted: &Field, table: &str, at: At) 
 /// narrow as INT allows, and arithmetic is as wide as its operands. A value that is too large after all fails
 /// the job when it is cast.
 fn integer_bits(plan: &LogicalPlan, column: usize) -> Option<u8> {
+    if let LogicalPlan::Values(values) = plan {
+        let mut bits = values.values.iter().map(|row| bits_of(&row[column], &DFSchema::empty()));
+        return bits.try_fold(0, |widest, bits| Some(widest.max(bits?)));
+    }
     let LogicalPlan::Projection(projection) = plan else { return None };
-    bits_of(&projection.expr[column], projection.input.schema())
+    let expr = &projection.expr[column];
+    if let (LogicalPlan::Values(_), Expr::Column(renamed)) = (projection.input.as_ref(), expr.clone().unalias()) {
+        return integer_bits(&projection.input, projection.input.schema().maybe_index_of_column(&renamed)?);
+    }
+    bits_of(expr, projection.input.schema())
 }
 
 fn bits_of(expr: &Expr, schema: &DFSchema) -> Option<u8> {

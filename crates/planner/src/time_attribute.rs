@@ -98,6 +98,9 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
             }
             if let Some(node) = downcast::<Unnest>(plan) {
                 let mut roles = roles(&node.input);
+                if let Some(collection) = node.input.schema().maybe_index_of_column(&node.collection) {
+                    roles.remove(collection);
+                }
                 roles.resize(node.schema.fields().len(), Role::Plain);
                 return roles;
             }

@@ -76,6 +76,15 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
         OperatorKind::Sort(sort) => {
             input.map(|input| format!("order by: {}", order(&sort.order, input))).into_iter().collect()
         }
+        OperatorKind::Unnest(unnest) => {
+            let of = input.map(|input| input.field(unnest.collection).name().clone()).unwrap_or_default();
+            let outer = if unnest.outer { "; rows without elements are kept" } else { "" };
+            vec![format!("elements of: {of}{outer}"), format!("columns: {}", names(&op.schema))]
+        }
+        OperatorKind::SetOperation(sets) => {
+            let all = if sets.all { " ALL" } else { "" };
+            vec![format!("rows of: left {}{all} right", sets.kind.keyword())]
+        }
         OperatorKind::Normalize { key } => vec![format!("key: {}", columns(key, &op.schema))],
         _ => Vec::new(),
     }
@@ -126,6 +135,10 @@ pub(super) fn state(kind: &OperatorKind) -> String {
         }
         OperatorKind::Sort(sort) if sort.by_event_time => "rows, released when the watermark passes them".to_owned(),
         OperatorKind::Sort(_) => "all rows, until the input ends".to_owned(),
+        OperatorKind::SetOperation(sets) => {
+            "each distinct row, with how often either side has it, ".to_owned()
+                + &kept(sets.ttl_ms, "rows that come back are new")
+        }
         OperatorKind::Normalize { .. } => "rows of each key, for the life of the job".to_owned(),
         _ => "none".to_owned(),
     }

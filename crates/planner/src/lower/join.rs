@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion_common::{DFSchema, NullEquality};
-use datafusion_expr::{Expr as LogicalExpr, Join as LogicalJoin, JoinType, LogicalPlan};
+use datafusion_expr::{Expr as LogicalExpr, Join as LogicalJoin, JoinType, LogicalPlan, lit};
 use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
 use mainstem_plan::expr::{BinaryOperator, Expr, Test};
@@ -40,27 +40,46 @@ impl JoinInputs<'_> {
 impl Lowering {
     pub(super) fn join(&mut self, join: &LogicalJoin) -> Result<Stream, SqlError> {
         let kind = match join.join_type {
+            JoinType::LeftMark => return self.mark_join(join),
             JoinType::Inner => JoinKind::Inner,
             JoinType::Left => JoinKind::Left,
             JoinType::Right => JoinKind::Right,
             JoinType::Full => JoinKind::Full,
             JoinType::LeftSemi => JoinKind::Semi,
             JoinType::LeftAnti => JoinKind::Anti { null_aware: join.null_aware },
-            JoinType::LeftMark | JoinType::RightMark => {
-                let message =
-                    "IN (SELECT ...) and EXISTS cannot stand inside of OR, CASE or a function; combine them with AND";
-                return Err(SqlError::unsupported(self.at, message));
-            }
-            JoinType::RightSemi | JoinType::RightAnti => {
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
                 return Err(self.internal(format!("a {} join was planned", join.join_type)));
             }
         };
-        let null_equal = join.null_equality == NullEquality::NullEqualsNull;
-        let pairs: Vec<_> = join.on.iter().map(|(left, right)| (left.clone(), right.clone(), null_equal)).collect();
-        let mut inputs = self.join_inputs(&join.left, &join.right, kind, &pairs, join.filter.as_ref())?;
+        let mut inputs = self.plan_inputs(join, kind)?;
         not_in(&mut inputs).map_err(|message| SqlError::unsupported(self.at, message))?;
         let columns = inputs.columns();
         Ok(Stream { operator: self.join_operator(inputs)?, columns })
+    }
+
+    fn plan_inputs<'a>(&mut self, join: &'a LogicalJoin, kind: JoinKind) -> Result<JoinInputs<'a>, SqlError> {
+        let null_equal = join.null_equality == NullEquality::NullEqualsNull;
+        let pairs: Vec<_> = join.on.iter().map(|(left, right)| (left.clone(), right.clone(), null_equal)).collect();
+        self.join_inputs(&join.left, &join.right, kind, &pairs, join.filter.as_ref())
+    }
+
+    /// Left rows with whether they have a partner: those that have one, and those that have none.
+    fn mark_join(&mut self, join: &LogicalJoin) -> Result<Stream, SqlError> {
+        let schema = arrow_schema(&join.schema);
+        let mut parts = Vec::new();
+        for (kind, mark) in [(JoinKind::Semi, true), (JoinKind::Anti { null_aware: false }, false)] {
+            let inputs = self.plan_inputs(join, kind)?;
+            let columns = inputs.columns();
+            let stream = Stream { operator: self.join_operator(inputs)?, columns };
+            let mut project = self.columns_as_exprs(&stream, &schema);
+            let mark = Expr::from_logical(&lit(mark), &DFSchema::empty()).map_err(|error| self.plan_error(&error))?;
+            let name = schema.field(schema.fields().len() - 1).name().clone();
+            project.push(NamedExpr { name, expr: mark });
+            let part = self.calc(&stream, None, Some(project), schema.clone())?;
+            parts.push((part, Exchange::Forward));
+        }
+        let operator = self.add("union", Operator::new(schema, OperatorKind::Union), &parts)?;
+        Ok(self.whole(operator))
     }
 
     /// Lowers both sides of a join; `pairs` are the expressions that must be equal, with whether NULL equals NULL.

@@ -14,38 +14,17 @@ use super::{Lowering, Stream, arrow_schema};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::node;
 
-/// Name of the column of the element's collection, where it is computed.
-const COLLECTION: &str = "__collection";
-
 impl Lowering {
     pub(super) fn unnest(&mut self, node: &node::Unnest) -> Result<Stream, SqlError> {
         let base = self.lower(&node.input)?;
-        let width = node.input.schema().fields().len();
-        let collection = self.expr(&node.collection, node.input.schema(), &base)?;
-        let (input, keep, collection) = match collection {
-            Expr::Column(collection) => (base.operator, base.columns, collection),
-            computed => {
-                let schema = arrow_schema(node.input.schema());
-                let mut project = self.columns_as_exprs(&base, &schema);
-                project.push(NamedExpr { name: COLLECTION.to_owned(), expr: computed });
-                let data_type = self.type_of(&node.collection, &node.input)?;
-                let mut fields = schema.fields().to_vec();
-                fields.push(Arc::new(Field::new(COLLECTION, data_type, true)));
-                let operator = self.calc(&base, None, Some(project), Arc::new(Schema::new(fields)))?;
-                (operator, (0..width).collect(), width)
-            }
-        };
+        let position = node.input.schema().index_of_column(&node.collection);
+        let position = position.map_err(|error| SqlError::from_datafusion(&error, self.at))?;
+        let (input, mut keep) = (base.operator, base.columns);
+        let collection = keep.remove(position);
         let spec = Unnest { collection, keep, outer: node.outer, ordinality: node.ordinality };
         let op = Operator::new(distinct_names(&arrow_schema(&node.schema)), OperatorKind::Unnest(spec));
         let operator = self.add("unnest", op, &[(input, Exchange::Forward)])?;
         Ok(self.whole(operator))
-    }
-
-    fn type_of(&self, expr: &LogicalExpr, input: &datafusion_expr::LogicalPlan) -> Result<DataType, SqlError> {
-        use datafusion_expr::ExprSchemable;
-        let found = expr.get_type(input.schema()).map_err(|error| SqlError::from_datafusion(&error, self.at))?;
-        let plain = mainstem_plan::plain_schema(&Schema::new(vec![Field::new(COLLECTION, found, true)]));
-        Ok(plain.field(0).data_type().clone())
     }
 
     pub(super) fn set_operation(&mut self, node: &node::SetOperation) -> Result<Stream, SqlError> {

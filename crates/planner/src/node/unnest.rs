@@ -7,17 +7,15 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
-use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, Result, TableReference};
+use datafusion_common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result, TableReference};
 use datafusion_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 
-use crate::window::node::positions;
-
-/// The input's columns, then those of an element of the collection, and its number.
+/// The input's columns but the collection, then those of an element of the collection, and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unnest {
     pub(crate) input: Arc<LogicalPlan>,
-    /// An array or a map, over the input.
-    pub(crate) collection: Expr,
+    /// An array or a map among the input's columns.
+    pub(crate) collection: Column,
     /// Whether rows without elements are kept.
     pub(crate) outer: bool,
     pub(crate) ordinality: bool,
@@ -30,12 +28,14 @@ impl Unnest {
     /// The node over a planned input.
     pub(crate) fn new(
         input: LogicalPlan,
-        collection: Expr,
+        collection: Column,
         outer: bool,
         ordinality: bool,
         added: Vec<(Option<TableReference>, FieldRef)>,
     ) -> Result<Unnest> {
-        let fields = input.schema().iter().map(|(table, field)| (table.cloned(), field.clone()));
+        let position = input.schema().index_of_column(&collection)?;
+        let kept = input.schema().iter().enumerate().filter(|(index, _)| *index != position);
+        let fields = kept.map(|(_, (table, field))| (table.cloned(), field.clone()));
         let fields = fields.chain(added.iter().cloned()).collect();
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
         Ok(Unnest { input: Arc::new(input), collection, outer, ordinality, added, schema })
@@ -68,7 +68,7 @@ impl UserDefinedLogicalNodeCore for Unnest {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![self.collection.clone()]
+        vec![Expr::Column(self.collection.clone())]
     }
 
     /// A condition on the element cannot be tested before it is there.
@@ -81,16 +81,19 @@ impl UserDefinedLogicalNodeCore for Unnest {
     }
 
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        let (Some(collection), Some(input)) = (exprs.pop(), inputs.pop()) else {
+        let (Some(Expr::Column(collection)), Some(input)) = (exprs.pop().map(Expr::unalias), inputs.pop()) else {
             return Err(DataFusionError::Internal("UNNEST has one expression and one input".to_owned()));
         };
         Unnest::new(input, collection, self.outer, self.ordinality, self.added.clone())
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
-        let input = self.input.schema();
-        let mut needed = positions(&self.expressions(), input);
-        needed.extend(output_columns.iter().copied().filter(|column| *column < input.fields().len()));
+        let collection = self.input.schema().maybe_index_of_column(&self.collection)?;
+        let kept = self.input.schema().fields().len() - 1;
+        let needed = output_columns.iter().copied().filter(|column| *column < kept);
+        let mut needed: Vec<usize> =
+            needed.map(|column| if column < collection { column } else { column + 1 }).collect();
+        needed.push(collection);
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])

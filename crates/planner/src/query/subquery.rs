@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use datafusion_expr::LogicalPlan;
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    Expr, GroupByExpr, Query, Select, SelectFlavor, SelectItem, Spanned, TableWithJoins, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectFlavor, SelectItem, Spanned, TableWithJoins, UnaryOperator,
+    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::Scope;
@@ -24,78 +24,148 @@ impl Scope<'_> {
         let outer = self.outer.iter().map(|names| names.schema.clone()).collect();
         let mut scope = self.clone();
         scope.outer.push(names);
-        let mut visitor = Planning { scope, planned: Vec::new(), values_only: false };
-        let mut result = ControlFlow::Continue(());
-        if let Some(condition) = &mut select.selection {
-            result = VisitMut::visit(condition, &mut visitor);
+        let mut planning = Planning { scope, planned: Vec::new() };
+        for condition in [&mut select.selection, &mut select.having].into_iter().flatten() {
+            planning.condition(condition, true)?;
         }
-        if let (ControlFlow::Continue(()), Some(condition)) = (&result, &mut select.having) {
-            result = VisitMut::visit(condition, &mut visitor);
-        }
-        visitor.values_only = true;
         for item in &mut select.projection {
-            if let (ControlFlow::Continue(()), SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) =
-                (&result, item)
-            {
-                result = VisitMut::visit(expr, &mut visitor);
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                planning.values(expr, false)?;
             }
         }
-        match result {
-            ControlFlow::Continue(()) => Ok(Surroundings { outer, subqueries: visitor.planned }),
-            ControlFlow::Break(error) => Err(error),
-        }
+        Ok(Surroundings { outer, subqueries: planning.planned })
     }
 }
 
 struct Planning<'a> {
     scope: Scope<'a>,
     planned: Vec<LogicalPlan>,
-    /// Only sub-queries that stand for a value are allowed here.
-    values_only: bool,
-}
-
-impl VisitorMut for Planning<'_> {
-    type Break = SqlError;
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
-        let at = At::from(expr.span());
-        let result = match expr {
-            Expr::InSubquery { subquery, .. } | Expr::Exists { subquery, .. } if self.values_only => {
-                let at = at.or(subquery.span().into());
-                Err(SqlError::unsupported(
-                    at,
-                    "IN (SELECT ...) and EXISTS are conditions on rows; they belong in WHERE",
-                ))
-            }
-            Expr::InSubquery { subquery, .. } => self.plan(subquery, at, Some("IN")),
-            Expr::Exists { subquery, .. } => self.plan(subquery, at, None),
-            Expr::Subquery(subquery) => self.plan(subquery, at, Some("a value")),
-            _ => Ok(()),
-        };
-        match result {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
-        }
-    }
 }
 
 impl Planning<'_> {
-    /// `for_value`: what the sub-query stands for, where that takes a single column.
-    fn plan(&mut self, subquery: &mut Query, at: At, for_value: Option<&str>) -> Result<(), SqlError> {
+    /// Sub-queries of a condition of which only the rows count for which it is true. `alone`: it holds only where all
+    /// that is beside it holds too; then rows can be tested one after another, and NULL is as good as false.
+    fn condition(&mut self, expr: &mut Expr, alone: bool) -> Result<(), SqlError> {
+        let at = At::from(expr.span());
+        match expr {
+            Expr::Nested(inner) => self.condition(inner, alone),
+            Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+                self.condition(left, alone)?;
+                self.condition(right, alone)
+            }
+            Expr::BinaryOp { left, op: BinaryOperator::Or, right } => {
+                self.condition(left, false)?;
+                self.condition(right, false)
+            }
+            Expr::InSubquery { expr: value, subquery, negated } if !*negated || alone => {
+                if *negated && !reads_column(value) {
+                    let message = "NOT IN (SELECT ...) needs a column on its left; write NOT EXISTS (SELECT ...)";
+                    return Err(SqlError::unsupported(at, message));
+                }
+                self.values(value, true)?;
+                self.plan(subquery, at, Some("IN")).map(drop)
+            }
+            Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } if alone => match in_parentheses(inner) {
+                Expr::InSubquery { negated: false, .. } => self.condition(in_parentheses(inner), alone),
+                _ => self.values(expr, true),
+            },
+            _ => self.values(expr, true),
+        }
+    }
+
+    /// Sub-queries inside of an expression. `conditions`: EXISTS may be among them.
+    fn values(&mut self, expr: &mut Expr, conditions: bool) -> Result<(), SqlError> {
+        let mut visitor = Values { planning: self, conditions };
+        match VisitMut::visit(expr, &mut visitor) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        }
+    }
+
+    /// `for_what`: what the sub-query stands for, where that takes a single column.
+    fn plan(&mut self, subquery: &mut Query, at: At, for_what: Option<&str>) -> Result<&LogicalPlan, SqlError> {
         let at = At::from(subquery.span()).or(at);
         let plan = self.scope.plan(subquery)?;
         let width = plan.schema().fields().len();
-        if let Some(what) = for_value
+        if let Some(what) = for_what
             && width != 1
         {
             let message = format!("a sub-query for {what} must have one column, this one has {width}");
             return Err(SqlError::new(ErrorCode::Type, at, message));
         }
         let name = placeholder_name(self.planned.len());
-        self.planned.push(plan);
         *subquery = block(all_of(&name));
-        Ok(())
+        self.planned.push(plan);
+        Ok(&self.planned[self.planned.len() - 1])
     }
+}
+
+struct Values<'a, 'b> {
+    planning: &'a mut Planning<'b>,
+    conditions: bool,
+}
+
+impl VisitorMut for Values<'_, '_> {
+    type Break = SqlError;
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        match self.visit(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+impl Values<'_, '_> {
+    fn visit(&mut self, expr: &mut Expr) -> Result<(), SqlError> {
+        let at = At::from(expr.span());
+        match expr {
+            Expr::InSubquery { subquery, .. } | Expr::Exists { subquery, .. } if !self.conditions => {
+                let at = at.or(subquery.span().into());
+                let message = "IN (SELECT ...) and EXISTS are conditions on rows; they belong in WHERE";
+                Err(SqlError::unsupported(at, message))
+            }
+            Expr::InSubquery { .. } => {
+                let message = "this IN (SELECT ...) could be NULL in a place where that is not the same as false; \
+                               put it beside AND or OR, NOT IN beside AND, or write EXISTS (SELECT ...)";
+                Err(SqlError::unsupported(at, message))
+            }
+            Expr::Exists { subquery, .. } => self.planning.plan(subquery, at, None).map(drop),
+            Expr::Subquery(subquery) => {
+                let at = At::from(subquery.span()).or(at);
+                let plan = self.planning.plan(subquery, at, Some("a value"))?;
+                // One that depends on the row is tested by DataFusion.
+                if plan.all_out_ref_exprs().is_empty() && plan.max_rows().is_none_or(|rows| rows > 1) {
+                    let message = "a sub-query that stands for a value must give one row; aggregate it, for example \
+                                   by MAX(...)";
+                    return Err(SqlError::unsupported(at, message));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn in_parentheses(expr: &mut Expr) -> &mut Expr {
+    match expr {
+        Expr::Nested(inner) => in_parentheses(inner),
+        other => other,
+    }
+}
+
+fn reads_column(expr: &Expr) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Finder).is_break()
 }
 
 /// `SELECT * FROM name`.

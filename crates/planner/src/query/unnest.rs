@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion_common::TableReference;
-use datafusion_expr::{ExprSchemable, Filter, JoinType, LogicalPlan};
+use datafusion_common::{Column, TableReference};
+use datafusion_expr::{ExprSchemable, Filter, JoinType, LogicalPlan, Projection};
 use datafusion_sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, JoinConstraint, Spanned, TableAlias, TableFactor,
     Value,
 };
 use mainstem_plan::sql_type_name;
 
-use super::Scope;
 use super::failure::check_condition;
 use super::from::From;
+use super::{Scope, column_exprs};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::node::Unnest;
 use crate::window::node::extension;
@@ -151,7 +151,12 @@ impl Scope<'_> {
             let nullable = outer || field.is_nullable();
             (Some(table.clone()), Arc::new(field.with_nullable(nullable)))
         });
-        let node = Unnest::new(left.plan, expr, outer, call.ordinality, fields.collect());
+        // A column of its own: the array as such need not be kept where nobody else reads it.
+        let collection = Column::new_unqualified(format!("__collection_{}_{}", call.at.0.line, call.at.0.column));
+        let mut exprs = column_exprs(&left.plan);
+        exprs.push(expr.alias(collection.name.clone()));
+        let input = Projection::try_new(exprs, Arc::new(left.plan)).map(LogicalPlan::Projection);
+        let node = input.and_then(|input| Unnest::new(input, collection, outer, call.ordinality, fields.collect()));
         let plan = node.map(extension).map_err(|error| SqlError::from_datafusion(&error, call.at))?;
         Ok(From { plan, merged: left.merged, several: true })
     }
