@@ -1,0 +1,111 @@
+//! Frames: sizes, pieces, ends, and what strangers send.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, duplex};
+use tokio::time::timeout;
+
+use super::soon;
+use crate::{FrameReader, FrameWriter, NetError};
+
+/// Bytes that tell where they come from.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn frames_of_every_size_and_number_of_parts_arrive_whole_and_in_order() {
+    let (near, far) = duplex(10_000);
+    let (mut writer, mut reader) = (FrameWriter::new(near, "far"), FrameReader::new(far, "near"));
+    let sizes = [0, 1, 3, 4096, 16 << 10, (16 << 10) + 1, 70_000, 1 << 20, 5];
+    let sent = async move {
+        for size in sizes {
+            let bytes = pattern(size);
+            let (head, tail) = bytes.split_at(size / 3);
+            writer.write(&[head, &[], tail]).await?;
+        }
+        writer.flush().await?;
+        writer.close().await
+    };
+    let received = async move {
+        for size in sizes {
+            let frame = reader.read().await?.expect("another frame");
+            assert_eq!(frame.as_ref(), pattern(size), "a frame of {size} bytes");
+        }
+        reader.read().await
+    };
+    let (sent, received) = soon(async { tokio::join!(sent, received) }).await;
+    sent.expect("all is sent");
+    assert!(received.expect("a clean end").is_none());
+}
+
+#[tokio::test]
+async fn a_read_that_is_given_up_loses_nothing() {
+    let (mut near, far) = duplex(1024);
+    let mut reader = FrameReader::new(far, "near");
+    let mut stream = 5u32.to_le_bytes().to_vec();
+    stream.extend_from_slice(b"hello");
+    for byte in stream {
+        let given_up = timeout(Duration::from_millis(1), reader.read()).await;
+        assert!(given_up.is_err(), "the frame is not whole yet");
+        near.write_all(&[byte]).await.expect("a byte");
+    }
+    let frame = soon(reader.read()).await.expect("no error").expect("a frame");
+    assert_eq!(frame.as_ref(), b"hello");
+}
+
+#[tokio::test]
+async fn a_frame_above_the_limit_is_refused_on_both_sides() {
+    let (near, far) = duplex(1024);
+    let (mut writer, mut reader) = (FrameWriter::new(near, "far"), FrameReader::new(far, "near"));
+    reader.set_frame_bytes_max(10);
+    writer.write(&[&[0; 11]]).await.expect("the writer's own limit is higher");
+    writer.flush().await.expect("sent");
+    let error = soon(reader.read()).await.expect_err("too large");
+    assert!(matches!(error, NetError::FrameTooLarge { direction: "from", bytes: 11, bytes_max: 10, .. }), "{error}");
+
+    writer.set_frame_bytes_max(10);
+    let error = writer.write(&[&[0; 6], &[0; 5]]).await.expect_err("too large");
+    assert!(matches!(error, NetError::FrameTooLarge { direction: "to", bytes: 11, bytes_max: 10, .. }), "{error}");
+    writer.write(&[&[0; 10]]).await.expect("nothing of the other was sent, so the writer is as good as before");
+}
+
+#[tokio::test]
+async fn the_length_of_a_frame_is_believed_only_as_far_as_its_bytes_came() {
+    let (mut near, far) = duplex(1 << 20);
+    let mut reader = FrameReader::new(far, "near");
+    near.write_all(&(64u32 << 20).to_le_bytes()).await.expect("a length");
+    near.write_all(&[7; 1000]).await.expect("a beginning");
+    assert!(timeout(Duration::from_millis(20), reader.read()).await.is_err(), "the rest is missing");
+    assert!(reader.capacity() <= 256 << 10, "{} bytes are held for 1004", reader.capacity());
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_within_a_frame_is_no_clean_end() {
+    let (mut near, far) = duplex(1024);
+    near.write_all(&[9, 0, 0, 0, 1]).await.expect("a beginning");
+    drop(near);
+    let error = soon(FrameReader::new(far, "near").read()).await.expect_err("cut off");
+    assert!(matches!(error, NetError::Closed { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn after_a_write_that_was_given_up_nothing_more_is_sent() {
+    let (near, _far) = duplex(100);
+    let mut writer = FrameWriter::new(near, "far");
+    let large = pattern(100_000);
+    assert!(timeout(Duration::from_millis(20), writer.write(&[&large])).await.is_err(), "nobody reads");
+    let error = writer.write(&[b"next"]).await.expect_err("the frame before is not whole");
+    assert!(matches!(error, NetError::Broken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn messages_are_json_and_a_bad_one_spoils_only_itself() {
+    let (near, far) = duplex(1024);
+    let (mut writer, mut reader) = (FrameWriter::new(near, "far"), FrameReader::new(far, "near"));
+    writer.write_message("text").await.expect("sent");
+    writer.write_message(&7).await.expect("sent");
+    let error = soon(reader.read_message::<u32>()).await.expect_err("no number");
+    assert!(matches!(error, NetError::Message { .. }), "{error}");
+    assert_eq!(soon(reader.read_message::<u32>()).await.expect("a number"), Some(7));
+}
