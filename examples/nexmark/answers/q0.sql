@@ -1,0 +1,2 @@
+-- Every bid.
+SELECT auction, bidder, price, dateTime, extra FROM bid;
