@@ -16,6 +16,7 @@ use datafusion_sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlTo
 use datafusion_sql::sqlparser::ast::{self, TableFactor};
 use mainstem_plan::functions;
 
+use crate::query::casts;
 use crate::types::FlinkTypes;
 use crate::window::marker;
 
@@ -159,7 +160,8 @@ impl ContextProvider for Context {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        marker::function(name).or_else(|| functions::registry().scalar(name))
+        let planning = marker::function(name).or_else(|| casts::function(name));
+        planning.or_else(|| functions::registry().scalar(name))
     }
 
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {

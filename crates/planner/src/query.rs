@@ -2,6 +2,7 @@
 //! place and every relation its event time; DataFusion plans what is inside one SELECT. Called by
 //! [`crate::plan`]. What is not supported is refused here by name and place.
 
+pub(crate) mod casts;
 mod failure;
 mod from;
 mod join;

@@ -14,7 +14,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 
 use super::tail::Tail;
-use super::{Scope, failure, shape, wildcard};
+use super::{Scope, casts, failure, shape, wildcard};
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::order;
@@ -51,6 +51,7 @@ impl Scope<'_> {
         select.from = vec![TableWithJoins { relation: placeholder("input"), joins: vec![] }];
         let mut query = block(select);
         tail.put(&mut query);
+        casts::tell_apart(&mut query);
         let planned = context::plan_select(Statement::Query(Box::new(query)), from.plan, &surroundings);
         let settled = planned.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE)).and_then(settle_types);
         let settled =

@@ -161,3 +161,29 @@ fn what_cannot_be_answered_is_refused() {
         "sql-type 1:31 aggregates are not allowed in WHERE; conditions on them belong in HAVING",
     );
 }
+
+#[test]
+fn calls_that_differ_in_casts_only_are_two_calls() {
+    let calls = |query: &str| {
+        let sql = format!("{TABLES}{}", into("a DOUBLE, b DOUBLE, c DOUBLE", query));
+        let plan = plan(&sql).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let found = plan.graph.nodes.iter().find_map(|node| match &node.op.kind {
+            OperatorKind::GroupAggregate(aggregate) => Some(aggregate.clone()),
+            _ => None,
+        });
+        let found = found.expect("there is an aggregation");
+        found.aggregates.iter().map(|call| call.display(&found.input_schema)).collect::<Vec<_>>()
+    };
+    let casts = calls("SELECT SUM(price), SUM(CAST(price AS DOUBLE)), SUM(CAST(price AS INT)) FROM bid");
+    assert_eq!(casts.len(), 3, "{casts:?}");
+    let having = calls("SELECT SUM(price), 1, 2 FROM bid HAVING SUM(CAST(price AS DOUBLE)) > 0 AND SUM(price) > 0");
+    assert_eq!(having.len(), 2, "{having:?}");
+    let filters =
+        "SELECT COUNT(*) FILTER (WHERE price > 1), COUNT(*) FILTER (WHERE CAST(price AS DOUBLE) > 1), 0 FROM bid";
+    assert_eq!(calls(filters).len(), 2, "{:?}", calls(filters));
+    let keys =
+        "SELECT MAX(p), 1, CAST(CAST(p AS INT) AS DOUBLE) FROM (SELECT price AS p FROM bid) GROUP BY p, CAST(p AS INT)";
+    assert_eq!(calls(keys).len(), 1, "{:?}", calls(keys));
+    let ones = calls("SELECT COUNT(*), COUNT(1), COUNT(CAST(1 AS BIGINT)) FROM bid HAVING COUNT(1.0) > 0");
+    assert!(ones.iter().all(|call| call.starts_with("COUNT(")), "{ones:?}");
+}
