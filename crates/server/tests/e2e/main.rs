@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
 
 mod aggregates;
+mod bank;
 mod changelogs;
 mod disk;
 mod engines;

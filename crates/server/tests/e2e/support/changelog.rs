@@ -38,6 +38,16 @@ impl ChangelogFold {
         Ok(fold)
     }
 
+    /// Takes the changes of one file of `'format' = 'debezium-json'`.
+    pub(crate) fn take_envelopes(&mut self, file: &Path) -> Result<(), String> {
+        self.file(file, ChangelogFold::envelope)
+    }
+
+    /// Takes the changes of one file of `'format' = 'upsert-json'`.
+    pub(crate) fn take_upserts(&mut self, file: &Path) -> Result<(), String> {
+        self.file(file, ChangelogFold::upsert)
+    }
+
     fn files(
         directory: &Path,
         apply: impl Fn(&mut ChangelogFold, &str) -> Result<(), String>,
@@ -46,12 +56,21 @@ impl ChangelogFold {
         files.sort_by_key(|file| order(file));
         let mut fold = ChangelogFold::default();
         for file in files {
-            let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-            for (number, line) in text.lines().enumerate() {
-                apply(&mut fold, line).map_err(|error| format!("{}, line {}: {error}", file.display(), number + 1))?;
-            }
+            fold.file(&file, &apply)?;
         }
         Ok(fold)
+    }
+
+    fn file(
+        &mut self,
+        file: &Path,
+        apply: impl Fn(&mut ChangelogFold, &str) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        for (number, line) in text.lines().enumerate() {
+            apply(self, line).map_err(|error| format!("{}, line {}: {error}", file.display(), number + 1))?;
+        }
+        Ok(())
     }
 
     /// How often each row is there.
@@ -131,6 +150,17 @@ impl ChangelogFold {
         let row = row.strip_prefix('[').and_then(|row| row.strip_suffix(']'));
         self.change(addition(op)?, row.ok_or_else(|| format!("no row: {line}"))?.to_owned())
     }
+}
+
+/// The files that a job has written below a directory, by epoch, in the order in which their changes were made.
+pub(crate) fn files_by_epoch(directory: &Path) -> BTreeMap<u64, Vec<PathBuf>> {
+    let mut files = visible_files(directory);
+    files.sort_by_key(|file| order(file));
+    let mut epochs = BTreeMap::<u64, Vec<PathBuf>>::new();
+    for file in files {
+        epochs.entry(order(&file).0).or_default().push(file);
+    }
+    epochs
 }
 
 fn parse(line: &str) -> Result<Value, String> {
