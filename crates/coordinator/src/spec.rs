@@ -12,6 +12,7 @@ use mainstem_core::job::JobState;
 use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
 use mainstem_core::retry::RetryPolicy;
 use mainstem_core::time::Timestamp;
+use mainstem_state::StateSize;
 use tokio::sync::mpsc;
 
 /// A job to run.
@@ -189,6 +190,8 @@ pub struct JobStatus {
     pub last_checkpoint_duration_ms: Option<i64>,
     /// Bytes of state that it refers to.
     pub last_checkpoint_bytes: Option<u64>,
+    /// How large the state of each operator is in it.
+    pub state_sizes: BTreeMap<OperatorId, StateSize>,
     /// Attempts of this process that were followed by another one.
     pub restarts: u32,
     /// Why the last one failed.
@@ -211,6 +214,7 @@ impl Default for JobStatus {
             last_checkpoint_at: None,
             last_checkpoint_duration_ms: None,
             last_checkpoint_bytes: None,
+            state_sizes: BTreeMap::new(),
             restarts: 0,
             last_failure: None,
             splits_waiting: 0,

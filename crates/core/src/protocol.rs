@@ -154,6 +154,9 @@ pub struct OperatorSnapshot {
     pub committables: Vec<Committable>,
     /// Small state of the operator that is not keyed (JSON), such as its current watermark. Kept a subtask.
     pub meta: Option<String>,
+    /// Rows that the operator keeps, in its own form of them. Told to users; nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_rows: Option<u64>,
 }
 
 /// What a subtask contributes to a checkpoint: one entry for each operator of its chain that has something.

@@ -19,6 +19,8 @@ const ROWS_MIN: usize = 1 << 16;
 #[derive(Default)]
 pub(crate) struct DeltaFiles {
     files: Vec<DeltaFile>,
+    /// Rows that were alive when the epoch ended.
+    live_rows: usize,
 }
 
 struct DeltaFile {
@@ -49,8 +51,10 @@ impl DeltaFiles {
         self.files.retain(|file| file.needed_until == NEEDED_FOR_EVER || file.needed_until > watermark);
     }
 
-    /// Whether the next capture must hold the whole state, of which `live_rows` rows are alive.
-    pub(crate) fn wants_whole_state(&self, live_rows: usize) -> bool {
+    /// Whether the next capture must hold the whole state, of which `live_rows` rows are alive. Asked once for each
+    /// capture, just before it.
+    pub(crate) fn wants_whole_state(&mut self, live_rows: usize) -> bool {
+        self.live_rows = live_rows;
         let rows_max = live_rows.saturating_mul(ROWS_PER_LIVE_ROW_MAX).max(ROWS_MIN);
         self.files.len() >= FILES_MAX || self.files.iter().map(|file| file.rows).sum::<usize>() > rows_max
     }
@@ -78,6 +82,6 @@ impl DeltaFiles {
         if rows > 0 {
             self.files.push(DeltaFile { handle: handle.clone(), rows, needed_until });
         }
-        Capture { retained, tables, handle, meta }
+        Capture { retained, tables, handle, meta, live_rows: self.live_rows as u64 }
     }
 }

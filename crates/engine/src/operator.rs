@@ -113,6 +113,8 @@ pub(crate) struct Capture {
     pub(crate) handle: PendingHandle,
     /// State that is not keyed.
     pub(crate) meta: String,
+    /// Rows that the operator keeps, in its own form of them: how large its state is, whatever the files still hold.
+    pub(crate) live_rows: u64,
 }
 
 /// Rows of one table of an operator's state.

@@ -95,7 +95,8 @@ impl Uploader {
             capture.handle.set(handle.clone()).map_err(|_| EngineError::Bug("a state file is written twice".into()))?;
             state.push(handle);
         }
-        Ok(OperatorSnapshot { state, meta: Some(capture.meta), ..OperatorSnapshot::default() })
+        let (meta, state_rows) = (Some(capture.meta), Some(capture.live_rows));
+        Ok(OperatorSnapshot { state, meta, state_rows, ..OperatorSnapshot::default() })
     }
 }
 

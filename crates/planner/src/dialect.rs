@@ -18,7 +18,12 @@ pub(crate) const TABLE_ARGUMENT: &str = "TABLE ARGUMENT";
 
 /// Flink's dialect.
 #[derive(Debug)]
-pub(crate) struct FlinkDialect(pub(crate) GenericDialect);
+pub(crate) struct FlinkDialect(GenericDialect);
+
+/// Flink's dialect.
+pub(crate) fn flink() -> FlinkDialect {
+    FlinkDialect(GenericDialect {})
+}
 
 macro_rules! delegate {
     ($($name:ident),* $(,)?) => { $(fn $name(&self) -> bool { self.0.$name() })* };
@@ -68,6 +73,7 @@ impl Dialect for FlinkDialect {
         supports_string_escape_constant,
         supports_select_wildcard_except,
         supports_select_wildcard_exclude,
+        supports_comment_optimizer_hint,
     );
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {

@@ -184,6 +184,7 @@ impl File {
             let sink = lowering.sink(table.spec.clone(), last, *at)?;
             written.push((sink, Some(table.clone()), *at));
         }
+        lowering.check_hints()?;
         let graph = lowering.finish();
         let sinks = written.iter().map(|(sink, table, at)| of_sink(&graph, *sink, table.as_deref(), *at));
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;

@@ -9,6 +9,7 @@ mod error;
 mod explain;
 mod grouping_sets;
 mod guarantee;
+mod hint;
 mod insert;
 mod job;
 mod lower;

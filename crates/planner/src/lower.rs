@@ -13,6 +13,7 @@ mod relation;
 mod sink;
 mod sort;
 mod source;
+mod state_ttl;
 mod time_join;
 mod window;
 
@@ -32,7 +33,7 @@ use mainstem_plan::{PlanError, plain_schema};
 
 use crate::catalog::Table;
 use crate::error::{At, ErrorCode, SqlError};
-use crate::node::{SetOperation, TemporalJoin, Unnest};
+use crate::node::{SetOperation, StateTtl, TemporalJoin, Unnest};
 use crate::order::TopN;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
@@ -53,6 +54,10 @@ pub(crate) struct Lowering {
     idle_timeout_ms: Option<u64>,
     /// How long state is kept that nothing changes, in milliseconds; absent: for ever.
     state_ttl_ms: Option<u64>,
+    /// Relations that hints give another time to live, by the place in the hint.
+    hints: BTreeMap<At, String>,
+    /// Places of those that an operator has heeded.
+    hints_heeded: BTreeSet<At>,
     /// How long aggregations hold changes back, in milliseconds, and for how many rows at most.
     mini_batch: Option<(u64, Option<u64>)>,
     /// Sinks that replace rows by exactly the key by which their input's rows can be told apart.
@@ -95,6 +100,8 @@ impl Lowering {
             sources: BTreeMap::new(),
             idle_timeout_ms,
             state_ttl_ms: None,
+            hints: BTreeMap::new(),
+            hints_heeded: BTreeSet::new(),
             mini_batch: None,
             upsert_sinks: BTreeSet::new(),
             outermost: false,
@@ -171,6 +178,11 @@ impl Lowering {
                 }
                 if let Some(node) = downcast::<SetOperation>(plan) {
                     return self.set_operation(node);
+                }
+                if let Some(node) = downcast::<StateTtl>(plan) {
+                    self.hints.insert(node.ttl.at, node.ttl.relation.clone());
+                    self.outermost = outermost;
+                    return self.lower(&node.input);
                 }
                 Err(self.internal(format!("no operator for {}", extension.node.name())))
             }

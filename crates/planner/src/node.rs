@@ -3,9 +3,11 @@
 //! optimiser removes columns below.
 
 mod set_operation;
+mod state_ttl;
 mod temporal_join;
 mod unnest;
 
 pub(crate) use self::set_operation::SetOperation;
+pub(crate) use self::state_ttl::StateTtl;
 pub(crate) use self::temporal_join::TemporalJoin;
 pub(crate) use self::unnest::Unnest;

@@ -24,6 +24,7 @@ use datafusion_sql::sqlparser::ast::{Ident, Query, SetExpr, Spanned};
 use self::tail::Tail;
 use crate::catalog::Catalog;
 use crate::error::{At, ErrorCode, SqlError};
+use crate::hint::StateTtl;
 use crate::resolve::Names;
 
 /// Deepest nesting of queries. Each level is analysed with all below it.
@@ -37,19 +38,21 @@ pub(crate) struct Scope<'a> {
     with: Vec<(String, Arc<LogicalPlan>)>,
     /// Columns of the queries in whose expressions this one stands, outermost first.
     outer: Vec<Names>,
+    /// What hints say of the relations of the FROM clause at hand.
+    hints: Vec<StateTtl>,
     depth: usize,
 }
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(catalog: &'a Catalog) -> Scope<'a> {
-        Scope { catalog, with: Vec::new(), outer: Vec::new(), depth: 0 }
+        Scope { catalog, with: Vec::new(), outer: Vec::new(), hints: Vec::new(), depth: 0 }
     }
 
     fn deeper(&self, at: At) -> Result<Scope<'a>, SqlError> {
         if self.depth >= DEPTH_MAX {
             return Err(SqlError::new(ErrorCode::Limit, at, format!("queries may be nested {DEPTH_MAX} deep at most")));
         }
-        Ok(Scope { depth: self.depth + 1, ..self.clone() })
+        Ok(Scope { depth: self.depth + 1, hints: Vec::new(), ..self.clone() })
     }
 
     /// The plan of a query; types are settled, windows are in place, nothing is optimised.

@@ -6,14 +6,14 @@ mod guard;
 mod set;
 
 use datafusion_sql::sqlparser::ast::{Ident, Query};
-use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserOptions};
-use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace, Word};
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
 
 pub(crate) use self::create_table::{ColumnDefinition, ColumnKind, CreateTable, TableOption};
-use crate::dialect::FlinkDialect;
+use crate::dialect::flink;
 use crate::error::{At, ErrorCode, SqlError};
+use crate::hint;
 
 /// Longest text, in bytes.
 const SQL_BYTES_MAX: usize = 1 << 20;
@@ -66,9 +66,10 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
         let message = format!("the SQL text has {} bytes, at most {SQL_BYTES_MAX} are accepted", sql.len());
         return Err(SqlError::new(ErrorCode::Limit, At::NOWHERE, message));
     }
-    let dialect = FlinkDialect(GenericDialect {});
-    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location()?;
+    let dialect = flink();
+    let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location()?;
     check_tokens(&tokens)?;
+    hint::place(&mut tokens)?;
     let parser = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
         .with_recursion_limit(NESTING_MAX)
@@ -82,13 +83,6 @@ fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     let mut count = 0;
     for token in tokens {
         match &token.token {
-            // The parser takes a hint for a comment: what it asks for would silently not be done.
-            Token::Whitespace(Whitespace::MultiLineComment(comment)) if comment.starts_with('+') => {
-                return Err(SqlError::unsupported(
-                    token.span,
-                    "hints (/*+ ... */) are not supported; put the options into the table's WITH clause",
-                ));
-            }
             Token::Whitespace(_) => {}
             _ => count += 1,
         }

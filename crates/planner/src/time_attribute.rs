@@ -10,7 +10,7 @@ use mainstem_plan::expr as plan;
 use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
-use crate::node::{TemporalJoin, Unnest};
+use crate::node::{StateTtl, TemporalJoin, Unnest};
 use crate::order::{TopN, timing as order_timing};
 use crate::time_bounds::{self, Sides, TimeBounds};
 use crate::window::marker;
@@ -103,6 +103,9 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
                 }
                 roles.resize(node.schema.fields().len(), Role::Plain);
                 return roles;
+            }
+            if let Some(node) = downcast::<StateTtl>(plan) {
+                return roles(&node.input);
             }
             if let Some(node) = downcast::<WindowTableFunction>(plan) {
                 // As in Flink, the column that the window was made on is an ordinary timestamp from here on.

@@ -166,6 +166,7 @@ fn reporter(
         windows: job::operators_of(graph, |k| {
             matches!(k, OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_))
         }),
+        names: graph.nodes.iter().map(|node| (node.id, node.name.clone())).collect(),
         status,
         json,
         live_line: !(prints(graph) && std::io::stdout().is_terminal()),

@@ -1,5 +1,6 @@
 //! What a running job shows of itself: a live line on a terminal, or JSON objects for machines.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use mainstem_core::ids::OperatorId;
 use mainstem_core::time::Timestamp;
 use mainstem_engine::JobMetrics;
 use mainstem_rt::Clock;
+use mainstem_state::StateSize;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -26,6 +28,8 @@ pub(crate) struct StatusReporter {
     pub(crate) sources: Vec<OperatorId>,
     pub(crate) sinks: Vec<OperatorId>,
     pub(crate) windows: Vec<OperatorId>,
+    /// Names of all operators.
+    pub(crate) names: BTreeMap<OperatorId, String>,
     pub(crate) status: watch::Receiver<JobStatus>,
     pub(crate) json: bool,
     /// Whether a live line may be drawn.
@@ -76,6 +80,10 @@ impl StatusReporter {
             if let Some(at) = status.last_checkpoint_at {
                 line += &format!("  checkpoint {:.1} s ago", self.clock.now().since_ms(at) as f64 / 1000.0);
             }
+            if let Some(bytes) = status.last_checkpoint_bytes {
+                let rows: u64 = status.state_sizes.values().map(|size| size.rows).sum();
+                line += &format!("  state {} rows, {}B", human(rows as f64), human(bytes as f64));
+            }
             if totals.late + totals.dropped > 0 {
                 line += &format!("  late {} dropped {}", totals.late, totals.dropped);
             }
@@ -113,11 +121,20 @@ impl StatusReporter {
                 "watermark_ms": watermark,
                 "last_committed_epoch": status.last_committed.map(|e| e.0),
                 "last_checkpoint_ms": status.last_checkpoint_duration_ms,
+                "state_bytes": status.last_checkpoint_bytes,
+                "state": self.state(&status),
                 "restarts": status.restarts,
                 "finished_files_remembered": status.splits_finished,
             });
             eprintln!("{line}");
         }
+    }
+
+    /// How large the state of each operator was in the newest checkpoint.
+    fn state(&self, status: &JobStatus) -> Vec<serde_json::Value> {
+        let sizes = status.state_sizes.iter();
+        let of = |(id, size): (&OperatorId, &StateSize)| json!({ "operator": id.0, "name": self.names.get(id), "rows": size.rows, "bytes": size.bytes });
+        sizes.map(of).collect()
     }
 
     /// The counters now.

@@ -10,6 +10,6 @@ mod store;
 
 pub use error::{StateError, advice};
 pub use lock::JobLock;
-pub use manifest::{Manifest, ManifestRef};
+pub use manifest::{Manifest, ManifestRef, StateSize};
 pub use state_file::TableDelta;
 pub use store::{CheckpointStore, OrphanReport};

@@ -40,6 +40,15 @@ pub struct Manifest {
     pub created_at: Timestamp,
 }
 
+/// How large the state of an operator is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Rows that it keeps, in its own form of them, over all subtasks.
+    pub rows: u64,
+    /// Bytes of the files that a restore would read.
+    pub bytes: u64,
+}
+
 /// A manifest that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestRef {
@@ -63,6 +72,22 @@ impl Manifest {
     pub fn state_bytes(&self) -> u64 {
         let sizes: BTreeMap<&str, u64> = self.handles().map(|handle| (handle.path.as_str(), handle.size)).collect();
         sizes.values().sum()
+    }
+
+    /// How large the state of each operator is, where it keeps any.
+    #[must_use]
+    pub fn state_sizes(&self) -> BTreeMap<OperatorId, StateSize> {
+        let mut sizes = BTreeMap::new();
+        for (operator, parts) in &self.operators {
+            let handles = parts.iter().flat_map(|(_, part)| &part.state);
+            // After a change of parallelism a file may be of several subtasks.
+            let files: BTreeMap<&str, u64> = handles.map(|handle| (handle.path.as_str(), handle.size)).collect();
+            let rows: Vec<u64> = parts.iter().filter_map(|(_, part)| part.state_rows).collect();
+            if !files.is_empty() || !rows.is_empty() {
+                sizes.insert(*operator, StateSize { rows: rows.iter().sum(), bytes: files.values().sum() });
+            }
+        }
+        sizes
     }
 
     /// Checks that every state file that it names exists with its size and its checksum.

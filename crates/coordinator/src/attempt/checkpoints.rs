@@ -144,7 +144,7 @@ impl<D: Deployer> Running<'_, D> {
 
     async fn record_complete(&mut self, epoch: Epoch) -> Result<CheckpointEvent, Failure> {
         let open = self.open.remove(&epoch).expect("its manifest was written");
-        let Written { record, sources } = *open.written.expect("its manifest was written");
+        let Written { record, sources, sizes } = *open.written.expect("its manifest was written");
         let (bytes, at) = (record.state_bytes, record.completed_at);
         self.driver.log.append(Record::EpochComplete(record)).await?;
         for (operator, splits) in sources {
@@ -156,6 +156,7 @@ impl<D: Deployer> Running<'_, D> {
             s.last_checkpoint_at = Some(at);
             s.last_checkpoint_duration_ms = Some(took);
             s.last_checkpoint_bytes = Some(bytes);
+            s.state_sizes = sizes;
         });
         Ok(CheckpointEvent::CompleteRecorded { epoch })
     }

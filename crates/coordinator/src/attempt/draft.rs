@@ -7,7 +7,7 @@ use mainstem_core::ids::OperatorId;
 use mainstem_core::protocol::{Committable, Failure, OperatorSnapshot, SplitState, SubtaskSnapshot};
 use mainstem_core::splits::SourceEpoch;
 use mainstem_core::time::Timestamp;
-use mainstem_state::{CheckpointStore, Manifest};
+use mainstem_state::{CheckpointStore, Manifest, StateSize};
 
 use crate::meta_log::EpochRecord;
 use crate::retry::Retry;
@@ -26,6 +26,8 @@ pub(super) struct Written {
     pub(super) record: EpochRecord,
     /// All splits of each source.
     pub(super) sources: BTreeMap<OperatorId, Vec<SplitState>>,
+    /// State by operator.
+    pub(super) sizes: BTreeMap<OperatorId, StateSize>,
 }
 
 /// The parts of every subtask.
@@ -76,6 +78,7 @@ impl Draft {
             state_bytes: manifest.state_bytes(),
             completed_at: manifest.created_at,
         };
-        Ok(Box::new(Written { record, sources: manifest.sources }))
+        let sizes = manifest.state_sizes();
+        Ok(Box::new(Written { record, sources: manifest.sources, sizes }))
     }
 }

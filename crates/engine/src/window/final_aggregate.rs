@@ -261,7 +261,12 @@ impl Operator for FinalAggregate {
         let watermark = self.watermark;
         self.log.forget_closed(|end| end - 1 <= watermark);
         let whole = if self.log.wants_whole_state() { Some(self.whole_state()?) } else { None };
-        Ok(Some(self.log.capture(whole, self.aggregation.key_count(), &WindowMeta { watermark })))
+        let live_rows = self.slices.values().map(|slice| match slice {
+            Slice::Open(groups) => groups.len(),
+            Slice::Sealed(parts) => parts.iter().map(RecordBatch::num_rows).sum(),
+        });
+        let live_rows = live_rows.sum::<usize>() as u64;
+        Ok(Some(self.log.capture(whole, self.aggregation.key_count(), &WindowMeta { watermark }, live_rows)))
     }
 
     fn restore_meta(&mut self, metas: &[String]) -> Result<(), EngineError> {

@@ -91,12 +91,13 @@ impl PartialLog {
     }
 
     /// Ends the epoch. `whole` holds all of the state, with the end of each part's last window, where
-    /// [`PartialLog::wants_whole_state`] asked for it.
+    /// [`PartialLog::wants_whole_state`] asked for it. `live_rows`: see [`Capture`].
     pub(crate) fn capture(
         &mut self,
         whole: Option<Vec<(RecordBatch, i64)>>,
         key_count: usize,
         meta: &WindowMeta,
+        live_rows: u64,
     ) -> Capture {
         if let Some(whole) = whole {
             self.entries = whole;
@@ -113,6 +114,6 @@ impl PartialLog {
         let meta = serde_json::to_string(meta).expect("a number");
         let key = (0..key_count).collect();
         let tables = vec![TableRows { name: TABLE.0, version: TABLE.1, key, rows }];
-        Capture { retained, tables, handle, meta }
+        Capture { retained, tables, handle, meta, live_rows }
     }
 }

@@ -341,7 +341,8 @@ impl Operator for SessionAggregate {
         self.log.forget_closed(|end| end < oldest);
         let whole = if self.log.wants_whole_state() { Some(self.whole_state()?) } else { None };
         let meta = WindowMeta { watermark: self.watermark };
-        Ok(Some(self.log.capture(whole, self.aggregation.key_count(), &meta)))
+        let live_rows = self.store.values().map(|(_, live)| live).sum::<usize>() as u64;
+        Ok(Some(self.log.capture(whole, self.aggregation.key_count(), &meta, live_rows)))
     }
 
     fn restore_meta(&mut self, metas: &[String]) -> Result<(), EngineError> {

@@ -13,6 +13,7 @@ use crate::explain;
 mod aggregates;
 mod changelogs;
 mod errors;
+mod hints;
 mod joins;
 mod order;
 mod time_joins;

@@ -55,7 +55,7 @@ impl Lowering {
             aggregates,
             input_schema: self.graph.node(operator).op.schema.clone(),
             input_retracts: self.graph.node(operator).op.changes != ChangeMode::Append,
-            ttl_ms: self.state_ttl_ms,
+            ttl_ms: self.ttl_of(input),
             mini_batch_ms: self.mini_batch.map(|(latency, _)| latency),
             mini_batch_rows: self.mini_batch.and_then(|(_, rows)| rows),
         };

@@ -171,7 +171,7 @@ impl Lowering {
 
     /// A join of tables that change.
     fn regular_join(&mut self, inputs: JoinInputs<'_>) -> Result<OperatorId, SqlError> {
-        let JoinInputs { left, right, kind, on, .. } = inputs;
+        let JoinInputs { left_plan, right_plan, left, right, kind, on } = inputs;
         let schema = joined_schema(kind, &on);
         // Whether NOT IN holds depends on all rows of the other side: they must be in one place.
         let alone = kind == JoinKind::Anti { null_aware: true };
@@ -182,8 +182,8 @@ impl Lowering {
             on,
             left_unique: changes::unique_key(&self.graph, left),
             right_unique: changes::unique_key(&self.graph, right),
-            left_ttl_ms: self.state_ttl_ms,
-            right_ttl_ms: self.state_ttl_ms,
+            left_ttl_ms: self.ttl_of(left_plan),
+            right_ttl_ms: self.ttl_of(right_plan),
         };
         self.add(join_name(kind), Operator::new(schema, OperatorKind::Join(join)), &edges)
     }

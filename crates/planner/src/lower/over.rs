@@ -109,7 +109,7 @@ impl Lowering {
             frame: group.frame.unwrap_or(Frame::Rows { preceding: None }),
             calls,
             input_schema: input_schema.clone(),
-            ttl_ms: self.state_ttl_ms,
+            ttl_ms: self.ttl_of(&window.input),
         };
         let mut fields: Vec<Arc<Field>> = input_schema.fields().iter().cloned().collect();
         let first = fields.len();

@@ -53,7 +53,7 @@ impl Lowering {
             input_retracts,
             input_unique: changes::unique_key(&self.graph, input),
             window_end: window_end.map(|nth| partition[nth]),
-            ttl_ms: self.state_ttl_ms,
+            ttl_ms: self.ttl_of(&node.input),
             partition: partition.to_vec(),
         };
         let operator = self.rank(rank, input, at)?;

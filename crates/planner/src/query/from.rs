@@ -10,7 +10,10 @@ use datafusion_sql::sqlparser::ast::{Expr, Ident, ObjectName, Spanned, TableAlia
 use super::{Scope, alias, rename, unnest};
 use crate::catalog::Relation;
 use crate::error::{At, SqlError};
+use crate::hint;
+use crate::node::StateTtl;
 use crate::resolve::{Merged, Names, unique_without_case};
+use crate::window::node::extension;
 use crate::window::table_function::{Call, Data};
 
 /// A planned FROM clause, or a part of it.
@@ -66,6 +69,18 @@ impl Scope<'_> {
 
     /// The plan of one relation. `several`: it is not the only one, so that its columns need its name.
     pub(super) fn relation(&self, factor: &TableFactor, several: bool) -> Result<From, SqlError> {
+        let from = self.relation_without_hint(factor, several)?;
+        let ttl = hint::name(factor).and_then(|name| self.hints.iter().find(|ttl| ttl.relation == name));
+        Ok(match ttl {
+            None => from,
+            Some(ttl) => {
+                let plan = extension(StateTtl { input: Arc::new(from.plan), ttl: ttl.clone() });
+                From { plan, ..from }
+            }
+        })
+    }
+
+    fn relation_without_hint(&self, factor: &TableFactor, several: bool) -> Result<From, SqlError> {
         let at = At::from(factor.span());
         if let Some(call) = unnest::call(factor)? {
             return self.unnest(one_row(at)?, &call, false);

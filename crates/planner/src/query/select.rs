@@ -17,6 +17,7 @@ use super::tail::Tail;
 use super::{Scope, casts, failure, shape, wildcard};
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
+use crate::hint;
 use crate::order;
 use crate::resolve::{Around, Resolver};
 use crate::window::aggregate::{Places, convert};
@@ -28,8 +29,9 @@ impl Scope<'_> {
     pub(super) fn select(&self, mut select: Select, tail: Option<Tail>) -> Result<LogicalPlan, SqlError> {
         shape::check_select(&select)?;
         let at = At::from(select.select_token.0.span);
+        let hints = hint::take(&mut select)?;
         let from = std::mem::take(&mut select.from);
-        let from = self.from(&from)?;
+        let from = Scope { hints, ..self.clone() }.from(&from)?;
         wildcard::expand(&mut select, &from)?;
         let places = Places {
             select: at,

@@ -48,7 +48,8 @@ pub(super) fn check_query(query: &Query) -> Result<(), SqlError> {
 pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
     let Select {
         select_token,
-        optimizer_hints,
+        // Read by `hint.rs`.
+        optimizer_hints: _,
         distinct,
         select_modifiers,
         top,
@@ -80,9 +81,6 @@ pub(super) fn check_select(select: &Select) -> Result<(), SqlError> {
     if top.is_some() || exclude.is_some() || into.is_some() || value_table_mode.is_some() || select_modifiers.is_some()
     {
         return refuse(at, "TOP, EXCLUDE, INTO, AS STRUCT and other modifiers of SELECT are not supported");
-    }
-    if !optimizer_hints.is_empty() {
-        return refuse(at, "hints (/*+ ... */) are not supported");
     }
     if !lateral_views.is_empty() || prewhere.is_some() || !connect_by.is_empty() {
         return refuse(at, "LATERAL VIEW, PREWHERE and CONNECT BY are not supported");

@@ -198,7 +198,7 @@ fn hints_are_not_taken_for_comments() {
     assert!(parse("SELECT /* a comment */ 1 FROM t -- another\n").is_ok());
     assert!(
         error("SELECT 1 FROM t /*+ OPTIONS('a'='b') */")
-            .starts_with("line 1, column 17: hints (/*+ ... */) are not supported")
+            .starts_with("line 1, column 17: a hint (/*+ ... */) stands right behind SELECT")
     );
 }
 

@@ -9,6 +9,7 @@ mod changelogs;
 mod disk;
 mod engines;
 mod errors;
+mod flat_state;
 mod fuzz;
 mod idle;
 mod kill;

@@ -17,6 +17,7 @@ fn manifest(state: Vec<StateHandle>) -> Manifest {
         committables,
         meta: Some("{}".to_owned()),
         watermark: Some(Timestamp(5)),
+        state_rows: Some(4),
         ..OperatorSnapshot::default()
     };
     let progress = SplitProgress::Reading { position: "{\"row\":3}".to_owned(), watermark: Timestamp::MIN };
@@ -95,6 +96,8 @@ async fn verification_reads_every_named_file() {
     let good = manifest(vec![handle.clone(), handle.clone()]);
     good.verify_files(&store).await.unwrap();
     assert_eq!(good.state_bytes(), content.len() as u64);
+    let size = StateSize { rows: 4, bytes: content.len() as u64 };
+    assert_eq!(good.state_sizes(), BTreeMap::from([(OperatorId(3), size)]));
     for (bad, word) in [
         (StateHandle { size: 99, ..handle.clone() }, "truncated"),
         (StateHandle { size: 2, ..handle.clone() }, "too long"),

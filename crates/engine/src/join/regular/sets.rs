@@ -1,6 +1,6 @@
 //! INTERSECT and EXCEPT: for each distinct row how often either input has it.
 
-use arrow::array::{Int8Array, UInt32Array};
+use arrow::array::{Int8Array, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use mainstem_core::change::ChangeKind;
 use mainstem_core::ids::Epoch;
@@ -103,7 +103,8 @@ impl SetOperation {
     ) -> Result<(), EngineError> {
         let rows = UInt32Array::from(std::mem::take(rows));
         let taken = arrow::compute::take_record_batch(&batch.rows, &rows).map_err(self.failed())?;
-        let taken = taken.with_schema(self.schema.clone()).map_err(self.failed())?;
+        // The columns of the right input may have other names.
+        let taken = RecordBatch::try_new(self.schema.clone(), taken.columns().to_vec()).map_err(self.failed())?;
         out.main.push(StreamBatch::changelog(taken, Int8Array::from(std::mem::take(kinds))));
         Ok(())
     }

@@ -51,7 +51,7 @@ impl TemporalJoin {
         self.files.forget_released(self.watermark);
         let waiting: usize = self.waiting.values().map(|waiting| waiting.times.len() - waiting.from).sum();
         let changed = std::mem::take(&mut self.changed);
-        let whole = changed.overflowed || self.files.wants_whole_state(self.versions.len() + waiting);
+        let whole = self.files.wants_whole_state(self.versions.len() + waiting) || changed.overflowed;
         let parts = if whole { vec![self.versions.all().map_err(failed)?] } else { changed.parts };
         let right: Vec<RecordBatch> =
             parts.iter().map(|(rows, versions)| stored(rows, versions)).collect::<Result<_, _>>().map_err(failed)?;
