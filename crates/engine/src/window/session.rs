@@ -127,7 +127,8 @@ pub(crate) struct SessionAggregate {
     output: WindowOutput,
     watermark: i64,
     sessions: HashMap<u64, Session>,
-    by_key: HashMap<OwnedRow, Vec<u64>>,
+    /// Open sessions of each key, in the order of time: none touches another.
+    by_key: HashMap<OwnedRow, Vec<(Span, u64)>>,
     by_end: BTreeSet<(i64, u64)>,
     next_session: u64,
     /// Partial aggregates by batch number, with the number of rows that some session still needs.
@@ -175,20 +176,20 @@ impl SessionAggregate {
 
     fn join(&mut self, key: OwnedRow, mut span: Span, fragment: (u32, u32)) -> Result<(), EngineError> {
         let known = self.by_key.entry(key.clone()).or_default();
-        let touches = |other: Span| other.start <= span.end && span.start <= other.end;
-        let touching: Vec<u64> = known.iter().copied().filter(|id| touches(self.sessions[id].span)).collect();
-        known.retain(|id| !touching.contains(id));
+        // A key may have many open sessions, where the watermark is far behind its rows.
+        let behind = known.partition_point(|(other, _)| other.start <= span.end);
+        let first = known[..behind].partition_point(|(other, _)| other.end < span.start);
         let mut fragments = Vec::new();
-        for id in &touching {
-            let session = self.sessions.remove(id).expect("known by its key");
-            self.by_end.remove(&(session.span.end, *id));
-            span = Span { start: span.start.min(session.span.start), end: span.end.max(session.span.end) };
-            fragments.extend(session.fragments);
-        }
-        fragments.push(fragment);
         let id = self.next_session;
         self.next_session += 1;
-        self.by_key.get_mut(&key).expect("entered above").push(id);
+        for (other, touching) in &known[first..behind] {
+            let session = self.sessions.remove(touching).expect("known by its key");
+            self.by_end.remove(&(other.end, *touching));
+            span = Span { start: span.start.min(other.start), end: span.end.max(other.end) };
+            fragments.extend(session.fragments);
+        }
+        known.splice(first..behind, [(span, id)]);
+        fragments.push(fragment);
         self.by_end.insert((span.end, id));
         let crowded = fragments.len() > FRAGMENTS_MAX;
         self.sessions.insert(id, Session { key, span, fragments });
@@ -270,7 +271,9 @@ impl SessionAggregate {
             let session = self.sessions.remove(id).expect("the caller has listed it");
             spans.push(session.span);
             if let Some(others) = self.by_key.get_mut(&session.key) {
-                others.retain(|other| other != id);
+                let at = others.partition_point(|(other, _)| other.start < session.span.start);
+                let (_, closed) = others.remove(at);
+                debug_assert_eq!(closed, *id, "sessions of a key are disjoint");
                 if others.is_empty() {
                     self.by_key.remove(&session.key);
                 }

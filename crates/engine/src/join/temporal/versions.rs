@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::join::kept_rows::KeptRows;
 
@@ -155,6 +155,8 @@ impl Versions {
     /// The row that is valid at a time.
     pub(super) fn at(&self, key: &[u8], time: i64) -> Option<u32> {
         let of_key = self.by_key.get(key)?;
+        // No version counts before its time.
+        let of_key = &of_key[..of_key.partition_point(|version| version.time <= time)];
         let version = of_key.iter().rev().find(|version| version.counts_from <= time && time < version.counts_until)?;
         (!version.deleted).then_some(version.row)
     }
@@ -163,26 +165,29 @@ impl Versions {
     /// them.
     pub(super) fn release(&mut self, watermark: i64) {
         let next = watermark.saturating_add(1);
+        // A key once, however many of its versions are due: there may be many where the left side is behind.
+        let mut keys = HashSet::new();
         while let Some(entry) = self.due.first_entry()
             && *entry.key() <= next
         {
-            for key in entry.remove() {
-                let Some(of_key) = self.by_key.get_mut(&key) else { continue };
-                let before = of_key.len();
-                of_key.retain(|version| version.counts_until > next);
-                if let Some(needed) = of_key.iter().rposition(|version| version.counts_from <= next) {
-                    let Version { counts_until, deleted, .. } = of_key[needed];
-                    let first_needed = if deleted { needed + 1 } else { needed };
-                    let mut at = 0;
-                    of_key.retain(|version| {
-                        at += 1;
-                        at > first_needed || version.counts_from >= counts_until
-                    });
-                }
-                self.live -= before - of_key.len();
-                if of_key.is_empty() {
-                    self.by_key.remove(&key);
-                }
+            keys.extend(entry.remove());
+        }
+        for key in keys {
+            let Some(of_key) = self.by_key.get_mut(&key) else { continue };
+            let before = of_key.len();
+            of_key.retain(|version| version.counts_until > next);
+            if let Some(needed) = of_key.iter().rposition(|version| version.counts_from <= next) {
+                let Version { counts_until, deleted, .. } = of_key[needed];
+                let first_needed = if deleted { needed + 1 } else { needed };
+                let mut at = 0;
+                of_key.retain(|version| {
+                    at += 1;
+                    at > first_needed || version.counts_from >= counts_until
+                });
+            }
+            self.live -= before - of_key.len();
+            if of_key.is_empty() {
+                self.by_key.remove(&key);
             }
         }
     }
