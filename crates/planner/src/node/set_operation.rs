@@ -28,7 +28,8 @@ impl SetOperation {
     pub(crate) fn new(left: LogicalPlan, right: LogicalPlan, kind: SetKind, all: bool, at: At) -> Result<SetOperation> {
         let pairs = left.schema().iter().zip(right.schema().fields());
         let fields = pairs.map(|((table, field), other)| {
-            let nullable = field.is_nullable() || (kind == SetKind::Intersect && other.is_nullable());
+            // Also of EXCEPT: rows of both inputs are kept, in one form.
+            let nullable = field.is_nullable() || other.is_nullable();
             (table.cloned(), Arc::new(field.as_ref().clone().with_nullable(nullable)))
         });
         let schema = DFSchema::new_with_metadata(fields.collect(), left.schema().metadata().clone())?;

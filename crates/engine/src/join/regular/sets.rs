@@ -161,3 +161,35 @@ impl Operator for SetOperation {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    #[test]
+    fn rows_of_the_second_query_leave_under_the_names_of_the_first() {
+        let rows = |name: &str| {
+            let values: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+            RecordBatch::try_from_iter_with_nullable([(name, values, true)]).unwrap()
+        };
+        let spec = Spec { kind: SetKind::Except, all: false, ttl_ms: None };
+        let left = rows("n");
+        let mut except = SetOperation::new("except", &spec, left.schema(), &EvalContext::default()).unwrap();
+        let of_kind = |rows: RecordBatch, kind: ChangeKind| StreamBatch::changelog(rows, vec![kind as i8].into());
+        let mut out = Collector::default();
+        except.process(0, of_kind(left.clone(), ChangeKind::Insert), &mut out).unwrap();
+        except.process(1, of_kind(rows("m"), ChangeKind::Insert), &mut out).unwrap();
+        except.process(1, of_kind(rows("m"), ChangeKind::Delete), &mut out).unwrap();
+        let additions: Vec<bool> = out.main.iter().map(|batch| batch.is_addition(0)).collect();
+        assert_eq!(additions, [true, false, true]);
+        for batch in &out.main {
+            assert_eq!(batch.rows.schema(), left.schema());
+            assert_eq!(batch.rows.column(0).as_primitive::<Int64Type>().value(0), 7);
+        }
+    }
+}
