@@ -37,6 +37,7 @@ use crate::node::{SetOperation, StateTtl, TemporalJoin, Unnest};
 use crate::order::TopN;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
+pub(crate) use self::join::joined_schema;
 pub(crate) use self::late::late_schema;
 pub(crate) use self::sink::PRINT_TABLE_STYLE;
 

@@ -4,6 +4,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use mainstem_plan::operator::{JoinKind, JoinOn, Operator, OperatorKind, OverOrder, SortKey};
 
 use super::{duration, names};
+use crate::lower::joined_schema;
 
 /// What the operator does.
 pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaRef>) -> Vec<String> {
@@ -170,8 +171,8 @@ fn join_on(kind: JoinKind, on: &JoinOn) -> Vec<String> {
     let pairs = if pairs.is_empty() { "every row with every row".to_owned() } else { pairs.join(" AND ") };
     let mut lines = vec![format!("{name}: {pairs}")];
     if let Some(condition) = &on.condition {
-        let fields = on.left_schema.fields().iter().chain(on.right_schema.fields());
-        lines.push(format!("condition: {}", condition.display(&Schema::new(fields.cloned().collect::<Vec<_>>()))));
+        // Of two columns of one name, that of the right side is told apart.
+        lines.push(format!("condition: {}", condition.display(&joined_schema(JoinKind::Inner, on))));
     }
     lines
 }

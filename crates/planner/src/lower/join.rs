@@ -190,7 +190,7 @@ impl Lowering {
 }
 
 /// Columns of both inputs; those that may be missing are nullable.
-pub(super) fn joined_schema(kind: JoinKind, on: &JoinOn) -> SchemaRef {
+pub(crate) fn joined_schema(kind: JoinKind, on: &JoinOn) -> SchemaRef {
     let mut fields = Vec::<Field>::new();
     let (left_missing, right_missing) = match kind {
         JoinKind::Inner | JoinKind::Semi | JoinKind::Anti { .. } => (false, false),

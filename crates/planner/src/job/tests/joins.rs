@@ -171,10 +171,11 @@ fn collections_are_unnested_beside_their_row() {
         [
             "[0] source events",
             "columns: event_type, tags, labels",
-            "[1] filter",
+            "[1] filter and project",
             "where: event_type = 3",
+            "columns: event_type, labels, tags AS __collection_10_58",
             "[2] unnest",
-            "elements of: tags",
+            "elements of: __collection_10_58",
             "columns: event_type, labels, x",
             "[3] unnest",
             "elements of: labels; rows without elements are kept",
@@ -195,7 +196,7 @@ fn rows_may_stand_in_the_text() {
     assert_eq!(
         lines("INSERT INTO out_small VALUES (1, 2), (3, 4.5)", &["reads", "columns"]),
         [
-            "[0] values, parallelism 1",
+            "[0] values",
             "reads: values by values, columns column1, column2",
             "columns: column1, column2",
             "[1] project",
@@ -254,7 +255,7 @@ fn mistakes_in_from_have_their_place() {
         ("SELECT 1 FROM bid, UNNEST(price) AS t(x)", "1:27 UNNEST takes an array or a map, this is of type BIGINT"),
         (
             "SELECT * FROM (VALUES (1), ('x'))",
-            "1:29 this value is of type STRING, those before it are INT; write a CAST",
+            "1:29 this value is of type STRING, those before it are BIGINT; write a CAST",
         ),
         ("SELECT * FROM (VALUES (1, 2), (3))", "1:32 this row has 1 values, the first has 2"),
         (

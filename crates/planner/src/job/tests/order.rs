@@ -269,6 +269,13 @@ fn sorting_goes_by_event_time_or_waits_for_the_end() {
 }
 
 #[test]
+fn an_order_that_nothing_keeps_is_left_out_of_a_sub_query() {
+    let plan = plan_of("SELECT COUNT(*) FROM (SELECT price FROM bid ORDER BY price) AS x GROUP BY x.price");
+    let sorts = plan.graph.nodes.iter().filter(|node| matches!(node.op.kind, OperatorKind::Sort(_)));
+    assert_eq!(sorts.count(), 0);
+}
+
+#[test]
 fn what_has_no_meaning_on_a_stream_is_refused() {
     refused(
         "SELECT id FROM endless\nORDER BY v",
@@ -276,11 +283,11 @@ fn what_has_no_meaning_on_a_stream_is_refused() {
     );
     refused(
         "INSERT INTO pairs SELECT id,\n ROW_NUMBER() OVER (PARTITION BY k ORDER BY v) FROM endless",
-        "sql-unsupported 2:44 ROW_NUMBER over all rows of 'endless', which has no end, would be given again for all rows behind each new one; keep the first rows of each partition with a condition such as rn <= 10, or order by event time, ascending",
+        "sql-unsupported 2:45 ROW_NUMBER over all rows of 'endless', which has no end, would be given again for all rows behind each new one; keep the first rows of each partition with a condition such as rn <= 10, or order by event time, ascending",
     );
     refused(
-        "SELECT COUNT(*) FROM (SELECT price FROM bid ORDER BY price) AS x GROUP BY x.price",
-        "sql-unsupported 1:54 ORDER BY in a sub-query orders nothing, because what follows does not keep an order; take it out, or add LIMIT",
+        "SELECT auction FROM bid UNION ALL (SELECT auction FROM bid ORDER BY price)",
+        "sql-unsupported 1:69 ORDER BY in a sub-query orders nothing, because what follows does not keep an order; take it out, or add LIMIT",
     );
     refused("SELECT auction FROM bid LIMIT 0", "sql-type 1:1 LIMIT 0 leaves no row");
     refused(
