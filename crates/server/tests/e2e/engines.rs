@@ -20,6 +20,9 @@ const FILES: usize = 6;
 const FAILPOINTS: [(&str, u64); 4] =
     [("snapshots-durable", 2), ("epoch-complete", 1), ("published", 2), ("manifest-durable", 1)];
 
+/// Subtasks before and after the kill.
+const PARALLELISMS: [[&str; 2]; 5] = [["2", "3"], ["1", "2"], ["3", "1"], ["2", "2"], ["4", "3"]];
+
 /// What stands between a query and its form for the batch engine, where that needs another.
 pub(crate) const BATCH_FORM: &str = "-- batch:";
 
@@ -39,6 +42,15 @@ pub(crate) fn failed(error: impl std::fmt::Display) -> CaseError {
     CaseError(error.to_string())
 }
 
+/// Rows as text, sorted.
+pub(crate) type Rows = Vec<Vec<String>>;
+
+/// A query that the planner takes.
+pub(crate) struct Select {
+    pub(crate) sql: String,
+    pub(crate) schema: SchemaRef,
+}
+
 /// One file of cases: its tables, in both engines.
 pub(crate) struct Engines {
     sandbox: Sandbox,
@@ -48,7 +60,9 @@ pub(crate) struct Engines {
     /// Tables whose rows are given in the file.
     tables: Vec<String>,
     written: bool,
-    /// Queries that have run.
+    /// Jobs that have run.
+    pub(crate) runs: usize,
+    /// Queries that have run in them.
     pub(crate) queries: usize,
     /// Those of them whose first run was killed.
     pub(crate) kills: usize,
@@ -63,6 +77,7 @@ impl Engines {
             preamble: String::new(),
             tables: Vec::new(),
             written: false,
+            runs: 0,
             queries: 0,
             kills: 0,
         }
@@ -88,7 +103,7 @@ impl Engines {
     }
 
     /// Writes the rows of all tables to the files that jobs read.
-    async fn write_tables(&mut self) -> Result<(), CaseError> {
+    pub(crate) async fn write_tables(&mut self) -> Result<(), CaseError> {
         if std::mem::replace(&mut self.written, true) {
             return Ok(());
         }
@@ -113,59 +128,71 @@ impl Engines {
     }
 
     /// The rows of a query, which all ways to run it agree on.
-    pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<String>>, CaseError> {
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<Rows, CaseError> {
         let (streaming, batch) = sql.split_once(BATCH_FORM).unwrap_or((sql, sql));
         self.write_tables().await?;
-        let select = format!("{}{}", self.preamble, streaming.trim_end().trim_end_matches(';'));
+        let select =
+            Select { sql: streaming.trim_end().trim_end_matches(';').to_owned(), schema: self.schema(streaming)? };
+        let expected = self.collect(batch).await;
+        let selects = [select];
+        let [straight, resumed] = self.run(&selects)?;
+        let rows = agreed(&straight[0], &resumed[0], &answer(&expected?, &selects[0].schema))?;
+        Ok(rows.clone())
+    }
+
+    /// The columns of a query; what the planner has against it.
+    pub(crate) fn schema(&self, query: &str) -> Result<SchemaRef, CaseError> {
+        let select = format!("{}{}", self.preamble, query.trim_end().trim_end_matches(';'));
         let plan = mainstem_planner::plan(&select).map_err(|error| CaseError(error.to_string()))?;
         let sink = plan.graph.nodes.iter().rfind(|node| matches!(node.op.kind, OperatorKind::Sink(_)));
-        let schema = sink.map(|node| node.op.schema.clone()).ok_or_else(|| failed("the query has no result"))?;
-        self.sandbox.write("job.sql", self.job(streaming, &schema));
-        self.queries += 1;
-
-        let straight = self.straight(&schema)?;
-        let resumed = self.killed(&schema)?;
-        if straight != resumed {
-            return Err(failed(format!("straight: {straight:?}\nkilled and resumed: {resumed:?}")));
-        }
-        let expected = self.collect(batch).await?;
-        let expected: Vec<String> = expected.iter().flat_map(|rows| json_lines(&renamed(rows, &schema))).collect();
-        let expected = sorted(expected.iter().map(|line| cells(line, &schema)).collect());
-        if straight != expected {
-            return Err(failed(format!("streaming: {straight:?}\nbatch: {expected:?}")));
-        }
-        Ok(straight)
+        sink.map(|node| node.op.schema.clone()).ok_or_else(|| failed("the query has no result"))
     }
 
-    fn job(&self, query: &str, schema: &SchemaRef) -> String {
-        let columns = schema.fields().iter().enumerate();
-        let columns = columns.map(|(n, field)| format!("c{n} {}", mainstem_plan::sql_type_name(field.data_type())));
-        format!(
-            "{}CREATE TABLE results ({}) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'debezium-json');\n\
-             INSERT INTO results {query}",
-            self.preamble,
-            columns.collect::<Vec<_>>().join(", ")
-        )
+    /// The rows of queries that run as one job: straight, and killed and resumed.
+    pub(crate) fn run(&mut self, selects: &[Select]) -> Result<[Vec<Rows>; 2], CaseError> {
+        self.sandbox.write("job.sql", self.job(selects));
+        self.queries += selects.len();
+        self.runs += 1;
+        let straight = self.straight(selects)?;
+        Ok([straight, self.killed(selects)?])
     }
 
-    fn straight(&self, schema: &SchemaRef) -> Result<Vec<Vec<String>>, CaseError> {
+    fn job(&self, selects: &[Select]) -> String {
+        let mut job = self.preamble.clone();
+        for (number, select) in selects.iter().enumerate() {
+            let columns = select.schema.fields().iter().enumerate();
+            let columns = columns.map(|(n, field)| format!("c{n} {}", mainstem_plan::sql_type_name(field.data_type())));
+            let _ = writeln!(
+                job,
+                "CREATE TABLE results_{number} ({}) WITH ('connector' = 'filesystem', 'path' = 'out/{number}', \
+                 'format' = 'debezium-json');\nINSERT INTO results_{number} {};",
+                columns.collect::<Vec<_>>().join(", "),
+                select.sql
+            );
+        }
+        job
+    }
+
+    fn straight(&self, selects: &[Select]) -> Result<Vec<Rows>, CaseError> {
         self.clear();
         let output = self.sandbox.run(&["run", "job.sql", "-p", "1"]);
         match output.status.success() {
-            true => self.results(schema),
+            true => self.results(selects),
             false => Err(CaseError(text(&output.stderr))),
         }
     }
 
-    fn killed(&mut self, schema: &SchemaRef) -> Result<Vec<Vec<String>>, CaseError> {
+    fn killed(&mut self, selects: &[Select]) -> Result<Vec<Rows>, CaseError> {
         self.clear();
         let interval = ["--checkpoint-interval", "1 ms"];
-        let arguments = [&["run", "job.sql", "-p", "2"], &interval[..]].concat();
-        let (failpoint, count) = FAILPOINTS[self.queries % FAILPOINTS.len()];
-        self.kills += usize::from(self.sandbox.kill_at(&arguments, failpoint, count));
-        let output = self.sandbox.run(&[&["run", "job.sql", "-p", "3"], &interval[..]].concat());
+        let [first, second] = PARALLELISMS[self.runs % PARALLELISMS.len()];
+        let (failpoint, count) = FAILPOINTS[self.runs % FAILPOINTS.len()];
+        let killed =
+            self.sandbox.kill_at(&[&["run", "job.sql", "-p", first], &interval[..]].concat(), failpoint, count);
+        self.kills += if killed { selects.len() } else { 0 };
+        let output = self.sandbox.run(&[&["run", "job.sql", "-p", second], &interval[..]].concat());
         match output.status.success() {
-            true => self.results(schema),
+            true => self.results(selects),
             false => Err(CaseError(format!("after a kill: {}", text(&output.stderr)))),
         }
     }
@@ -177,13 +204,18 @@ impl Engines {
         }
     }
 
-    fn results(&self, schema: &SchemaRef) -> Result<Vec<Vec<String>>, CaseError> {
-        if !self.sandbox.path("out").exists() {
-            return Ok(Vec::new());
-        }
-        let folded = ChangelogFold::debezium(&self.sandbox.path("out")).map_err(CaseError)?.rows();
-        let rows = folded.iter().flat_map(|(line, count)| std::iter::repeat_n(cells(line, schema), *count));
-        Ok(sorted(rows.collect()))
+    fn results(&self, selects: &[Select]) -> Result<Vec<Rows>, CaseError> {
+        let results = selects.iter().enumerate().map(|(number, select)| {
+            let path = self.sandbox.path(&format!("out/{number}"));
+            if !path.exists() {
+                return Ok(Vec::new());
+            }
+            let folded = ChangelogFold::debezium(&path).map_err(CaseError)?.rows();
+            let cells = |line: &str| cells(line, &select.schema);
+            let rows = folded.iter().flat_map(|(line, count)| std::iter::repeat_n(cells(line), *count));
+            Ok(sorted(rows.collect()))
+        });
+        results.collect()
     }
 
     /// The operators of a plan, one a line, with what tells them apart.
@@ -196,6 +228,23 @@ impl Engines {
         let wanted = operators.filter(|line| left_out.iter().all(|prefix| !line.trim_start().starts_with(prefix)));
         Ok(wanted.map(|line| vec![line.trim_start().replace(", parallelism 1", "")]).collect())
     }
+}
+
+/// The rows on which all agree.
+pub(crate) fn agreed<'a>(straight: &'a Rows, resumed: &Rows, expected: &Rows) -> Result<&'a Rows, CaseError> {
+    if straight != resumed {
+        return Err(failed(format!("straight: {straight:?}\nkilled and resumed: {resumed:?}")));
+    }
+    if straight != expected {
+        return Err(failed(format!("streaming: {straight:?}\nbatch: {expected:?}")));
+    }
+    Ok(straight)
+}
+
+/// What the batch engine has answered, in the form of a job's results.
+pub(crate) fn answer(batches: &[RecordBatch], schema: &SchemaRef) -> Rows {
+    let lines: Vec<String> = batches.iter().flat_map(|rows| json_lines(&renamed(rows, schema))).collect();
+    sorted(lines.iter().map(|line| cells(line, schema)).collect())
 }
 
 /// NULL is the least value, as in Flink.
@@ -249,7 +298,7 @@ fn cell(value: &Value, data_type: &DataType) -> String {
     }
 }
 
-fn sorted(mut rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+fn sorted(mut rows: Rows) -> Rows {
     rows.sort_unstable();
     rows
 }
