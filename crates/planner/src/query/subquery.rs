@@ -4,11 +4,12 @@
 
 use std::ops::ControlFlow;
 
-use datafusion_expr::LogicalPlan;
+use datafusion_expr::utils::split_conjunction;
+use datafusion_expr::{BinaryExpr, Expr as Logical, LogicalPlan, Operator};
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Query, Select, SelectFlavor, SelectItem, Spanned, TableWithJoins, UnaryOperator,
-    Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
+    self, BinaryOperator, Expr, GroupByExpr, Query, Select, SelectFlavor, SelectItem, Spanned, TableWithJoins,
+    UnaryOperator, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::Scope;
@@ -63,10 +64,19 @@ impl Planning<'_> {
                     return Err(SqlError::unsupported(at, message));
                 }
                 self.values(value, true)?;
-                self.plan(subquery, at, Some("IN")).map(drop)
+                let plan = self.plan(subquery, at, Some("IN"))?;
+                if *negated && asks_for_equality(plan, value) {
+                    let subquery = std::mem::replace(subquery, Box::new(block(all_of(""))));
+                    *expr = Expr::Exists { subquery, negated: true };
+                }
+                Ok(())
             }
             Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } if alone => match in_parentheses(inner) {
-                Expr::InSubquery { negated: false, .. } => self.condition(in_parentheses(inner), alone),
+                Expr::InSubquery { negated: negated @ false, .. } => {
+                    *negated = true;
+                    *expr = std::mem::replace(in_parentheses(inner), Expr::value(ast::Value::Null));
+                    self.condition(expr, alone)
+                }
                 _ => self.values(expr, true),
             },
             _ => self.values(expr, true),
@@ -145,6 +155,30 @@ impl Values<'_, '_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the WHERE of a sub-query says itself that what it gives equals `value`, a column of the query around it. Then
+/// NOT IN means NOT EXISTS; DataFusion would take the two equalities for one, and a NULL for a match.
+fn asks_for_equality(plan: &LogicalPlan, value: &Expr) -> bool {
+    let parts: Vec<&str> = match value {
+        Expr::Identifier(name) => vec![&name.value],
+        Expr::CompoundIdentifier(parts) => parts.iter().map(|part| part.value.as_str()).collect(),
+        _ => return false,
+    };
+    let is_value = |expr: &Logical| {
+        let Logical::OuterReferenceColumn(_, column) = expr else { return false };
+        let named = [column.relation.as_ref().map_or("", |table| table.table()), &column.name];
+        named.iter().rev().zip(parts.iter().rev()).all(|(a, b)| a.eq_ignore_ascii_case(b))
+    };
+    let LogicalPlan::Projection(projection) = plan else { return false };
+    let LogicalPlan::Filter(filter) = projection.input.as_ref() else { return false };
+    let given = projection.expr[0].clone().unalias();
+    split_conjunction(&filter.predicate).into_iter().any(|condition| match condition {
+        Logical::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            (is_value(left) && **right == given) || (is_value(right) && **left == given)
+        }
+        _ => false,
+    })
 }
 
 fn in_parentheses(expr: &mut Expr) -> &mut Expr {

@@ -126,6 +126,13 @@ fn sub_queries_in_expressions_become_joins() {
     let correlated =
         lines(&of("bidder NOT IN (SELECT bidder FROM bid c WHERE c.price = b.price)"), &["anti", "condition"]);
     assert_eq!(correlated[3..5], ["anti: left.price = right.price", "condition: (bidder = bidder0) IS NOT FALSE"]);
+    // All that the sub-query gives is equal: there must be nothing.
+    for not_in in [
+        "bidder NOT IN (SELECT price FROM bid c WHERE c.price = b.bidder)",
+        "NOT (b.bidder IN (SELECT c.price FROM bid c WHERE bidder = b.Bidder AND b.Bidder = c.price))",
+    ] {
+        assert_eq!(joins(&of(not_in)), anti(false), "{not_in}");
+    }
     // Beside OR, each row is kept with whether it has a partner.
     assert_eq!(joins(&of("price > 7 OR auction IN (SELECT k FROM plain)")).len(), 2);
     let value =
