@@ -18,7 +18,7 @@ use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 
 use crate::context;
 use crate::error::{At, SqlError};
-use crate::order;
+use crate::order::{self, SameCalls};
 
 /// The plan with constants folded, filters pushed down, and columns that nobody needs removed.
 pub(crate) fn optimize(plan: LogicalPlan, at: At) -> Result<LogicalPlan, SqlError> {
@@ -30,6 +30,7 @@ pub(crate) fn optimize(plan: LogicalPlan, at: At) -> Result<LogicalPlan, SqlErro
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownFilter::new()),
+        Arc::new(SameCalls),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ];

@@ -327,3 +327,17 @@ fn what_has_no_meaning_on_a_stream_is_refused() {
         "sql-name 1:34 unknown column 'prise' in ORDER BY; did you mean 'price'?",
     );
 }
+
+#[test]
+fn calls_with_over_are_told_apart_by_casts_and_equal_ones_made_once() {
+    let lines = |calls: &str| {
+        let shown = explain(&plan_of(&format!("SELECT {calls} FROM bid")), 1);
+        let lines = shown.lines().map(str::trim);
+        lines.filter(|line| line.starts_with("adds:") || line.contains(" AS ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let same = "SUM(price + 1) OVER (ORDER BY `dateTime`) AS a, SUM(price + (0 + 1)) OVER (ORDER BY `dateTime`) AS b";
+    assert_eq!(lines(same), ["adds: sum", "columns: sum AS a, sum AS b"]);
+    let casts =
+        "SUM(price) OVER (ORDER BY `dateTime`) AS a, SUM(CAST(price AS DOUBLE)) OVER (ORDER BY `dateTime`) AS b";
+    assert_eq!(lines(casts), ["adds: sum, sum 2", "columns: sum AS a, `sum 2` AS b"]);
+}
