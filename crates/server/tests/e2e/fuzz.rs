@@ -35,7 +35,7 @@ const RESULT_ROWS_MAX: usize = 3000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// All ways to run it agree.
-    Right,
+    Right { rows: usize },
     /// The planner's message.
     Refused(String),
     /// The batch engine gives no answer.
@@ -90,9 +90,11 @@ async fn judge(engines: &mut Engines, queries: &[Sql]) -> Vec<Verdict> {
             Ok(schema) => match batch_answer(engines, &query.batch).await {
                 Err(error) => Verdict::Unanswered(error.0),
                 Ok(batches) => {
-                    expected.push(answer(&batches, &schema));
+                    let rows = answer(&batches, &schema);
                     selects.push(Select { sql: query.job.clone(), schema });
-                    Verdict::Right
+                    let count = rows.len();
+                    expected.push(rows);
+                    Verdict::Right { rows: count }
                 }
             },
         });
@@ -100,7 +102,7 @@ async fn judge(engines: &mut Engines, queries: &[Sql]) -> Vec<Verdict> {
     if selects.is_empty() {
         return verdicts;
     }
-    let ran = verdicts.iter_mut().filter(|verdict| **verdict == Verdict::Right);
+    let ran = verdicts.iter_mut().filter(|verdict| matches!(verdict, Verdict::Right { .. }));
     match engines.run(&selects) {
         Ok([straight, resumed]) => {
             for (number, verdict) in ran.enumerate() {
@@ -190,8 +192,8 @@ async fn random_queries_equal_batch() {
         let queries: Vec<Sql> = made.iter().map(|(query, _, _)| query.sql.clone()).collect();
         let verdicts = judge(&mut engines, &queries).await;
         report.kills += engines.kills;
-        for ((_, tape, seen), verdict) in made.into_iter().zip(&verdicts) {
-            report.add(verdict, seen);
+        for ((query, tape, seen), verdict) in made.into_iter().zip(&verdicts) {
+            report.add(&query.sql, verdict, seen);
             if matches!(verdict, Verdict::Wrong(_)) && report.failures.len() < failures_max {
                 let case = Case { tables: tables.clone(), tape, runs };
                 // Where a job fails as a whole, the others may be right.

@@ -18,6 +18,13 @@ impl Generator<'_> {
         exact[self.choices.below(exact.len())].clone()
     }
 
+    /// A type, mostly one of which there is a column, so that few expressions are constant.
+    pub(super) fn data_type(&mut self, columns: &[Column]) -> Type {
+        let there = |data_type: &Type| columns.iter().any(|column| column.data_type == *data_type);
+        let there: Vec<Type> = Type::ALL.into_iter().filter(there).collect();
+        if there.is_empty() || self.choices.chance(10) { self.choices.of(&Type::ALL) } else { self.choices.of(&there) }
+    }
+
     pub(super) fn expr(&mut self, columns: &[Column], data_type: Type, depth: usize) -> Sql {
         if depth == 0 || self.choices.chance(50) {
             let of_type = self.column(columns, data_type);
@@ -85,14 +92,18 @@ impl Generator<'_> {
                 _ => sql!("(NOT {})", a),
             };
         }
-        let data_type = self.choices.of(&Type::ALL);
-        let a = self.expr(columns, data_type, depth.saturating_sub(1));
+        let data_type = self.data_type(columns);
+        let a = match self.column(columns, data_type) {
+            Some(column) if depth < 2 => column.into(),
+            _ => self.expr(columns, data_type, depth.saturating_sub(1)),
+        };
         let form = self.choices.below(9);
         let b = self.expr(columns, data_type, 0);
         match form {
             0 => sql!("({} = {})", a, b),
-            1 => sql!("({} IS NULL)", a),
-            2 => sql!("({} IS NOT NULL)", a),
+            1 => sql!("({} IS NOT NULL)", a),
+            2 if self.choices.chance(30) => sql!("({} IS NULL)", a),
+            2 => sql!("({} <= {})", a, b),
             3 => sql!("({} <> {})", a, b),
             4 if data_type == Type::Text => sql!("({} LIKE '%a%')", a),
             5 if data_type == Type::Boolean => sql!("({} IS NOT TRUE)", a),
@@ -103,13 +114,13 @@ impl Generator<'_> {
             8 => sql!("({} IS DISTINCT FROM {})", a, b),
             4 if data_type != Type::Boolean => sql!("({} < {})", a, b),
             5 => sql!("({} >= {})", a, b),
-            _ => sql!("({} = {})", a, b),
+            _ => sql!("({} <> {})", a, b),
         }
     }
 
     /// `WHERE` with sub-queries where `depth` allows for them; may be nothing.
     pub(super) fn filter(&mut self, columns: &[Column], depth: usize) -> Sql {
-        if !self.choices.chance(50) {
+        if !self.choices.chance(40) {
             return Sql::default();
         }
         if depth == 0 || self.choices.chance(50) {
@@ -232,7 +243,7 @@ impl Generator<'_> {
     /// A call of an aggregate and its type.
     pub(super) fn aggregate(&mut self, columns: &[Column]) -> (Sql, Type) {
         let number = self.choices.of(&[Type::Integer, Type::Double, Type::Decimal]);
-        let any = self.choices.of(&Type::ALL);
+        let any = self.data_type(columns);
         let orderly = if any == Type::Boolean { Type::Text } else { any };
         let (call, data_type) = match self.choices.below(11) {
             0 => ("COUNT(*)".into(), Type::Integer),

@@ -187,7 +187,7 @@ impl<'a> Generator<'a> {
         let mut items = Vec::new();
         let mut columns = Vec::new();
         for number in 0..self.choices.between(1, 4) {
-            let data_type = if number == 0 { Type::Integer } else { self.choices.of(&Type::ALL) };
+            let data_type = if number == 0 { Type::Integer } else { self.data_type(of) };
             let name = format!("e{number}");
             items.push(sql!("{} AS {}", self.expr(of, data_type, 2), name));
             columns.push(Column::new(name, data_type));
@@ -312,24 +312,27 @@ impl<'a> Generator<'a> {
         if function != "ROW_NUMBER" {
             order.truncate(self.choices.between(1, 2));
         }
-        let bound = self.choices.of(&["place <= 2", "place = 1", "place < 4", "place BETWEEN 2 AND 3"]);
+        let place = format!("n{}", self.aliases);
+        let bound = self.choices.of(&[" <= 2", " = 1", " < 4", " BETWEEN 2 AND 3"]);
         let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
         let (order, mut names) = (order.join(", "), names.join(", "));
         let mut columns = columns.clone();
         if self.choices.chance(40) {
-            names += ", place";
-            columns.push(Column::new("place", Type::Integer));
+            names = format!("{names}, {place}");
+            columns.push(Column::new(place.clone(), Type::Integer));
         }
         let (first, second) = (self.alias(), self.alias());
         let sql = sql!(
-            "SELECT {} FROM (SELECT *, {}() OVER ({}ORDER BY {}) AS place FROM ({}) AS {}) AS {} WHERE {}",
+            "SELECT {} FROM (SELECT *, {}() OVER ({}ORDER BY {}) AS {} FROM ({}) AS {}) AS {} WHERE {}{}",
             names,
             function,
             by,
             order,
+            place,
             inner.sql,
             first,
             second,
+            place,
             bound
         );
         Query { sql, columns, size }

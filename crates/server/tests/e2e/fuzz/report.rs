@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Verdict;
+use super::sql::Sql;
 
 /// Counts of queries.
 #[derive(Debug, Default)]
@@ -12,8 +13,11 @@ pub(super) struct Report {
     pub(super) wrong: usize,
     /// Of those that ran, how many were killed and went on.
     pub(super) kills: usize,
-    refused: BTreeMap<String, usize>,
-    unanswered: BTreeMap<String, usize>,
+    /// Of those that were right, how many gave no row.
+    empty: usize,
+    /// By message, with one of the queries.
+    refused: BTreeMap<String, (usize, String)>,
+    unanswered: BTreeMap<String, (usize, String)>,
     /// How many queries that ran had what in them.
     seen: BTreeMap<&'static str, usize>,
     /// Descriptions of what went wrong.
@@ -21,20 +25,25 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn add(&mut self, verdict: &Verdict, seen: BTreeSet<&'static str>) {
+    pub(super) fn add(&mut self, query: &Sql, verdict: &Verdict, seen: BTreeSet<&'static str>) {
         let first_line = |message: &str| {
             let line = message.lines().next().unwrap_or_default();
             // Where in the text it is does not matter.
             line.split_once(": ").map_or(line, |(_, rest)| rest).to_owned()
         };
         match verdict {
-            Verdict::Right => self.right += 1,
+            Verdict::Right { rows } => {
+                self.right += 1;
+                self.empty += usize::from(*rows == 0);
+                seen.into_iter().for_each(|what| *self.seen.entry(what).or_default() += 1);
+            }
             Verdict::Wrong(_) => self.wrong += 1,
-            Verdict::Refused(message) => *self.refused.entry(first_line(message)).or_default() += 1,
-            Verdict::Unanswered(message) => *self.unanswered.entry(first_line(message)).or_default() += 1,
-        }
-        if *verdict == Verdict::Right {
-            seen.into_iter().for_each(|what| *self.seen.entry(what).or_default() += 1);
+            Verdict::Refused(message) => {
+                self.refused.entry(first_line(message)).or_insert((0, query.job.clone())).0 += 1;
+            }
+            Verdict::Unanswered(message) => {
+                self.unanswered.entry(first_line(message)).or_insert((0, query.batch.clone())).0 += 1;
+            }
         }
     }
 
@@ -44,25 +53,33 @@ impl Report {
     }
 
     pub(super) fn refusals(&self) -> usize {
-        self.refused.values().sum()
+        total(&self.refused)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unanswered: usize = self.unanswered.values().sum();
-        writeln!(f, "{} queries: {} right, {} wrong", self.queries(), self.right, self.wrong)?;
+        writeln!(
+            f,
+            "{} queries: {} right ({} of them without rows), {} wrong",
+            self.queries(),
+            self.right,
+            self.empty,
+            self.wrong
+        )?;
         writeln!(f, "{} of them killed and resumed", self.kills)?;
         writeln!(f, "with {:?}", self.seen)?;
-        for (what, counts, total) in [
-            ("refused", &self.refused, self.refusals()),
-            ("without an answer of the batch engine", &self.unanswered, unanswered),
-        ] {
-            writeln!(f, "{total} {what}")?;
-            for (message, count) in counts {
-                writeln!(f, "  {count} {message}")?;
+        for (what, counts) in [("refused", &self.refused), ("without an answer of the batch engine", &self.unanswered)]
+        {
+            writeln!(f, "{} {what}", total(counts))?;
+            for (message, (count, query)) in counts {
+                writeln!(f, "  {count} {message}\n    {query}")?;
             }
         }
         Ok(())
     }
+}
+
+fn total(counts: &BTreeMap<String, (usize, String)>) -> usize {
+    counts.values().map(|(count, _)| count).sum()
 }

@@ -109,7 +109,7 @@ impl Generator<'_> {
 
     /// A function over `window`. `unique`: rows have an order; `time`: it is that of event time.
     fn over_call(&mut self, columns: &[Column], window: &str, unique: bool, time: bool) -> (Sql, Type) {
-        let any = self.choices.of(&Type::ALL);
+        let any = self.data_type(columns);
         let frame = match self.choices.below(5) {
             0 => String::new(),
             1 => " RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW".to_owned(),
