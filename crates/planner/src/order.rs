@@ -6,6 +6,6 @@ mod convert;
 mod same_calls;
 mod top_n;
 
-pub(crate) use self::convert::{convert, numbering, place_in, place_of, timing};
+pub(crate) use self::convert::{convert, numbering, place_in, place_of, timing, without_alias};
 pub(crate) use self::same_calls::SameCalls;
 pub(crate) use self::top_n::TopN;

@@ -11,7 +11,7 @@ use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
 use crate::node::{StateTtl, TemporalJoin, Unnest};
-use crate::order::{TopN, timing as order_timing};
+use crate::order::{TopN, timing as order_timing, without_alias};
 use crate::time_bounds::{self, Sides, TimeBounds};
 use crate::window::marker;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
@@ -130,7 +130,8 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
 
 /// OVER by time gives each row in its place in time; by any other order, rows are given again.
 fn over(window: &Window) -> Vec<Role> {
-    let by_time = |expr: &Expr| match expr {
+    // A frame of an INTERVAL has got another type, and so its call an alias that keeps the name.
+    let by_time = |expr: &Expr| match without_alias(expr) {
         Expr::WindowFunction(call) => call.fun.name() != "lead" && order_timing(call, &window.input).is_some(),
         _ => false,
     };

@@ -16,7 +16,7 @@ use mainstem_plan::operator::{Frame, Operator, OperatorKind, OverAggregate, Over
 use super::sort::sort_key;
 use super::{Lowering, Stream, arrow_schema};
 use crate::error::{At, ErrorCode, SqlError};
-use crate::order::{numbering, place_of, timing};
+use crate::order::{numbering, place_of, timing, without_alias};
 use crate::window::interval::milliseconds;
 
 /// Calls over one partition, order and frame.
@@ -191,13 +191,6 @@ impl Lowering {
         ));
         let name = call.fun.name().to_owned();
         AggregateCall::from_logical(&aggregate, schema, name).map_err(|error| self.plan_error(&error))
-    }
-}
-
-fn without_alias(expr: &LogicalExpr) -> &LogicalExpr {
-    match expr {
-        LogicalExpr::Alias(alias) => without_alias(&alias.expr),
-        other => other,
     }
 }
 

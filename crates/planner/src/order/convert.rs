@@ -41,6 +41,14 @@ pub(crate) fn numbering(expr: &Expr) -> Option<(RankFunction, &WindowFunction)> 
     Some((function, call))
 }
 
+/// The expression itself, where it has been given other names.
+pub(crate) fn without_alias(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => without_alias(&alias.expr),
+        other => other,
+    }
+}
+
 /// By which time an OVER clause puts its rows in order, with the column's position; none: by something else.
 /// Whether ascending or not matters to event time only.
 pub(crate) fn timing(call: &WindowFunction, input: &LogicalPlan) -> Option<OverOrder> {

@@ -10,6 +10,8 @@ use datafusion_expr::{Expr, LogicalPlan, Projection, Window};
 use datafusion_optimizer::optimizer::ApplyOrder;
 use datafusion_optimizer::{OptimizerConfig, OptimizerRule};
 
+use super::without_alias;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SameCalls;
@@ -44,12 +46,5 @@ impl OptimizerRule for SameCalls {
         let kept = kept.into_iter().map(|(call, _)| call.clone()).collect();
         let window = LogicalPlan::Window(Window::try_new(kept, window.input.clone())?);
         Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(window))?)))
-    }
-}
-
-fn without_alias(expr: &Expr) -> &Expr {
-    match expr {
-        Expr::Alias(alias) => without_alias(&alias.expr),
-        other => other,
     }
 }

@@ -329,6 +329,17 @@ fn what_has_no_meaning_on_a_stream_is_refused() {
 }
 
 #[test]
+fn event_time_passes_through_any_frame() {
+    for frame in
+        ["", "ROWS BETWEEN 1 PRECEDING AND CURRENT ROW", "RANGE BETWEEN INTERVAL '1' SECOND PRECEDING AND CURRENT ROW"]
+    {
+        let over = format!("SELECT `dateTime`, SUM(price) OVER (ORDER BY `dateTime` {frame}) AS s FROM bid");
+        let window = format!("TABLE(TUMBLE(({over}), DESCRIPTOR(`dateTime`), INTERVAL '1' SECOND))");
+        plan_of(&format!("SELECT MAX(s) FROM {window} GROUP BY window_start, window_end"));
+    }
+}
+
+#[test]
 fn calls_with_over_are_told_apart_by_casts_and_equal_ones_made_once() {
     let lines = |calls: &str| {
         let shown = explain(&plan_of(&format!("SELECT {calls} FROM bid")), 1);
