@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array,
+};
+use arrow::compute::filter_record_batch;
 use arrow::json::LineDelimitedWriter;
 use mainstem_plan::operator::LATE_ROW_COLUMNS;
 
@@ -31,6 +34,30 @@ impl LateRows {
     /// For the named operator; `wanted` when the rows go to a table.
     pub(crate) fn new(operator: &str, counter: Arc<AtomicU64>, wanted: bool) -> Self {
         LateRows { operator: operator.to_owned(), counter, wanted }
+    }
+
+    /// The rows that neither the watermark (ms) nor that of their own split has passed, with their times (ms); the
+    /// others are late.
+    pub(crate) fn on_time(
+        &self,
+        batch: StreamBatch,
+        time: usize,
+        watermark: i64,
+        out: &mut Collector,
+    ) -> Result<(RecordBatch, Int64Array), EngineError> {
+        let times = event_times(&self.operator, &batch.rows, time)?;
+        let own = |row: usize| batch.own_watermark.as_ref().map_or(i64::MIN, |own| own.value(row)).max(watermark);
+        let is_late = |row: usize| times.value(row) <= own(row);
+        let late: Vec<u32> = (0..times.len()).filter(|row| is_late(*row)).map(|row| row as u32).collect();
+        if late.is_empty() {
+            return Ok((batch.rows, times));
+        }
+        let judged = Int64Array::from_iter_values((0..times.len()).map(own));
+        self.take(&batch, time, &judged, &late, out)?;
+        let kept: BooleanArray = (0..times.len()).map(|row| Some(!is_late(row))).collect();
+        let rows = filter_record_batch(&batch.rows, &kept).map_err(|e| EngineError::arrow(&self.operator, &e))?;
+        let times = event_times(&self.operator, &rows, time)?;
+        Ok((rows, times))
     }
 
     /// Takes the rows of the batch at the given positions.

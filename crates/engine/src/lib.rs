@@ -23,6 +23,7 @@ mod normalize;
 mod operator;
 mod over;
 mod partitions;
+mod pattern;
 mod rank;
 mod row_codec;
 mod row_store;

@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use arrow::array::{RecordBatch, UInt32Array, make_comparator};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, make_comparator, new_empty_array, new_null_array};
 use arrow::compute::{SortOptions, interleave, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -197,12 +197,34 @@ impl RowStore {
     }
 
     /// Columns of kept rows, in the given order.
-    pub(crate) fn columns(&self, columns: &[usize], ids: &[RowId]) -> Result<Vec<arrow::array::ArrayRef>, ArrowError> {
+    pub(crate) fn columns(&self, columns: &[usize], ids: &[RowId]) -> Result<Vec<ArrayRef>, ArrowError> {
+        let (numbers, places) = self.places_among(ids.iter().copied());
+        if numbers.is_empty() {
+            let empty = |column: &usize| new_empty_array(self.schema.field(*column).data_type());
+            return Ok(columns.iter().map(empty).collect());
+        }
+        columns.iter().map(|column| interleave(&self.arrays(*column, &numbers), &places)).collect()
+    }
+
+    /// A column of kept rows, in the given order; NULL where there is no row.
+    pub(crate) fn optional_column(&self, column: usize, ids: &[Option<RowId>]) -> Result<ArrayRef, ArrowError> {
+        let (numbers, found) = self.places_among(ids.iter().flatten().copied());
+        let null = new_null_array(self.schema.field(column).data_type(), 1);
+        let mut arrays = self.arrays(column, &numbers);
+        arrays.push(&null);
+        let nowhere = (numbers.len(), 0);
+        let mut found = found.into_iter();
+        let places: Vec<_> = ids.iter().map(|id| id.and_then(|_| found.next()).unwrap_or(nowhere)).collect();
+        interleave(&arrays, &places)
+    }
+
+    /// The chunks in which kept rows lie, and the place of each row among these.
+    fn places_among(&self, ids: impl Iterator<Item = RowId>) -> (Vec<u32>, Vec<(usize, usize)>) {
         let mut numbers: Vec<u32> = Vec::new();
         let mut seen: Vec<u32> = vec![NOBODY; self.chunks.len()];
-        let mut places = Vec::with_capacity(ids.len());
+        let mut places = Vec::with_capacity(ids.size_hint().0);
         for id in ids {
-            let (number, row) = self.places[*id as usize];
+            let (number, row) = self.places[id as usize];
             let nth = &mut seen[number as usize];
             if *nth == NOBODY {
                 *nth = numbers.len() as u32;
@@ -210,16 +232,11 @@ impl RowStore {
             }
             places.push((*nth as usize, row as usize));
         }
-        if numbers.is_empty() {
-            let empty = |column: &usize| arrow::array::new_empty_array(self.schema.field(*column).data_type());
-            return Ok(columns.iter().map(empty).collect());
-        }
-        let gather = |column: &usize| {
-            let arrays: Vec<_> =
-                numbers.iter().map(|number| self.chunk(*number).rows.column(*column).as_ref()).collect();
-            interleave(&arrays, &places)
-        };
-        columns.iter().map(gather).collect()
+        (numbers, places)
+    }
+
+    fn arrays(&self, column: usize, numbers: &[u32]) -> Vec<&dyn Array> {
+        numbers.iter().map(|number| self.chunk(*number).rows.column(column).as_ref()).collect()
     }
 
     /// Where a kept row lies now.

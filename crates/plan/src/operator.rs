@@ -4,6 +4,7 @@
 
 mod aggregate;
 mod join;
+mod pattern;
 mod rank;
 mod relation;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::aggregate::GroupAggregate;
 pub use self::join::{IntervalJoin, Join, JoinKind, JoinOn, LookupJoin, TemporalJoin, WindowJoin};
+pub use self::pattern::{AfterMatch, MatchEnd, PatternElement, PatternMatch, PatternVariable, Reference};
 pub use self::rank::{Frame, OverAggregate, OverCall, OverOrder, Rank, RankFunction, Sort, SortKey};
 pub use self::relation::{SetKind, SetOperation, Unnest};
 use crate::aggregate::AggregateCall;
@@ -124,6 +126,8 @@ pub enum OperatorKind {
         /// Positions of the key.
         key: Vec<usize>,
     },
+    /// `MATCH_RECOGNIZE`.
+    PatternMatch(PatternMatch),
     /// Writes a table.
     Sink(SinkOperator),
 }
@@ -140,6 +144,7 @@ impl OperatorKind {
             | OperatorKind::TemporalJoin(_)
             | OperatorKind::Rank(_)
             | OperatorKind::OverAggregate(_)
+            | OperatorKind::PatternMatch(_)
             | OperatorKind::Sort(_) => true,
             OperatorKind::Source(_)
             | OperatorKind::Calc { .. }

@@ -1,6 +1,7 @@
 //! A plan as text for people: every operator with its inputs, what it does and what it remembers, then every
 //! sink with its guarantee. Called by the server for `EXPLAIN` and by tests.
 
+mod pattern;
 mod updating;
 
 use std::fmt::{self, Write};

@@ -8,6 +8,7 @@ mod join;
 mod late;
 mod lookup;
 mod over;
+mod pattern;
 mod rank;
 mod relation;
 mod sink;
@@ -33,7 +34,7 @@ use mainstem_plan::{PlanError, plain_schema};
 
 use crate::catalog::Table;
 use crate::error::{At, ErrorCode, SqlError};
-use crate::node::{SetOperation, StateTtl, TemporalJoin, Unnest};
+use crate::node::{PatternMatch, SetOperation, StateTtl, TemporalJoin, Unnest};
 use crate::order::TopN;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
@@ -184,6 +185,9 @@ impl Lowering {
                     self.hints.insert(node.ttl.at, node.ttl.relation.clone());
                     self.outermost = outermost;
                     return self.lower(&node.input);
+                }
+                if let Some(node) = downcast::<PatternMatch>(plan) {
+                    return self.pattern_match(node);
                 }
                 Err(self.internal(format!("no operator for {}", extension.node.name())))
             }

@@ -6,6 +6,7 @@ pub(crate) mod casts;
 mod failure;
 mod from;
 mod join;
+mod pattern;
 mod select;
 mod sets;
 mod shape;

@@ -203,9 +203,7 @@ impl Resolver<'_> {
         if let Some(reason) = registry.refused(&name) {
             return Err(SqlError::unsupported(at, reason));
         }
-        if UNIT_FUNCTIONS.contains(&name.as_str()) {
-            quote_unit(function);
-        }
+        quote_unit(function);
         Ok(None)
     }
 }
@@ -345,8 +343,11 @@ pub(crate) fn unique_without_case<'a>(
     }
 }
 
-fn quote_unit(function: &mut Function) {
-    if let FunctionArguments::List(list) = &mut function.args
+/// Makes the unit that is the first argument of some functions, written like a column, a text.
+pub(crate) fn quote_unit(function: &mut Function) {
+    let name = function.name.to_string().to_lowercase();
+    if UNIT_FUNCTIONS.contains(&name.as_str())
+        && let FunctionArguments::List(list) = &mut function.args
         && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.first_mut()
         && let Expr::Identifier(unit) = first
     {

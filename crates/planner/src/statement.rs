@@ -3,6 +3,7 @@
 
 mod create_table;
 mod guard;
+mod match_recognize;
 mod set;
 
 use datafusion_sql::sqlparser::ast::{Ident, Query};
@@ -11,6 +12,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserOptions};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
 
 pub(crate) use self::create_table::{ColumnDefinition, ColumnKind, CreateTable, TableOption};
+pub(crate) use self::match_recognize::{QUERY_INPUT, WITHIN};
 use crate::dialect::flink;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::hint;
@@ -70,6 +72,7 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location()?;
     check_tokens(&tokens)?;
     hint::place(&mut tokens)?;
+    let tokens = match_recognize::rewrite(tokens)?;
     let parser = Parser::new(&dialect)
         .with_options(ParserOptions::new().with_trailing_commas(false))
         .with_recursion_limit(NESTING_MAX)

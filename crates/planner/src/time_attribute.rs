@@ -10,7 +10,7 @@ use mainstem_plan::expr as plan;
 use mainstem_plan::operator::WindowProperty;
 
 use crate::catalog::{ColumnSource, Table};
-use crate::node::{StateTtl, TemporalJoin, Unnest};
+use crate::node::{PatternMatch, StateTtl, TemporalJoin, Unnest};
 use crate::order::{TopN, timing as order_timing, without_alias};
 use crate::time_bounds::{self, Sides, TimeBounds};
 use crate::window::marker;
@@ -95,6 +95,11 @@ pub(crate) fn roles(plan: &LogicalPlan) -> Vec<Role> {
                 let mut roles: Vec<Role> = roles(&node.input).into_iter().map(keep).collect();
                 roles.push(Role::Plain);
                 return roles;
+            }
+            if let Some(node) = downcast::<PatternMatch>(plan) {
+                let time = |is_time: bool| if is_time { Role::EventTime } else { Role::Plain };
+                let partition = node.partition.iter().map(|_| Role::Plain);
+                return partition.chain(node.rules.measures.iter().map(|measure| time(measure.is_time))).collect();
             }
             if let Some(node) = downcast::<Unnest>(plan) {
                 let mut roles = roles(&node.input);

@@ -33,6 +33,7 @@ use crate::late::{DroppedRows, LateRows};
 use crate::normalize::Normalize;
 use crate::operator::Operator;
 use crate::over;
+use crate::pattern::PatternMatch;
 use crate::rank;
 use crate::sort::Sort;
 use crate::source::SourceStage;
@@ -259,6 +260,9 @@ impl Builder<'_> {
                 Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context, unmatched)?)
             }
             OperatorKind::OverAggregate(over) => over::operator(name, over, &node.op, self.counters(node), context)?,
+            OperatorKind::PatternMatch(spec) => {
+                Box::new(PatternMatch::new(name, spec, &node.op, self.late(node, false), context)?)
+            }
             OperatorKind::Sort(sort) => Box::new(Sort::new(name, sort, schema, self.counters(node))?),
         })
     }

@@ -11,8 +11,7 @@ mod checkpoint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use mainstem_core::ids::Epoch;
@@ -26,7 +25,6 @@ use super::frames::{Segment, distance_values};
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::event_time::event_times;
 use crate::expiry::Expiry;
 use crate::late::LateRows;
 use crate::operator::{Capture, Collector, Operator, Release, Restored, TableRows};
@@ -145,28 +143,6 @@ impl OrderedOver {
 
     pub(super) fn failed(&self, error: &ArrowError) -> EngineError {
         EngineError::arrow(&self.name, error)
-    }
-
-    /// The rows that the watermark has not passed, with their times.
-    fn on_time(
-        &self,
-        batch: StreamBatch,
-        time: usize,
-        out: &mut Collector,
-    ) -> Result<(RecordBatch, Int64Array), EngineError> {
-        let times = event_times(&self.name, &batch.rows, time)?;
-        let own = |row: usize| batch.own_watermark.as_ref().map_or(i64::MIN, |own| own.value(row)).max(self.watermark);
-        let is_late = |row: usize| times.value(row) <= own(row);
-        let late: Vec<u32> = (0..times.len()).filter(|row| is_late(*row)).map(|row| row as u32).collect();
-        if late.is_empty() {
-            return Ok((batch.rows, times));
-        }
-        let judged = Int64Array::from_iter_values((0..times.len()).map(own));
-        self.late.take(&batch, time, &judged, &late, out)?;
-        let kept: BooleanArray = (0..times.len()).map(|row| Some(!is_late(row))).collect();
-        let rows = filter_record_batch(&batch.rows, &kept).map_err(|e| self.failed(&e))?;
-        let times = event_times(&self.name, &rows, time)?;
-        Ok((rows, times))
     }
 
     fn slots(&mut self, rows: &RecordBatch) -> Result<Vec<u32>, EngineError> {
@@ -297,7 +273,7 @@ impl Operator for OrderedOver {
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let (rows, times) = match self.time {
             Some(time) => {
-                let (rows, times) = self.on_time(batch, time, out)?;
+                let (rows, times) = self.late.on_time(batch, time, self.watermark, out)?;
                 (rows, Some(times))
             }
             None => (batch.rows, None),

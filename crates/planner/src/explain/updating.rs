@@ -3,7 +3,7 @@
 use arrow::datatypes::{Schema, SchemaRef};
 use mainstem_plan::operator::{JoinKind, JoinOn, Operator, OperatorKind, OverOrder, SortKey};
 
-use super::{duration, names};
+use super::{duration, names, pattern};
 use crate::lower::joined_schema;
 
 /// What the operator does.
@@ -87,6 +87,7 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
             vec![format!("rows of: left {}{all} right", sets.kind.keyword())]
         }
         OperatorKind::Normalize { key } => vec![format!("key: {}", columns(key, &op.schema))],
+        OperatorKind::PatternMatch(spec) => pattern::details(spec),
         _ => Vec::new(),
     }
 }
@@ -141,6 +142,7 @@ pub(super) fn state(kind: &OperatorKind) -> String {
                 + &kept(sets.ttl_ms, "rows that come back are new")
         }
         OperatorKind::Normalize { .. } => "rows of each key, for the life of the job".to_owned(),
+        OperatorKind::PatternMatch(spec) => pattern::state(spec),
         _ => "none".to_owned(),
     }
 }
@@ -177,7 +179,7 @@ fn join_on(kind: JoinKind, on: &JoinOn) -> Vec<String> {
     lines
 }
 
-fn columns(positions: &[usize], schema: &Schema) -> String {
+pub(super) fn columns(positions: &[usize], schema: &Schema) -> String {
     if positions.is_empty() {
         return "nothing, all rows together".to_owned();
     }
@@ -185,7 +187,7 @@ fn columns(positions: &[usize], schema: &Schema) -> String {
     names.join(", ")
 }
 
-fn order(order: &[SortKey], schema: &Schema) -> String {
+pub(super) fn order(order: &[SortKey], schema: &Schema) -> String {
     if order.is_empty() {
         return "arrival".to_owned();
     }

@@ -16,6 +16,7 @@ mod errors;
 mod hints;
 mod joins;
 mod order;
+mod patterns;
 mod time_joins;
 
 const TABLES: &str = include_str!("tests/tables.sql");

@@ -29,6 +29,7 @@ pub(super) fn derive(kind: &OperatorKind, inputs: &[ChangeMode]) -> ChangeMode {
             SetKind::Except => ChangeMode::Retract,
         },
         OperatorKind::TemporalJoin(_) | OperatorKind::LookupJoin(_) | OperatorKind::Sort(_) => ChangeMode::Append,
+        OperatorKind::PatternMatch(_) => ChangeMode::Append,
         OperatorKind::GroupAggregate(aggregate) if aggregate.aggregates.is_empty() => if_updating(ChangeMode::Append),
         OperatorKind::GroupAggregate(_) | OperatorKind::Normalize { .. } => ChangeMode::Retract,
         OperatorKind::Join(join) => match join.kind {
@@ -54,6 +55,7 @@ pub(super) fn inserts_only(kind: &OperatorKind) -> Option<(&'static str, usize)>
         OperatorKind::WindowPartial(_) => ("an aggregation over windows", 0),
         OperatorKind::TemporalJoin(_) => ("the left side of FOR SYSTEM_TIME AS OF", 0),
         OperatorKind::LookupJoin(_) => ("the left side of FOR SYSTEM_TIME AS OF", 0),
+        OperatorKind::PatternMatch(_) => ("MATCH_RECOGNIZE", 0),
         OperatorKind::Rank(rank) if rank.window_end.is_some() => ("a Top-N of windows", 0),
         OperatorKind::OverAggregate(over) if over.by != OverOrder::Updating => ("OVER by time", 0),
         _ => return None,

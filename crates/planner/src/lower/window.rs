@@ -59,7 +59,7 @@ impl Lowering {
         self.materialize(stream, &arrow_schema(plan.schema()), false)
     }
 
-    fn position(&self, schema: &DFSchema, column: &Column) -> Result<usize, SqlError> {
+    pub(super) fn position(&self, schema: &DFSchema, column: &Column) -> Result<usize, SqlError> {
         schema.index_of_column(column).map_err(|error| SqlError::from_datafusion(&error, self.at))
     }
 

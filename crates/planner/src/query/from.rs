@@ -103,6 +103,7 @@ impl Scope<'_> {
                 None => return Err(unknown_function(name)),
             },
             TableFactor::Derived { subquery, alias, .. } => (self.plan(subquery)?, alias),
+            TableFactor::MatchRecognize { alias, .. } => (self.match_recognize(factor)?, alias),
             TableFactor::TableFunction { expr: Expr::Function(function), alias } => match Call::read(function)? {
                 Some(call) => (self.call(call)?, alias),
                 None => return Err(unknown_function(&function.name)),

@@ -215,7 +215,7 @@ fn check_factor(factor: &TableFactor, fallback: At) -> Result<(), SqlError> {
         TableFactor::NestedJoin { table_with_joins, alias: _ } => {
             check_from(std::slice::from_ref(table_with_joins), at)
         }
-        TableFactor::MatchRecognize { .. } => refuse("MATCH_RECOGNIZE is not supported yet"),
+        TableFactor::MatchRecognize { table, .. } => check_factor(table, at),
         TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => refuse("PIVOT and UNPIVOT are not supported"),
         TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } | TableFactor::XmlTable { .. } => {
             refuse("JSON_TABLE and XMLTABLE are not supported")

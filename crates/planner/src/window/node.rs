@@ -86,7 +86,8 @@ pub(crate) fn positions<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &
     found
 }
 
-fn column(expr: Expr) -> Result<Column> {
+/// The column that an expression is, whatever the optimiser called it.
+pub(crate) fn column(expr: Expr) -> Result<Column> {
     match expr {
         Expr::Column(column) => Ok(column),
         Expr::Alias(alias) => column(*alias.expr),

@@ -37,8 +37,8 @@ fn constructs_that_are_not_there_yet() {
             "1:28 this table function is not supported; TABLE(UNNEST(...)) is",
         ),
         (
-            "SELECT ts FROM events MATCH_RECOGNIZE (ORDER BY ts MEASURES A.ts AS x PATTERN (A) DEFINE A AS TRUE)",
-            "1:16 MATCH_RECOGNIZE is not supported yet",
+            "SELECT ts FROM events MATCH_RECOGNIZE (ORDER BY ts MEASURES A.ts AS x PATTERN (A | B) DEFINE A AS TRUE)",
+            "1:82 alternatives (|) are not supported in PATTERN; write a condition with OR, or two queries",
         ),
         (
             "SELECT auction FROM bid HAVING auction > 3",
