@@ -93,7 +93,7 @@ pub trait SinkWriter: Send {
 
 /// Publishes what writers have made durable. Lives beside the coordinator; at most one a sink.
 #[async_trait]
-pub trait Committer: Send {
+pub trait Committer: Send + Sync {
     /// Makes the output of an epoch visible. Called only after the epoch is complete, in the order of epochs,
     /// and again after any crash: publishing what is published already has no effect.
     ///

@@ -55,7 +55,7 @@ pub struct EnumeratorContext {
 
 /// Finds the splits of a source.
 #[async_trait]
-pub trait SplitEnumerator: Send {
+pub trait SplitEnumerator: Send + Sync {
     /// All splits that exist now, in the order in which they should be read. Called at the first start of a
     /// job and then at each [`Source::monitor_interval`]; splits whose id is known already are ignored by the
     /// caller. Must give the same ids for the same things each time. Cancel-safe: the caller drops the future

@@ -22,6 +22,8 @@ pub enum JobState {
     Running,
     /// The last checkpoint of a stop that was asked for is being taken.
     Stopping,
+    /// The last checkpoint before a change of parallelism is being taken.
+    Rescaling,
     /// An attempt has failed, the next one comes after a wait.
     Restarting,
     /// All input has been read and all output is visible.
@@ -34,11 +36,12 @@ pub enum JobState {
 
 impl JobState {
     /// Every state, for tests and listings.
-    pub const ALL: [JobState; 8] = [
+    pub const ALL: [JobState; 9] = [
         JobState::Created,
         JobState::Starting,
         JobState::Running,
         JobState::Stopping,
+        JobState::Rescaling,
         JobState::Restarting,
         JobState::Finished,
         JobState::Stopped,
@@ -49,12 +52,13 @@ impl JobState {
     /// second time.
     #[must_use]
     pub fn may_become(self, next: JobState) -> bool {
-        use JobState::{Created, Failed, Finished, Restarting, Running, Starting, Stopped, Stopping};
+        use JobState::{Created, Failed, Finished, Rescaling, Restarting, Running, Starting, Stopped, Stopping};
         match self {
             Created => matches!(next, Starting | Stopped | Failed),
             Starting => matches!(next, Running | Restarting | Finished | Stopped | Failed),
-            Running => matches!(next, Stopping | Restarting | Finished | Stopped | Failed),
+            Running => matches!(next, Stopping | Rescaling | Restarting | Finished | Stopped | Failed),
             Stopping => matches!(next, Restarting | Finished | Stopped | Failed),
+            Rescaling => matches!(next, Starting | Stopping | Restarting | Finished | Stopped | Failed),
             Restarting => matches!(next, Starting | Stopped | Failed),
             Stopped | Failed => next == Starting,
             Finished => false,
@@ -75,6 +79,7 @@ impl fmt::Display for JobState {
             JobState::Starting => "starting",
             JobState::Running => "running",
             JobState::Stopping => "stopping",
+            JobState::Rescaling => "rescaling",
             JobState::Restarting => "restarting",
             JobState::Finished => "finished",
             JobState::Stopped => "stopped",
@@ -92,6 +97,8 @@ pub enum JobEvent {
     Deployed,
     /// Somebody wants it to take a last checkpoint and stop.
     StopRequested,
+    /// Somebody wants it to go on at another parallelism.
+    RescaleRequested,
     /// Somebody wants it to stop now, without a checkpoint.
     CancelRequested,
     /// The attempt, or its set-up, has failed. `random` spreads the wait, see [`Backoff::on_failure`].
@@ -105,7 +112,7 @@ pub enum JobEvent {
     WaitOver,
     /// All input has been read and all output is visible.
     InputEnded,
-    /// The last checkpoint of a stop is complete and its output visible.
+    /// The last checkpoint of a stop, or before a change of parallelism, is complete and its output visible.
     LastCheckpointCommitted,
 }
 
@@ -143,7 +150,8 @@ impl JobLifecycle {
     /// A job that was created and not started.
     #[must_use]
     pub fn new(restart: RetryPolicy) -> JobLifecycle {
-        JobLifecycle { state: JobState::Created, stop_requested: false, restarts: 0, backoff: Backoff::new(restart) }
+        let backoff = Backoff::new(restart);
+        JobLifecycle { state: JobState::Created, stop_requested: false, restarts: 0, backoff }
     }
 
     /// Where it stands.
@@ -171,9 +179,14 @@ impl JobLifecycle {
             },
             JobEvent::Deployed => self.on_deployed(),
             JobEvent::StopRequested => self.on_stop(),
+            JobEvent::RescaleRequested => self.on_rescale(),
             JobEvent::CancelRequested => self.on_cancel(),
             JobEvent::AttemptFailed { failure, random } => self.on_failure(now, failure, random),
             JobEvent::InputEnded => self.end(JobState::Finished, None),
+            JobEvent::LastCheckpointCommitted if self.state == JobState::Rescaling => {
+                self.become_state(JobState::Starting);
+                vec![JobCommand::StartAttempt]
+            }
             JobEvent::LastCheckpointCommitted => self.end(JobState::Stopped, None),
         }
     }
@@ -187,12 +200,26 @@ impl JobLifecycle {
         if self.stop_requested { self.on_stop() } else { Vec::new() }
     }
 
+    /// An attempt that does not run yet is set up anew by the driver, without a checkpoint.
+    fn on_rescale(&mut self) -> Vec<JobCommand> {
+        if self.state != JobState::Running {
+            return Vec::new();
+        }
+        self.become_state(JobState::Rescaling);
+        vec![JobCommand::TakeLastCheckpoint]
+    }
+
     fn on_stop(&mut self) -> Vec<JobCommand> {
         self.stop_requested = true;
         match self.state {
             JobState::Running => {
                 self.become_state(JobState::Stopping);
                 vec![JobCommand::TakeLastCheckpoint]
+            }
+            // Its checkpoint is the last one.
+            JobState::Rescaling => {
+                self.become_state(JobState::Stopping);
+                Vec::new()
             }
             // Nothing runs, so there is nothing that a checkpoint could save.
             JobState::Created | JobState::Restarting => self.end(JobState::Stopped, None),
@@ -204,14 +231,14 @@ impl JobLifecycle {
         if self.state.is_end() {
             return Vec::new();
         }
-        let runs = matches!(self.state, JobState::Starting | JobState::Running | JobState::Stopping);
+        let runs = self.runs();
         let mut commands = if runs { vec![JobCommand::CancelAttempt] } else { Vec::new() };
         commands.extend(self.end(JobState::Stopped, None));
         commands
     }
 
     fn on_failure(&mut self, now: Timestamp, failure: Failure, random: u64) -> Vec<JobCommand> {
-        if !matches!(self.state, JobState::Starting | JobState::Running | JobState::Stopping) {
+        if !self.runs() {
             return Vec::new();
         }
         if !failure.retryable {
@@ -226,6 +253,10 @@ impl JobLifecycle {
         self.restarts = self.restarts.saturating_add(1);
         self.become_state(JobState::Restarting);
         vec![JobCommand::Wait { ms }]
+    }
+
+    fn runs(&self) -> bool {
+        matches!(self.state, JobState::Starting | JobState::Running | JobState::Stopping | JobState::Rescaling)
     }
 
     fn end(&mut self, state: JobState, failure: Option<Failure>) -> Vec<JobCommand> {
@@ -281,8 +312,9 @@ mod tests {
             table,
             "created: starting stopped failed\n\
              starting: running restarting finished stopped failed\n\
-             running: stopping restarting finished stopped failed\n\
+             running: stopping rescaling restarting finished stopped failed\n\
              stopping: restarting finished stopped failed\n\
+             rescaling: starting stopping restarting finished stopped failed\n\
              restarting: starting stopped failed\n\
              finished: \n\
              stopped: starting\n\
@@ -296,6 +328,7 @@ mod tests {
             JobEvent::Start,
             JobEvent::Deployed,
             JobEvent::StopRequested,
+            JobEvent::RescaleRequested,
             JobEvent::CancelRequested,
             JobEvent::AttemptFailed { failure: failure("x", true, false), random: 3 },
             JobEvent::AttemptFailed { failure: failure("x", false, false), random: 3 },
@@ -355,6 +388,28 @@ mod tests {
         fail(&mut job, 3, true);
         assert_eq!(job.on(Timestamp(4), JobEvent::StopRequested), vec![JobCommand::End { failure: None }]);
         assert_eq!(job.state(), JobState::Stopped);
+    }
+
+    #[test]
+    fn a_change_of_parallelism_takes_a_checkpoint_and_starts_again_unless_a_stop_comes() {
+        let rescaling = || {
+            let mut job = started();
+            assert_eq!(job.on(Timestamp(1), JobEvent::Deployed), vec![]);
+            assert_eq!(job.on(Timestamp(2), JobEvent::RescaleRequested), vec![JobCommand::TakeLastCheckpoint]);
+            assert_eq!(job.state(), JobState::Rescaling);
+            job
+        };
+        let mut job = rescaling();
+        assert_eq!(job.on(Timestamp(3), JobEvent::LastCheckpointCommitted), vec![JobCommand::StartAttempt]);
+        assert_eq!(job.on(Timestamp(4), JobEvent::Deployed), vec![]);
+        let mut job = rescaling();
+        assert_eq!(job.on(Timestamp(3), JobEvent::StopRequested), vec![]);
+        let end = vec![JobCommand::End { failure: None }];
+        assert_eq!(job.on(Timestamp(4), JobEvent::LastCheckpointCommitted), end);
+        assert_eq!(job.state(), JobState::Stopped);
+        let mut job = rescaling();
+        assert_eq!(fail(&mut job, 3, true), vec![JobCommand::Wait { ms: 50 }]);
+        assert_eq!(job.on(Timestamp(50), JobEvent::RescaleRequested), vec![], "the next attempt has it");
     }
 
     #[test]

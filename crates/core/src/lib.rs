@@ -5,6 +5,7 @@
 pub mod alignment;
 pub mod change;
 pub mod checkpoint;
+pub mod cluster;
 pub mod graph;
 pub mod idleness;
 pub mod ids;

@@ -83,7 +83,7 @@ pub struct Floor {
 }
 
 /// How far a source subtask has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SourceStatus {
     /// It reads, or waits for a split that is silent and not idle, or may get one that nobody has begun.
     Active {
@@ -163,7 +163,7 @@ pub struct OperatorSnapshot {
 pub type SubtaskSnapshot = BTreeMap<OperatorId, OperatorSnapshot>;
 
 /// From the coordinator to the subtasks of a worker.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToSubtask {
     /// To a source subtask: end the current epoch by a barrier. `last` asks it to stop reading after it.
     InjectBarrier {
@@ -207,7 +207,7 @@ pub enum ToSubtask {
 }
 
 /// From a subtask to the coordinator.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromSubtask {
     /// A source subtask has room for one more split.
     RequestSplit {

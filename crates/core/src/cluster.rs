@@ -1,0 +1,9 @@
+//! What a cluster decides beyond one job: which workers there are, where subtasks run, and whose word a worker
+//! obeys. [`Fleet`] is the leader's view, [`Fences`] a worker's; [`messages`] is what they say to each other.
+
+mod fences;
+mod fleet;
+pub mod messages;
+
+pub use self::fences::{FenceCommand, Fences};
+pub use self::fleet::{Fleet, FleetConfig, Lost, Shortage};

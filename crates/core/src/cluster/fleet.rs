@@ -1,0 +1,266 @@
+//! The leader's view of its workers: who is there, who counts as lost, and on which slots a job runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::messages::{WorkerId, WorkerOffer};
+use crate::ids::JobId;
+use crate::time::Timestamp;
+
+/// When a worker counts as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetConfig {
+    /// After so many milliseconds without a word. A closed connection counts at once.
+    pub silence_ms: i64,
+}
+
+impl Default for FleetConfig {
+    /// Three seconds.
+    fn default() -> Self {
+        FleetConfig { silence_ms: 3_000 }
+    }
+}
+
+/// A worker that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Who.
+    pub worker: WorkerId,
+    /// Why, for the user.
+    pub reason: String,
+    /// The jobs that ran on it.
+    pub jobs: BTreeSet<JobId>,
+}
+
+/// Why a job cannot run now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Slots that it needs.
+    pub needed: u32,
+    /// Slots that nobody uses.
+    pub free: u32,
+    /// Slots that there are.
+    pub total: u32,
+    /// Workers that there are.
+    pub workers: usize,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shortage { needed, free, total, workers } = self;
+        write!(
+            f,
+            "waits for slots: it needs {needed}, {free} of {total} on {workers} workers are free; \
+             start workers, stop other jobs, or rescale the job"
+        )
+    }
+}
+
+struct Known {
+    offer: WorkerOffer,
+    heard_at: Timestamp,
+    /// No new subtasks come here.
+    draining: bool,
+}
+
+/// The workers of a cluster and the slots in use. Nothing of it is durable: workers tell a new leader anew.
+#[derive(Default)]
+pub struct Fleet {
+    config: FleetConfig,
+    workers: BTreeMap<WorkerId, Known>,
+    /// The worker of each slot of each job that runs.
+    used: BTreeMap<JobId, Vec<WorkerId>>,
+    /// Where jobs ran before; there lie copies of their state.
+    before: BTreeMap<JobId, Vec<WorkerId>>,
+}
+
+impl Fleet {
+    /// Nobody is there.
+    #[must_use]
+    pub fn new(config: FleetConfig) -> Fleet {
+        Fleet { config, ..Fleet::default() }
+    }
+
+    /// A worker registers.
+    pub fn on_joined(&mut self, now: Timestamp, offer: WorkerOffer) {
+        self.workers.insert(offer.worker.clone(), Known { offer, heard_at: now, draining: false });
+    }
+
+    /// A worker has said something.
+    pub fn on_heard(&mut self, now: Timestamp, worker: &WorkerId) {
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.heard_at = now;
+        }
+    }
+
+    /// The connection to a worker has ended. Nothing where it was lost before.
+    pub fn on_closed(&mut self, worker: &WorkerId, reason: &str) -> Option<Lost> {
+        self.workers.remove(worker)?;
+        let jobs = self.used.iter().filter(|(_, slots)| slots.contains(worker)).map(|(job, _)| job.clone()).collect();
+        Some(Lost { worker: worker.clone(), reason: format!("worker {worker} is lost: {reason}"), jobs })
+    }
+
+    /// Workers that have been silent for too long.
+    pub fn on_tick(&mut self, now: Timestamp) -> Vec<Lost> {
+        let limit = self.config.silence_ms;
+        let silent = self.workers.iter().filter(|(_, known)| now.since_ms(known.heard_at) >= limit);
+        let silent: Vec<WorkerId> = silent.map(|(id, _)| id.clone()).collect();
+        let reason = format!("nothing was heard of it for {limit} ms");
+        silent.iter().filter_map(|worker| self.on_closed(worker, &reason)).collect()
+    }
+
+    /// When [`Fleet::on_tick`] next has something to do.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Timestamp {
+        let oldest = self.workers.values().map(|known| known.heard_at).min();
+        oldest.map_or(Timestamp::MAX, |heard_at| heard_at.plus_ms(self.config.silence_ms))
+    }
+
+    /// No new subtasks for the worker.
+    pub fn drain(&mut self, worker: &WorkerId) -> bool {
+        self.workers.get_mut(worker).map(|known| known.draining = true).is_some()
+    }
+
+    /// Finds slots for a job and takes them; those that it had before are free again. Slots go to where the job was,
+    /// then to the workers with most free slots, so that jobs spread.
+    ///
+    /// # Errors
+    /// What is missing. The job has no slots then.
+    pub fn place(&mut self, job: &JobId, needed: u32) -> Result<Vec<WorkerOffer>, Shortage> {
+        self.release(job);
+        let mut free = self.free_slots();
+        let sum: u32 = free.values().sum();
+        if sum < needed {
+            let total = self.workers.values().map(|known| known.offer.slots).sum();
+            return Err(Shortage { needed, free: sum, total, workers: self.workers.len() });
+        }
+        let mut chosen: Vec<Option<WorkerId>> = Vec::new();
+        let before = self.before.get(job).map(Vec::as_slice).unwrap_or_default();
+        for slot in 0..needed as usize {
+            let stay = before.get(slot).filter(|worker| free.get(worker).is_some_and(|n| *n > 0));
+            if let Some(worker) = stay {
+                *free.get_mut(worker).expect("looked at above") -= 1;
+            }
+            chosen.push(stay.cloned());
+        }
+        let mut slots = Vec::new();
+        for stay in chosen {
+            let worker = stay.unwrap_or_else(|| take_most_free(&mut free));
+            slots.push(worker);
+        }
+        let offers = slots.iter().map(|worker| self.workers[worker].offer.clone()).collect();
+        self.before.insert(job.clone(), slots.clone());
+        self.used.insert(job.clone(), slots);
+        Ok(offers)
+    }
+
+    /// The job runs no longer; its slots are free.
+    pub fn release(&mut self, job: &JobId) {
+        self.used.remove(job);
+    }
+
+    /// The job is gone for good.
+    pub fn forget(&mut self, job: &JobId) {
+        self.release(job);
+        self.before.remove(job);
+    }
+
+    /// Every worker with its slots in use.
+    pub fn workers(&self) -> impl Iterator<Item = (&WorkerOffer, u32)> {
+        self.workers.values().map(|known| (&known.offer, self.in_use(&known.offer.worker)))
+    }
+
+    fn in_use(&self, worker: &WorkerId) -> u32 {
+        let slots = self.used.values().flatten().filter(|slot| *slot == worker).count();
+        u32::try_from(slots).unwrap_or(u32::MAX)
+    }
+
+    fn free_slots(&self) -> BTreeMap<WorkerId, u32> {
+        let open = self.workers.iter().filter(|(_, known)| !known.draining);
+        open.map(|(id, known)| (id.clone(), known.offer.slots.saturating_sub(self.in_use(id)))).collect()
+    }
+}
+
+/// Takes a slot of the worker with most free slots; of several, the first by name.
+fn take_most_free(free: &mut BTreeMap<WorkerId, u32>) -> WorkerId {
+    let (worker, slots) = free.iter_mut().rev().max_by_key(|(_, slots)| **slots).expect("as many as are needed");
+    *slots -= 1;
+    worker.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet(slots: &[u32]) -> Fleet {
+        let mut fleet = Fleet::new(FleetConfig { silence_ms: 1_000 });
+        for (index, slots) in slots.iter().enumerate() {
+            fleet.on_joined(Timestamp(0), offer(index, *slots));
+        }
+        fleet
+    }
+
+    fn offer(index: usize, slots: u32) -> WorkerOffer {
+        WorkerOffer { worker: worker(index), data_address: format!("host{index}:1"), slots }
+    }
+
+    fn worker(index: usize) -> WorkerId {
+        WorkerId(format!("w{index}"))
+    }
+
+    fn job(name: &str) -> JobId {
+        JobId::new(name).unwrap()
+    }
+
+    fn names(offers: &[WorkerOffer]) -> String {
+        offers.iter().map(|offer| offer.worker.0.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn subtasks_spread_and_no_slot_is_used_twice() {
+        let mut fleet = fleet(&[2, 2, 1]);
+        assert_eq!(names(&fleet.place(&job("a"), 3).unwrap()), "w0 w1 w0");
+        assert_eq!(names(&fleet.place(&job("b"), 2).unwrap()), "w1 w2");
+        let shortage = fleet.place(&job("c"), 1).unwrap_err();
+        assert_eq!(shortage, Shortage { needed: 1, free: 0, total: 5, workers: 3 });
+        fleet.release(&job("a"));
+        assert_eq!(names(&fleet.place(&job("c"), 2).unwrap()), "w0 w0");
+    }
+
+    #[test]
+    fn a_job_goes_back_to_where_it_was_and_only_lost_slots_move() {
+        let mut fleet = fleet(&[2, 2, 2]);
+        assert_eq!(names(&fleet.place(&job("a"), 3).unwrap()), "w0 w1 w2");
+        let lost = fleet.on_closed(&worker(1), "connection closed").unwrap();
+        assert_eq!(lost.jobs, BTreeSet::from([job("a")]));
+        assert_eq!(fleet.on_closed(&worker(1), "again"), None);
+        assert_eq!(names(&fleet.place(&job("a"), 3).unwrap()), "w0 w0 w2");
+        assert_eq!(fleet.place(&job("a"), 5).unwrap_err().free, 4);
+        assert_eq!(names(&fleet.place(&job("a"), 2).unwrap()), "w0 w0", "the memory outlives a shortage");
+    }
+
+    #[test]
+    fn silence_is_loss_and_a_word_is_life() {
+        let mut fleet = fleet(&[1, 1]);
+        fleet.place(&job("a"), 1).unwrap();
+        fleet.on_heard(Timestamp(600), &worker(1));
+        assert_eq!(fleet.next_wakeup(), Timestamp(1_000));
+        assert_eq!(fleet.on_tick(Timestamp(999)), []);
+        let lost = fleet.on_tick(Timestamp(1_000));
+        assert_eq!(lost.iter().map(|l| &l.worker).collect::<Vec<_>>(), [&worker(0)]);
+        assert_eq!(lost[0].jobs, BTreeSet::from([job("a")]));
+        assert_eq!(fleet.next_wakeup(), Timestamp(1_600));
+        fleet.on_heard(Timestamp(1_000), &worker(0));
+        assert_eq!(fleet.workers().count(), 1, "who is lost must register anew");
+    }
+
+    #[test]
+    fn a_drained_worker_keeps_what_it_runs_and_gets_nothing_new() {
+        let mut fleet = fleet(&[2, 2]);
+        fleet.place(&job("a"), 2).unwrap();
+        assert!(fleet.drain(&worker(0)));
+        assert_eq!(names(&fleet.place(&job("b"), 1).unwrap()), "w1");
+        assert_eq!(fleet.place(&job("a"), 2).unwrap_err().free, 1);
+        assert!(!fleet.drain(&worker(9)));
+    }
+}

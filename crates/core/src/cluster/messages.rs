@@ -1,0 +1,166 @@
+//! The words between the leading coordinator and its workers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
+use crate::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
+use crate::time::Timestamp;
+
+/// One life of a worker process; a process that is started again has another one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkerId(pub String);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One attempt of one job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttemptId {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub generation: Generation,
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attempt {} of job '{}'", self.generation, self.job)
+    }
+}
+
+/// What a worker brings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerOffer {
+    /// Who.
+    pub worker: WorkerId,
+    /// Where other workers reach it for rows.
+    pub data_address: String,
+    /// How many subtasks of each task of a job it runs at a time, over all jobs.
+    pub slots: u32,
+}
+
+/// A worker's part of an attempt. Every worker of the attempt gets the same order and runs the subtasks that are
+/// placed on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptOrder {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// The job's dataflow.
+    pub graph_json: String,
+    /// Subtasks of each operator that does not say otherwise.
+    pub parallelism: u32,
+    /// Key groups of the job.
+    pub key_groups: u16,
+    /// What the clock says in the first epoch.
+    pub first_epoch_now: Timestamp,
+    /// Epochs up to this one are replayed.
+    pub replay_until: Option<Epoch>,
+    /// Snapshots to restore, by operator, with the index of the subtask that made them.
+    pub restore: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
+    /// Where relative paths of the user start.
+    pub working_dir: String,
+    /// Directory of the checkpoint store, which every node reaches under this path.
+    pub store: String,
+    /// The worker of each slot; subtask `i` of every task runs on slot `i`.
+    pub slots: Vec<WorkerOffer>,
+}
+
+impl AttemptOrder {
+    /// Where a subtask runs.
+    #[must_use]
+    pub fn place(&self, subtask: SubtaskId) -> Option<&WorkerOffer> {
+        self.slots.get(subtask.index as usize)
+    }
+}
+
+/// Counters of an operator on one worker, for those who look on. Watermarks by subtask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorCounters {
+    /// Rows that came in; for a source, rows read.
+    pub rows_in: u64,
+    /// Rows that went out; for a sink, rows written.
+    pub rows_out: u64,
+    /// Rows dropped because they were late.
+    pub late_rows: u64,
+    /// Records that could not be decoded and were dropped as the user chose.
+    pub dropped_records: u64,
+    /// Changes that were to take away a row that was not there, and were dropped.
+    pub unmatched_changes: u64,
+    /// Bytes read from outside.
+    pub bytes_read: u64,
+    /// Watermark of each subtask that runs on the worker.
+    pub watermarks: Vec<(u32, Timestamp)>,
+}
+
+/// Counters of the attempts on a worker, by operator.
+pub type AttemptCounters = Vec<(AttemptId, BTreeMap<OperatorId, OperatorCounters>)>;
+
+/// From the leading coordinator to a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The worker is taken in; sent first.
+    Welcome {
+        /// The term in which this coordinator leads.
+        term: u64,
+        /// A worker is given up when nothing has been heard of it for so long.
+        silence_ms: u64,
+    },
+    /// This coordinator does not lead; the connection ends.
+    NotLeader {
+        /// Who does, as far as it knows: an address.
+        leader: Option<String>,
+    },
+    /// Nothing new; the coordinator is alive.
+    Alive,
+    /// Stop every attempt of the job below the generation, and refuse such from now on (I3).
+    Fence {
+        /// The job.
+        job: JobId,
+        /// The least generation that may run.
+        generation: Generation,
+    },
+    /// Run a part of an attempt. Answered by [`FromWorker::Deployed`].
+    Deploy(Box<AttemptOrder>),
+    /// For a subtask.
+    Tell {
+        /// Of which attempt.
+        attempt: AttemptId,
+        /// Which subtask.
+        subtask: SubtaskId,
+        /// What.
+        message: ToSubtask,
+    },
+}
+
+/// From a worker to the leading coordinator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// What the worker brings; sent first, answered by [`ToWorker::Welcome`].
+    Register(WorkerOffer),
+    /// The worker is alive; with the counters of what it runs.
+    Heartbeat {
+        /// For each attempt that runs.
+        counters: AttemptCounters,
+    },
+    /// The answer to [`ToWorker::Deploy`]: its subtasks run, or why not.
+    Deployed {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Whether it runs.
+        result: Result<(), Failure>,
+    },
+    /// What a subtask has to say.
+    Report {
+        /// Of which attempt.
+        attempt: AttemptId,
+        /// What.
+        event: FromSubtask,
+    },
+}
