@@ -24,7 +24,7 @@ use tokio::task::{JoinError, JoinSet};
 use self::deletions::Deletions;
 use self::draft::Written;
 use crate::coordinator::{Driver, Halt, Source, fatal};
-use crate::meta_log::{MetaLog, Record};
+use crate::meta_log::Record;
 use crate::recovery::Recovered;
 use crate::spec::{Attempt, Control, Deployer, Deployment, RestorePlan};
 
@@ -80,11 +80,12 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
     };
     let deployment = Deployment {
         generation: recovered.generation,
+        parallelism: driver.spec.parallelism,
         first_epoch_now: recovered.first_epoch_now,
         restore,
         replay_until: recovered.replay.last().map(|r| r.epoch),
     };
-    let attempt = driver.deployer.deploy(deployment).await?;
+    let attempt = driver.deploy(deployment).await?;
     let mut running = Running::new(driver, recovered, attempt, &initial);
     let events = running.driver.lifecycle.on(running.driver.clock.monotonic(), JobEvent::Deployed);
     running.driver.publish_state();
@@ -112,13 +113,13 @@ async fn initial_splits<D: Deployer>(
             initial.insert(operator, manifest.sources.get(&operator).cloned().unwrap_or_default());
             continue;
         }
-        if !driver.log.state().initial_splits.contains_key(&operator) {
+        if !driver.home.log.state().initial_splits.contains_key(&operator) {
             let discovery = driver.sources[&operator].discovery.ask(());
             let splits = driver.attend(discovery).await?;
             let generation = recovered.generation;
-            driver.log.append(Record::SplitsDiscovered { generation, operator, splits }).await?;
+            driver.home.log.append(Record::SplitsDiscovered { generation, operator, splits }).await?;
         }
-        let splits = driver.log.state().initial_splits[&operator].iter();
+        let splits = driver.home.log.state().initial_splits[&operator].iter();
         let unread = splits.map(|split| SplitState { split: split.clone(), progress: None });
         initial.insert(operator, unread.collect());
     }
@@ -204,6 +205,14 @@ impl<'a, D: Deployer> Running<'a, D> {
                         self.driver.lifecycle.on(self.driver.clock.monotonic(), JobEvent::StopRequested);
                         self.driver.publish_state();
                         self.checkpoint_event(CheckpointEvent::StopRequested).await?;
+                    }
+                    Control::Rescale(parallelism) => {
+                        self.driver.wanted_parallelism = parallelism;
+                        let commands = self.driver.lifecycle.on(self.driver.clock.monotonic(), JobEvent::RescaleRequested);
+                        self.driver.publish_state();
+                        if !commands.is_empty() {
+                            self.checkpoint_event(CheckpointEvent::StopRequested).await?;
+                        }
                     }
                     Control::Cancel => return Err(Halt::Cancelled),
                 },

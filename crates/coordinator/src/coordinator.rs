@@ -14,26 +14,25 @@ use mainstem_rt::Clock;
 use tokio::sync::{mpsc, watch};
 
 use crate::attempt;
-use crate::job_store::JobStore;
+use crate::job_store::JobHome;
 use crate::lane::{Discoverer, Lane, Publisher};
-use crate::meta_log::{JobCreated, JobEnd, LocalMetaLog, MetaLog, MetaLogError, Record};
+use crate::meta_log::{JobCreated, JobEnd, MetaLogError, Record};
 use crate::recovery;
 use crate::retry::{Retry, random};
-use crate::spec::{Control, Deployer, JobOutcome, JobSpec, JobStatus, SourceSpec};
+use crate::spec::{Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, SourceSpec};
 
 /// Runs one job in this process.
 pub struct JobCoordinator {
     pub(crate) spec: JobSpec,
-    pub(crate) store: JobStore,
+    pub(crate) home: JobHome,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// What every part of the driver needs.
 pub(crate) struct Driver<D> {
     pub(crate) spec: JobSpec,
-    pub(crate) store: JobStore,
+    pub(crate) home: JobHome,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) log: LocalMetaLog,
     pub(crate) deployer: D,
     pub(crate) control: mpsc::Receiver<Control>,
     pub(crate) status: watch::Sender<JobStatus>,
@@ -48,6 +47,8 @@ pub(crate) struct Driver<D> {
     pub(crate) warned_of_finished: bool,
     /// Why there will be a new attempt, for its record.
     pub(crate) reason: String,
+    /// At which parallelism the next attempt runs.
+    pub(crate) wanted_parallelism: u32,
 }
 
 /// A source, as the driver sees it.
@@ -64,15 +65,17 @@ pub(crate) struct Source {
 pub(crate) enum Halt {
     /// The user wants it gone at once.
     Cancelled,
+    /// The user wants another parallelism, and nothing runs yet that a checkpoint could save.
+    Rescaled,
     /// It failed.
     Failed(Failure),
 }
 
 impl JobCoordinator {
-    /// A coordinator for the job, which holds its lock.
+    /// A coordinator for the job.
     #[must_use]
-    pub fn new(spec: JobSpec, store: JobStore, clock: Arc<dyn Clock>) -> JobCoordinator {
-        JobCoordinator { spec, store, clock }
+    pub fn new(spec: JobSpec, home: JobHome, clock: Arc<dyn Clock>) -> JobCoordinator {
+        JobCoordinator { spec, home, clock }
     }
 
     /// Runs the job until it has finished, failed for good, or been stopped. Everything that it decided is
@@ -83,10 +86,6 @@ impl JobCoordinator {
         control: mpsc::Receiver<Control>,
         status: watch::Sender<JobStatus>,
     ) -> JobOutcome {
-        let log = match self.store.take_log() {
-            Ok(log) => log,
-            Err(error) => return JobOutcome::Failed(fatal(error.to_string())),
-        };
         let lifecycle = JobLifecycle::new(self.spec.options.restart);
         let reason = "started".to_owned();
         let retry = Retry {
@@ -103,10 +102,10 @@ impl JobCoordinator {
         };
         let sources = std::mem::take(&mut self.spec.sources).into_iter().map(source).collect();
         let mut driver = Driver {
+            wanted_parallelism: self.spec.parallelism,
             spec: self.spec,
-            store: self.store,
+            home: self.home,
             clock: self.clock,
-            log,
             deployer,
             control,
             status,
@@ -183,28 +182,34 @@ impl<D: Deployer> Driver<D> {
 
     /// Records the job where it is new. False when it has finished before.
     async fn create_job(&mut self) -> Result<bool, Failure> {
-        if self.log.state().end == Some(JobEnd::Finished) {
+        if self.home.log.state().end == Some(JobEnd::Finished) {
             return Ok(false);
         }
-        if self.log.state().created.is_none() {
+        if self.home.log.state().created.is_none() {
             let created = JobCreated {
                 graph_json: self.spec.graph_json.clone(),
                 sql_hash: self.spec.sql_hash.clone(),
                 key_groups: self.spec.key_groups,
                 created_at: self.clock.now(),
             };
-            self.log.append(Record::JobCreated(created)).await?;
+            self.home.log.append(Record::JobCreated(created)).await?;
         }
         Ok(true)
     }
 
     async fn run_attempt(&mut self) -> JobEvent {
         self.publish_state();
-        let failure = match self.attempt().await {
+        let mut ended = self.attempt().await;
+        while let Err(Halt::Rescaled) = ended {
+            ended = self.attempt().await;
+        }
+        let failure = match ended {
             Ok(End::InputEnd) => return JobEvent::InputEnded,
             Ok(End::Stop) => return JobEvent::LastCheckpointCommitted,
             Err(Halt::Cancelled) => return JobEvent::CancelRequested,
             Err(Halt::Failed(failure)) => failure,
+            // Begun again above.
+            Err(Halt::Rescaled) => fatal("bug: a change of parallelism ended the job; please report it".to_owned()),
         };
         tracing::warn!(job = %self.spec.job, failure = %failure.message, "attempt failed");
         self.reason.clone_from(&failure.message);
@@ -217,21 +222,39 @@ impl<D: Deployer> Driver<D> {
     }
 
     async fn attempt(&mut self) -> Result<End, Halt> {
+        self.scale();
         let recovered = recovery::recover(self).await?;
         attempt::run(self, recovered).await
+    }
+
+    /// Takes over the parallelism that is wanted.
+    fn scale(&mut self) {
+        if self.spec.parallelism != self.wanted_parallelism {
+            self.reason = format!("parallelism {} instead of {}", self.wanted_parallelism, self.spec.parallelism);
+            self.spec.parallelism = self.wanted_parallelism;
+        }
+        for task in self.spec.tasks.iter_mut().filter(|task| task.scales) {
+            task.parallelism = self.wanted_parallelism;
+        }
     }
 
     /// Waits before the next attempt, unless the user wants none.
     async fn wait(&mut self, ms: u64) -> JobEvent {
         let deadline = self.clock.monotonic().plus_ms(i64::try_from(ms).unwrap_or(i64::MAX));
-        tokio::select! {
-            biased;
-            // Without anybody who could ask for something, the job goes on by itself.
-            Some(control) = self.control.recv() => match control {
-                Control::Stop => JobEvent::StopRequested,
-                Control::Cancel => JobEvent::CancelRequested,
-            },
-            () = self.clock.sleep_until(deadline) => JobEvent::WaitOver,
+        loop {
+            return tokio::select! {
+                biased;
+                // Without anybody who could ask for something, the job goes on by itself.
+                Some(control) = self.control.recv() => match control {
+                    Control::Stop => JobEvent::StopRequested,
+                    Control::Cancel => JobEvent::CancelRequested,
+                    Control::Rescale(parallelism) => {
+                        self.wanted_parallelism = parallelism;
+                        continue;
+                    }
+                },
+                () = self.clock.sleep_until(deadline) => JobEvent::WaitOver,
+            };
         }
     }
 
@@ -243,7 +266,7 @@ impl<D: Deployer> Driver<D> {
             (_, None) => (JobEnd::Stopped, JobOutcome::Stopped),
         };
         let at = self.clock.now();
-        match self.log.append(Record::Ended { end, at }).await {
+        match self.home.log.append(Record::Ended { end, at }).await {
             Ok(()) => outcome,
             Err(error) => match outcome {
                 JobOutcome::Failed(failure) => JobOutcome::Failed(failure),
@@ -255,24 +278,19 @@ impl<D: Deployer> Driver<D> {
     /// Waits for slow work before an attempt runs, and goes on to listen: a cancel abandons the work, a stop is
     /// kept for the attempt.
     pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Halt> {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                Some(control) = self.control.recv() => match control {
-                    Control::Stop => {
-                        self.lifecycle.on(self.clock.monotonic(), JobEvent::StopRequested);
-                    }
-                    Control::Cancel => return Err(Halt::Cancelled),
-                },
-                result = &mut work => return result.map_err(Halt::Failed),
-            }
-        }
+        attend(&mut self.control, &mut self.lifecycle, &mut self.wanted_parallelism, self.clock.as_ref(), work).await
+    }
+
+    /// Starts the subtasks of an attempt, which may have to wait for workers.
+    pub(crate) async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Halt> {
+        let deployed = self.deployer.deploy(deployment);
+        attend(&mut self.control, &mut self.lifecycle, &mut self.wanted_parallelism, self.clock.as_ref(), deployed)
+            .await
     }
 
     /// Records that an epoch is published.
     pub(crate) async fn record_committed(&mut self, generation: Generation, epoch: Epoch) -> Result<(), Failure> {
-        self.log.append(Record::EpochCommitted { generation, epoch }).await?;
+        self.home.log.append(Record::EpochCommitted { generation, epoch }).await?;
         self.status.send_modify(|s| s.last_committed = Some(epoch));
         Ok(())
     }
@@ -281,6 +299,33 @@ impl<D: Deployer> Driver<D> {
     pub(crate) fn publish_state(&self) {
         let state = self.lifecycle.state();
         self.status.send_modify(|s| s.state = state);
+    }
+}
+
+async fn attend<T>(
+    control: &mut mpsc::Receiver<Control>,
+    lifecycle: &mut JobLifecycle,
+    wanted: &mut u32,
+    clock: &dyn Clock,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Halt> {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            Some(control) = control.recv() => match control {
+                Control::Stop => {
+                    lifecycle.on(clock.monotonic(), JobEvent::StopRequested);
+                }
+                Control::Rescale(parallelism) if parallelism != *wanted => {
+                    *wanted = parallelism;
+                    return Err(Halt::Rescaled);
+                }
+                Control::Rescale(_) => {}
+                Control::Cancel => return Err(Halt::Cancelled),
+            },
+            result = &mut work => return result.map_err(Halt::Failed),
+        }
     }
 }
 

@@ -21,7 +21,19 @@ pub struct JobStore {
     checkpoints: Arc<CheckpointStore>,
     log: Option<LocalMetaLog>,
     clock: Arc<dyn Clock>,
-    _lock: JobLock,
+    lock: JobLock,
+}
+
+/// Where a running job's decisions and checkpoints are kept.
+pub struct JobHome {
+    /// The decisions.
+    pub log: Box<dyn MetaLog>,
+    /// The checkpoints.
+    pub checkpoints: Arc<CheckpointStore>,
+    /// Attempts have numbers above this one.
+    pub generation_floor: Generation,
+    /// Held while the job runs, where nothing else keeps others from running it.
+    pub lock: Option<JobLock>,
 }
 
 /// What is stored of a job that exists.
@@ -59,7 +71,7 @@ impl JobStore {
         let lock = JobLock::acquire(state_dir, job)?;
         let directory = state_dir.join("jobs").join(job.as_str());
         let checkpoints = Arc::new(checkpoints);
-        Ok(JobStore { job: job.clone(), directory, checkpoints, log: None, clock, _lock: lock })
+        Ok(JobStore { job: job.clone(), directory, checkpoints, log: None, clock, lock })
     }
 
     /// The job.
@@ -121,10 +133,12 @@ impl JobStore {
         }
     }
 
-    /// Hands over the log.
-    pub(crate) fn take_log(&mut self) -> Result<LocalMetaLog, CoordinatorError> {
+    /// All of it, for the coordinator that runs the job.
+    pub fn into_home(mut self) -> Result<JobHome, CoordinatorError> {
         self.log()?;
-        Ok(self.log.take().expect("opened above"))
+        let log = Box::new(self.log.take().expect("opened above"));
+        let generation_floor = self.generation_floor()?;
+        Ok(JobHome { log, checkpoints: self.checkpoints, generation_floor, lock: Some(self.lock) })
     }
 
     fn log(&mut self) -> Result<&mut LocalMetaLog, CoordinatorError> {

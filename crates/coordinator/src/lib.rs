@@ -3,6 +3,7 @@
 //! in `mainstem_core`.
 
 mod attempt;
+pub mod cluster;
 mod coordinator;
 mod error;
 mod job_store;
@@ -14,7 +15,7 @@ mod spec;
 
 pub use coordinator::JobCoordinator;
 pub use error::CoordinatorError;
-pub use job_store::{JobStore, StoredJob};
+pub use job_store::{JobHome, JobStore, StoredJob};
 pub use meta_log::{EpochRecord, JobCreated, JobEnd, JobRecord, LocalMetaLog, MetaLog, MetaLogError, Record};
 pub use spec::{
     Attempt, CheckpointOptions, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestorePlan, SourceSpec,

@@ -51,7 +51,7 @@ pub enum MetaLogError {
 
 /// The log of one job. One owner, who holds the job's lock.
 #[async_trait]
-pub trait MetaLog: Send {
+pub trait MetaLog: Send + Sync {
     /// What the records so far add up to.
     fn state(&self) -> &JobRecord;
 

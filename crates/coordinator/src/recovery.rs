@@ -11,7 +11,7 @@ use mainstem_state::{Manifest, StateError};
 
 use crate::coordinator::{Driver, Halt, fatal};
 use crate::lane::Publication;
-use crate::meta_log::{EpochRecord, MetaLog, Record};
+use crate::meta_log::{EpochRecord, Record};
 use crate::spec::{Deployer, JobSpec};
 
 /// What an attempt starts from.
@@ -48,13 +48,13 @@ impl Recovered {
 
 /// Prepares the next attempt.
 pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recovered, Halt> {
-    let floor = driver.store.generation_floor().map_err(|e| fatal(e.to_string()))?;
-    let generation = driver.log.state().generation.max(floor).next();
+    let floor = driver.home.generation_floor;
+    let generation = driver.home.log.state().generation.max(floor).next();
     let found = find_checkpoint(driver).await?;
     let restored_from = found.manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
     let (reason, at) = (driver.reason.clone(), driver.clock.now());
     // From here on no earlier attempt can record anything (I3).
-    driver.log.append(Record::GenerationStarted { generation, restored_from, reason, at }).await?;
+    driver.home.log.append(Record::GenerationStarted { generation, restored_from, reason, at }).await?;
     driver.status.send_modify(|s| {
         s.generation = generation;
         s.damaged.clone_from(&found.damaged);
@@ -64,7 +64,7 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
     driver.attend(clean_up).await?;
     remove_orphans(driver, generation, &found).await;
     let replay: Vec<EpochRecord> =
-        driver.log.state().epochs.range(restored_from.next()..).map(|(_, record)| record.clone()).collect();
+        driver.home.log.state().epochs.range(restored_from.next()..).map(|(_, record)| record.clone()).collect();
     let first_epoch_now = match (&found.manifest, replay.first()) {
         (Some(manifest), _) => manifest.next_epoch_now,
         (None, Some(first)) => first.epoch_now,
@@ -81,9 +81,9 @@ struct Found {
 }
 
 async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failure> {
-    let store = driver.store.checkpoints();
+    let store = driver.home.checkpoints.clone();
     let mut found = Found { manifest: None, retained: BTreeMap::new(), damaged: Vec::new() };
-    let records: Vec<EpochRecord> = driver.log.state().epochs.values().rev().cloned().collect();
+    let records: Vec<EpochRecord> = driver.home.log.state().epochs.values().rev().cloned().collect();
     for record in &records {
         let read = async {
             let manifest = store.read_manifest(&driver.spec.job, &record.manifest).await?;
@@ -133,9 +133,9 @@ pub(crate) fn graph_hash(spec: &JobSpec) -> String {
 
 /// Publishes every epoch that is complete and not visible yet (I2).
 async fn publish_complete<D: Deployer>(driver: &mut Driver<D>, generation: Generation) -> Result<(), Halt> {
-    let committed = driver.log.state().committed;
+    let committed = driver.home.log.state().committed;
     let open: Vec<EpochRecord> =
-        driver.log.state().epochs.range(committed.next()..).map(|(_, record)| record.clone()).collect();
+        driver.home.log.state().epochs.range(committed.next()..).map(|(_, record)| record.clone()).collect();
     for record in open {
         let EpochRecord { epoch, committables, .. } = record;
         let published = driver.publisher.ask(Publication::Epoch { epoch, committables });
@@ -151,7 +151,7 @@ async fn remove_orphans<D: Deployer>(driver: &Driver<D>, generation: Generation,
         return;
     }
     let named = found.retained.values().flatten().cloned().collect();
-    if let Err(error) = driver.store.checkpoints().remove_orphans(&driver.spec.job, &named, generation).await {
+    if let Err(error) = driver.home.checkpoints.clone().remove_orphans(&driver.spec.job, &named, generation).await {
         tracing::warn!(job = %driver.spec.job, %error, "cannot remove orphaned checkpoint files");
     }
 }

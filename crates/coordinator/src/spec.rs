@@ -13,6 +13,7 @@ use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask}
 use mainstem_core::retry::RetryPolicy;
 use mainstem_core::time::Timestamp;
 use mainstem_state::StateSize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// A job to run.
@@ -46,6 +47,8 @@ pub struct TaskSpec {
     pub operators: Vec<OperatorId>,
     /// Its subtasks.
     pub parallelism: u32,
+    /// Whether their number follows the job's parallelism.
+    pub scales: bool,
     /// Its source operator (then the head), if it reads a source.
     pub source: Option<OperatorId>,
 }
@@ -62,7 +65,7 @@ pub struct SourceSpec {
 }
 
 /// When checkpoints are taken, what is kept, and how failures are met. Times in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointOptions {
     /// From one barrier to the next. Default 10 s.
     pub interval_ms: i64,
@@ -126,8 +129,8 @@ impl CheckpointOptions {
 
 /// Starts the subtasks of an attempt.
 #[async_trait]
-pub trait Deployer: Send {
-    /// Starts every subtask of the job. Called once an attempt; the attempt before has been cancelled, and
+pub trait Deployer: Send + Sync {
+    /// Starts every subtask of the job. Dropped where the user cancels the job meanwhile. Called once an attempt; the attempt before has been cancelled, and
     /// whatever of it still runs must be gone when this returns. A failure fails the attempt.
     async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Failure>;
 }
@@ -137,6 +140,8 @@ pub trait Deployer: Send {
 pub struct Deployment {
     /// Its number.
     pub generation: Generation,
+    /// Subtasks of each operator that does not say otherwise.
+    pub parallelism: u32,
     /// What the clock says in its first epoch.
     pub first_epoch_now: Timestamp,
     /// What it starts from.
@@ -162,6 +167,8 @@ pub struct Attempt {
     pub subtasks: BTreeMap<SubtaskId, mpsc::Sender<ToSubtask>>,
     /// What the subtasks have to say; ends when all of them have ended.
     pub events: mpsc::Receiver<FromSubtask>,
+    /// What the deployer keeps as long as the attempt lasts.
+    pub hold: Box<dyn Send + Sync>,
 }
 
 /// What the user wants of a running job.
@@ -171,10 +178,12 @@ pub enum Control {
     Stop,
     /// Stop at once; what is not in a checkpoint is read again at the next start.
     Cancel,
+    /// Go on at another parallelism, from a checkpoint that is taken for it.
+    Rescale(u32),
 }
 
 /// What a job shows of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStatus {
     /// Where it stands.
     pub state: JobState,
@@ -196,6 +205,8 @@ pub struct JobStatus {
     pub restarts: u32,
     /// Why the last one failed.
     pub last_failure: Option<String>,
+    /// What it waits for before an attempt can run.
+    pub waiting: Option<String>,
     /// Splits that wait for a reader.
     pub splits_waiting: usize,
     /// Splits of monitored sources that are remembered only because they are finished and still exist.
@@ -217,6 +228,7 @@ impl Default for JobStatus {
             state_sizes: BTreeMap::new(),
             restarts: 0,
             last_failure: None,
+            waiting: None,
             splits_waiting: 0,
             splits_finished: 0,
             damaged: Vec::new(),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
 use mainstem_core::graph::Chain as ChainShape;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::KeyGroupRange;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 
 use self::build::{Builder, BuiltTask};
 use crate::error::EngineError;
+use crate::exchange::DataPlane;
 use crate::metrics::JobMetrics;
 use crate::operator::{Operator, Restored};
 
@@ -52,6 +54,47 @@ pub struct Deployment {
     pub store: Arc<CheckpointStore>,
     /// Counters.
     pub metrics: Arc<JobMetrics>,
+    /// Which of the subtasks run here.
+    pub placement: Placement,
+}
+
+/// Where the subtasks of an attempt run.
+pub enum Placement {
+    /// All in this process.
+    Alone,
+    /// On the workers of a cluster: subtask `i` of every task on slot `i`.
+    Cluster {
+        /// This worker.
+        worker: WorkerId,
+        /// The worker of each slot.
+        slots: Vec<WorkerOffer>,
+        /// The way to the others.
+        data: Arc<DataPlane>,
+    },
+}
+
+/// Where a subtask runs.
+pub(crate) enum Place<'a> {
+    Here,
+    There { data: &'a DataPlane, address: &'a str },
+}
+
+impl Placement {
+    pub(crate) fn place(&self, index: u32) -> Place<'_> {
+        match self {
+            Placement::Alone => Place::Here,
+            Placement::Cluster { worker, slots, data } => match &slots[index as usize] {
+                slot if slot.worker == *worker => Place::Here,
+                slot => Place::There { data, address: &slot.data_address },
+            },
+        }
+    }
+}
+
+impl Deployment {
+    pub(crate) fn attempt(&self) -> AttemptId {
+        AttemptId { job: self.job.clone(), generation: self.generation }
+    }
 }
 
 /// The subtasks of an attempt. Dropping it stops them without a checkpoint.
@@ -64,18 +107,19 @@ pub struct RunningAttempt {
     pub tasks: JoinSet<()>,
 }
 
-/// Builds all operators and starts all subtasks on the current runtime. State is restored inside the subtasks.
+/// Builds and starts all subtasks that run here, on the current runtime. State is restored inside the subtasks.
 pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let chains = deployment.graph.chains();
-    let mut wiring = wiring::wire(&deployment.graph, &chains, deployment.parallelism);
+    let mut wiring = wiring::wire(&deployment, &chains);
     let reporting = reporting_sources(&deployment.graph)?;
     let deployment = Arc::new(deployment);
     let mut subtasks = BTreeMap::new();
     let mut built = Vec::new();
     for chain in &chains {
         let parallelism = deployment.graph.parallelism(chain.head(), deployment.parallelism);
-        for index in 0..parallelism {
+        let here = (0..parallelism).filter(|index| matches!(deployment.placement.place(*index), Place::Here));
+        for index in here {
             let subtask = SubtaskId { operator: chain.head(), index };
             let (control_sender, control) = mpsc::channel(CONTROL_MAX);
             subtasks.insert(subtask, control_sender);

@@ -44,6 +44,12 @@ pub enum EngineError {
     /// A neighbour is gone; the reason is told elsewhere.
     #[error("a neighbouring subtask has ended")]
     PeerGone,
+    /// The worker of a neighbour is gone, or does not know of it any more; the reason is told elsewhere too.
+    #[error("{0}")]
+    PeerLost(String),
+    /// The worker of a neighbour cannot be reached, while the coordinator may well reach both.
+    #[error("workers cannot reach each other: {0}")]
+    Unreachable(String),
     /// Our own mistake.
     #[error("bug: {0}; please report it")]
     Bug(String),
@@ -66,11 +72,12 @@ impl EngineError {
         let retryable = match &self {
             EngineError::Connector { error, .. } => error.is_retryable(),
             EngineError::State(error) => error.is_retryable(),
-            EngineError::PeerGone => true,
+            EngineError::PeerGone | EngineError::PeerLost(_) | EngineError::Unreachable(_) => true,
             EngineError::Evaluation { .. } | EngineError::Data { .. } | EngineError::Plan(_) | EngineError::Bug(_) => {
                 false
             }
         };
-        Failure { message: self.to_string(), retryable, consequence: matches!(self, EngineError::PeerGone) }
+        let consequence = matches!(self, EngineError::PeerGone | EngineError::PeerLost(_));
+        Failure { message: self.to_string(), retryable, consequence }
     }
 }

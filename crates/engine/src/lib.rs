@@ -36,6 +36,7 @@ mod unnest;
 mod uploader;
 mod window;
 
-pub use deploy::{Deployment, RunningAttempt, deploy};
+pub use deploy::{Deployment, Placement, RunningAttempt, deploy};
 pub use error::EngineError;
+pub use exchange::DataPlane;
 pub use metrics::{JobMetrics, OperatorMetrics};

@@ -1,9 +1,10 @@
 //! Counters of a running job, read by whoever shows them. Plain atomics: paid once a batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::time::Timestamp;
 
@@ -60,6 +61,26 @@ impl JobMetrics {
     /// Counters of all operators.
     pub fn operators(&self) -> impl Iterator<Item = &OperatorMetrics> {
         self.operators.values().map(Arc::as_ref)
+    }
+
+    /// What the counters say now, with the watermarks of the given subtasks.
+    #[must_use]
+    pub fn counters(&self, subtasks: &BTreeSet<u32>) -> BTreeMap<OperatorId, OperatorCounters> {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let of = |operator: &OperatorMetrics| OperatorCounters {
+            rows_in: read(&operator.rows_in),
+            rows_out: read(&operator.rows_out),
+            late_rows: read(&operator.late_rows),
+            dropped_records: read(&operator.dropped_records),
+            unmatched_changes: read(&operator.unmatched_changes),
+            bytes_read: read(&operator.bytes_read),
+            watermarks: (0_u32..)
+                .zip(&operator.watermarks)
+                .filter(|(index, _)| subtasks.contains(index))
+                .map(|(index, watermark)| (index, Timestamp(watermark.load(Ordering::Relaxed))))
+                .collect(),
+        };
+        self.operators.iter().map(|(id, operator)| (*id, of(operator))).collect()
     }
 
     /// Counters of one operator.

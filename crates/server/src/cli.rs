@@ -31,6 +31,186 @@ pub(crate) enum Command {
     Explain(InspectArgs),
     /// Check a SQL file without running it.
     Check(InspectArgs),
+    /// Run a cluster of several processes on this machine, for trying out.
+    Cluster(ClusterArgs),
+    /// Run one of the coordinators of a cluster.
+    Coordinator(CoordinatorArgs),
+    /// Run a worker of a cluster.
+    Worker(WorkerArgs),
+    /// Run a SQL file as a job of a cluster, or go on with it where it was.
+    Submit(SubmitArgs),
+    /// List the jobs and the workers of a cluster.
+    Jobs(JobsArgs),
+    /// Show a job of a cluster.
+    Status(StatusArgs),
+    /// Take a last checkpoint of a job and stop it; `submit` goes on from there.
+    Stop(JobArgs),
+    /// Stop a job at once; `submit` goes on from its last checkpoint.
+    Cancel(JobArgs),
+    /// Run a job at another parallelism, from a checkpoint that is taken for it.
+    Rescale(RescaleArgs),
+}
+
+/// What all nodes of a cluster are told.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Name of the cluster; nodes of others are refused.
+    #[arg(long, default_value = "mainstem", env = "MAINSTEM_CLUSTER")]
+    pub(crate) cluster: String,
+    /// Where to listen [default: a coordinator at its member's address, a worker at any port of 127.0.0.1].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// This node's certificate (PEM); with the key and the authority, all traffic between nodes is by mutual TLS.
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_TLS_CERTIFICATE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_TLS_KEY")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Who signed the certificates of all nodes (PEM).
+    #[arg(long, value_name = "FILE", env = "MAINSTEM_TLS_AUTHORITY")]
+    pub(crate) tls_authority: Option<PathBuf>,
+    /// End when stdin ends.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+/// Arguments of `cluster`.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    /// Coordinators: one, or three or five so that some may fail.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
+    pub(crate) coordinators: u32,
+    /// Workers.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub(crate) workers: u32,
+    /// Slots of each worker.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: u32,
+    /// Directory for state and logs [default: .mainstem-cluster].
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// End when stdin ends.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+/// Arguments of `coordinator`.
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorArgs {
+    /// This coordinator's number among the members.
+    #[arg(long)]
+    pub(crate) id: u64,
+    /// All coordinators, such as 1=host1:7071,2=host2:7071,3=host3:7071.
+    #[arg(long, required = true, value_delimiter = ',', value_parser = member, value_name = "ID=HOST:PORT")]
+    pub(crate) members: Vec<(u64, String)>,
+    /// Directory for what the coordinators agree on; on a disk of this machine.
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+    /// Directory for checkpoints, which every node of the cluster reaches under this path.
+    #[arg(long, env = "MAINSTEM_STATE_DIR")]
+    pub(crate) state_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+/// Arguments of `worker`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Addresses of the coordinators.
+    #[arg(long, required = true, value_delimiter = ',', env = "MAINSTEM_COORDINATORS", value_name = "HOST:PORT")]
+    pub(crate) coordinators: Vec<String>,
+    /// Subtasks of each task of a job that run here at a time, over all jobs.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: u32,
+    /// A name for messages [default: worker].
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where other workers reach this one, where that is not where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    /// Compress rows between workers (LZ4); worth it where the network is slower than the cores.
+    #[arg(long)]
+    pub(crate) compress: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+/// How a command finds its cluster.
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// Addresses of the coordinators [default: of the cluster that `mainstem cluster` has started here].
+    #[arg(long, value_delimiter = ',', env = "MAINSTEM_COORDINATORS", value_name = "HOST:PORT")]
+    pub(crate) coordinators: Vec<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+/// Arguments of `submit`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The SQL file; several are read as one, and the last one names the job.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Subtasks of each operator [default: SET 'parallelism.default', or 1].
+    #[arg(long, short = 'p', value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) parallelism: Option<u32>,
+    /// Time between checkpoints, such as '1 s' or '500 ms' [default: 10 s, or SET 'execution.checkpointing.interval'].
+    #[arg(long, value_parser = duration)]
+    pub(crate) checkpoint_interval: Option<Duration>,
+    /// Name of the job [default: SET 'pipeline.name', or the name of the SQL file].
+    #[arg(long, value_parser = job_id)]
+    pub(crate) job_id: Option<JobId>,
+    /// Wait until the job has ended.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `jobs`.
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The job.
+    #[arg(value_parser = job_id)]
+    pub(crate) job: JobId,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `stop` and `cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    /// The job.
+    #[arg(value_parser = job_id)]
+    pub(crate) job: JobId,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `rescale`.
+#[derive(Debug, Args)]
+pub(crate) struct RescaleArgs {
+    /// The job.
+    #[arg(value_parser = job_id)]
+    pub(crate) job: JobId,
+    /// Subtasks of each operator from here on.
+    #[arg(long, short = 'p', value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) parallelism: u32,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 /// Arguments of `run`.
@@ -73,6 +253,12 @@ pub(crate) struct InspectArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = mainstem_connectors::parse_duration(text).filter(|d| !d.is_zero());
     parsed.ok_or_else(|| "expected a duration such as '1 s' or '500 ms'".to_owned())
+}
+
+fn member(text: &str) -> Result<(u64, String), String> {
+    let wanted = || "expected ID=HOST:PORT, such as 1=127.0.0.1:7071".to_owned();
+    let (id, address) = text.split_once('=').ok_or_else(wanted)?;
+    Ok((id.trim().parse().map_err(|_| wanted())?, address.trim().to_owned()))
 }
 
 fn job_id(text: &str) -> Result<JobId, String> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use mainstem_coordinator::{Attempt, Deployer, Deployment};
 use mainstem_core::ids::JobId;
 use mainstem_core::protocol::Failure;
-use mainstem_engine::{JobMetrics, RunningAttempt};
+use mainstem_engine::{JobMetrics, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
 use mainstem_state::CheckpointStore;
 use tokio::runtime::Handle;
@@ -17,7 +17,6 @@ use tokio::task::JoinSet;
 pub(crate) struct LocalDeployer {
     pub(crate) job: JobId,
     pub(crate) graph: Arc<JobGraph>,
-    pub(crate) parallelism: u32,
     pub(crate) key_groups: u16,
     pub(crate) working_dir: PathBuf,
     pub(crate) store: Arc<CheckpointStore>,
@@ -38,7 +37,7 @@ impl Deployer for LocalDeployer {
             job: self.job.clone(),
             graph: self.graph.clone(),
             generation: deployment.generation,
-            parallelism: self.parallelism,
+            parallelism: deployment.parallelism,
             key_groups: self.key_groups,
             first_epoch_now: deployment.first_epoch_now,
             restore: deployment.restore.operators,
@@ -46,9 +45,10 @@ impl Deployer for LocalDeployer {
             working_dir: self.working_dir.clone(),
             store: self.store.clone(),
             metrics: self.metrics.clone(),
+            placement: Placement::Alone,
         });
         let RunningAttempt { subtasks, events, tasks } = running.map_err(mainstem_engine::EngineError::into_failure)?;
         self.running = tasks;
-        Ok(Attempt { subtasks, events })
+        Ok(Attempt { subtasks, events, hold: Box::new(()) })
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use mainstem_planner::JobPlan;
 
 use crate::cli::InspectArgs;
-use crate::job::parallelism;
+use crate::job::{cores, parallelism};
 use crate::sql_files::SqlFiles;
 
 /// Prints the plan of a SQL file.
@@ -15,20 +15,18 @@ pub(crate) fn explain(args: &InspectArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints a plan.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn show(flag: Option<u32>, plan: &JobPlan) -> anyhow::Result<ExitCode> {
-    let parallelism = parallelism(flag, plan)?;
-    println!("{}", mainstem_planner::explain(plan, parallelism));
+    let parallelism = parallelism(flag, plan, cores)?;
+    crate::show(&mainstem_planner::explain(plan, parallelism))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Plans a SQL file and says what it would do.
-#[expect(clippy::print_stdout, reason = "the command's output")]
 pub(crate) fn check(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let files = SqlFiles::read(&args.files)?;
     let plan = files.plan()?;
-    parallelism(args.parallelism, &plan)?;
+    parallelism(args.parallelism, &plan, cores)?;
     let operators = plan.graph.nodes.len();
-    println!("{files}: ok, {operators} operators, {} sinks", plan.sinks.len());
+    crate::show(&format!("{files}: ok, {operators} operators, {} sinks", plan.sinks.len()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mainstem_connectors::EnumeratorContext;
-use mainstem_coordinator::{SourceSpec, TaskSpec};
+use mainstem_coordinator::{CheckpointOptions, SourceSpec, TaskSpec};
 use mainstem_core::graph::StreamGraph;
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
@@ -18,14 +18,13 @@ use mainstem_planner::JobPlan;
 /// Time between checkpoints unless the user says otherwise.
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Subtasks of each operator: the flag, else the setting, else the number of cores.
-pub(crate) fn parallelism(flag: Option<u32>, plan: &JobPlan) -> anyhow::Result<u32> {
+/// Subtasks of each operator: the flag, else the setting, else what is given.
+pub(crate) fn parallelism(flag: Option<u32>, plan: &JobPlan, otherwise: impl FnOnce() -> u32) -> anyhow::Result<u32> {
     let setting = match plan.settings.get("parallelism.default") {
         Some(text) => Some(text.parse::<u32>().with_context(|| format!("SET 'parallelism.default' = '{text}'"))?),
         None => None,
     };
-    let cores = || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-    let parallelism = flag.or(setting).unwrap_or_else(cores);
+    let parallelism = flag.or(setting).unwrap_or_else(otherwise);
     let groups = u32::from(key_groups(plan)?);
     if parallelism == 0 || parallelism > groups {
         bail!(
@@ -33,6 +32,11 @@ pub(crate) fn parallelism(flag: Option<u32>, plan: &JobPlan) -> anyhow::Result<u
         );
     }
     Ok(parallelism)
+}
+
+/// Cores of this machine.
+pub(crate) fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
 }
 
 /// Key groups of the job; fixed for its life.
@@ -47,7 +51,7 @@ pub(crate) fn key_groups(plan: &JobPlan) -> anyhow::Result<u16> {
 }
 
 /// Time between checkpoints: the flag, else the setting, else the default.
-pub(crate) fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> anyhow::Result<Duration> {
+fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> anyhow::Result<Duration> {
     let key = "execution.checkpointing.interval";
     let setting = match plan.settings.get(key) {
         Some(text) => {
@@ -59,8 +63,30 @@ pub(crate) fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> any
     Ok(flag.or(setting).unwrap_or(CHECKPOINT_INTERVAL_DEFAULT))
 }
 
+/// When checkpoints are taken and how failures are met: the flag, else the settings, else the defaults.
+pub(crate) fn checkpoint_options(flag: Option<Duration>, plan: &JobPlan) -> anyhow::Result<CheckpointOptions> {
+    let interval = checkpoint_interval(flag, plan)?;
+    let interval_ms = i64::try_from(interval.as_millis()).context("the checkpoint interval is too long")?;
+    let restart = restart_policy(plan)?;
+    let mut options = CheckpointOptions { interval_ms, restart, ..CheckpointOptions::default() };
+    if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
+        let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
+        options.retained = retained
+            .with_context(|| format!("SET 'state.checkpoints.num-retained' = '{text}': expected a positive number"))?;
+    }
+    Ok(options)
+}
+
+/// Tells SQL texts apart.
+pub(crate) fn hash(sql: &str) -> String {
+    // FNV-1a (Fowler, Noll, Vo) over 128 bits: is the same in every version.
+    let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
+    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    format!("{:032x}", sql.bytes().fold(basis, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(prime)))
+}
+
 /// What follows a failed attempt, by the settings that Flink has for it.
-pub(crate) fn restart_policy(plan: &JobPlan) -> anyhow::Result<RetryPolicy> {
+fn restart_policy(plan: &JobPlan) -> anyhow::Result<RetryPolicy> {
     let (attempts, delay) = ("restart-strategy.fixed-delay.attempts", "restart-strategy.fixed-delay.delay");
     let setting = |key: &str| plan.settings.get(key).map(String::as_str);
     let strategy = setting("restart-strategy.type").unwrap_or("exponential-delay").to_ascii_lowercase();
@@ -103,7 +129,8 @@ pub(crate) fn tasks(graph: &JobGraph, parallelism: u32) -> Vec<TaskSpec> {
     let task = |chain: mainstem_core::graph::Chain| {
         let head = chain.head();
         let source = matches!(graph.node(head).op.kind, OperatorKind::Source(_)).then_some(head);
-        TaskSpec { head, parallelism: graph.parallelism(head, parallelism), operators: chain.operators, source }
+        let scales = graph.node(head).parallelism.is_none();
+        TaskSpec { head, parallelism: graph.parallelism(head, parallelism), scales, operators: chain.operators, source }
     };
     graph.chains().into_iter().map(task).collect()
 }

@@ -3,6 +3,7 @@
 
 mod allocator;
 mod cli;
+mod cluster;
 mod deployer;
 mod inspect;
 mod job;
@@ -10,8 +11,10 @@ mod run;
 mod sql_files;
 mod status;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
@@ -24,6 +27,15 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Explain(args) => inspect::explain(args),
         Command::Check(args) => inspect::check(args),
+        Command::Cluster(args) => cluster::cluster(args),
+        Command::Coordinator(args) => cluster::coordinator(args),
+        Command::Worker(args) => cluster::worker(args),
+        Command::Submit(args) => cluster::submit(args),
+        Command::Jobs(args) => cluster::jobs(args),
+        Command::Status(args) => cluster::status(args),
+        Command::Stop(args) => cluster::stop(args),
+        Command::Cancel(args) => cluster::cancel(args),
+        Command::Rescale(args) => cluster::rescale(args),
     };
     match outcome {
         Ok(code) => code,
@@ -48,9 +60,19 @@ fn report(error: &anyhow::Error) {
     eprintln!("error: {message}");
 }
 
+/// Writes what a command was asked for. A reader that has seen enough (`| head`) is no mistake.
+fn show(text: &str) -> anyhow::Result<()> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
+        _ => Ok(()),
+    }
+}
+
 fn init_logs(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTEM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json { logs.json().init() } else { logs.with_target(false).init() }
+    if json { logs.json().init() } else { logs.with_target(false).with_ansi(std::io::stderr().is_terminal()).init() }
 }

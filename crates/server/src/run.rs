@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use mainstem_coordinator::{CheckpointOptions, Control, JobCoordinator, JobOutcome, JobSpec, JobStore, StoredJob};
+use mainstem_coordinator::{Control, JobCoordinator, JobOutcome, JobSpec, JobStore, StoredJob};
 use mainstem_core::ids::JobId;
 use mainstem_engine::JobMetrics;
 use mainstem_plan::operator::{JobGraph, OperatorKind};
@@ -62,7 +62,7 @@ async fn run_job(
 ) -> anyhow::Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let sql = files.text();
-    let parallelism = job::parallelism(args.parallelism, plan)?;
+    let parallelism = job::parallelism(args.parallelism, plan, job::cores)?;
     let working_dir = std::env::current_dir().context("cannot find the current directory")?;
     let mut store = JobStore::open(&args.state_dir, id, clock.clone()).await?;
     if args.fresh {
@@ -77,18 +77,17 @@ async fn run_job(
     let spec = JobSpec {
         job: id.clone(),
         graph_json: stored.map_or(graph_json, |s| s.graph_json),
-        sql_hash: hash(&sql),
+        sql_hash: job::hash(&sql),
         key_groups,
         parallelism,
         tasks: job::tasks(&graph, parallelism),
         sources: job::sources(&graph, parallelism)?,
         committers: job::committers(&graph, id)?,
-        options: checkpoint_options(args, plan)?,
+        options: job::checkpoint_options(args.checkpoint_interval, plan)?,
     };
     let deployer = LocalDeployer {
         job: id.clone(),
         graph: graph.clone(),
-        parallelism,
         key_groups,
         working_dir,
         store: store.checkpoints(),
@@ -103,7 +102,8 @@ async fn run_job(
     // A second sender: the job must not take the end of the signal task for a wish to stop.
     let signals = tokio::spawn(forward_signals(control_sender.clone()));
     let reporting = tokio::spawn(reporter.clone().run());
-    let outcome = JobCoordinator::new(spec, store, clock.clone()).run(deployer, control, status_sender).await;
+    let outcome =
+        JobCoordinator::new(spec, store.into_home()?, clock.clone()).run(deployer, control, status_sender).await;
     signals.abort();
     drop(control_sender);
     reporting.abort();
@@ -122,33 +122,13 @@ fn graph_to_run(
     files: &SqlFiles,
 ) -> anyhow::Result<JobGraph> {
     let Some(stored) = stored else { return Ok(plan.graph.clone()) };
-    if stored.sql_hash != hash(sql) && stored.graph_json != graph_json {
+    if stored.sql_hash != job::hash(sql) && stored.graph_json != graph_json {
         bail!(
             "job '{id}' has state of another query than '{files}' now holds; run it as a new job (--job-id NAME) or give up the state (--fresh)"
         );
     }
     serde_json::from_str(&stored.graph_json)
         .with_context(|| format!("the stored plan of job '{id}' cannot be read by this version"))
-}
-
-fn hash(sql: &str) -> String {
-    // FNV-1a (Fowler, Noll, Vo) over 128 bits: tells texts apart, and is the same in every version.
-    let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
-    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
-    format!("{:032x}", sql.bytes().fold(basis, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(prime)))
-}
-
-fn checkpoint_options(args: &RunArgs, plan: &JobPlan) -> anyhow::Result<CheckpointOptions> {
-    let interval = job::checkpoint_interval(args.checkpoint_interval, plan)?;
-    let interval_ms = i64::try_from(interval.as_millis()).context("the checkpoint interval is too long")?;
-    let restart = job::restart_policy(plan)?;
-    let mut options = CheckpointOptions { interval_ms, restart, ..CheckpointOptions::default() };
-    if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
-        let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
-        options.retained = retained
-            .with_context(|| format!("SET 'state.checkpoints.num-retained' = '{text}': expected a positive number"))?;
-    }
-    Ok(options)
 }
 
 fn reporter(

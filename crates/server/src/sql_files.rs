@@ -22,6 +22,19 @@ impl SqlFiles {
         Ok(SqlFiles { files })
     }
 
+    /// Files whose text is known already, by name.
+    pub(crate) fn of(files: Vec<(String, String)>) -> anyhow::Result<SqlFiles> {
+        if let Some((name, text)) = files.iter().find(|(_, text)| text.len() as u64 > SQL_BYTES_MAX) {
+            bail!("the SQL file '{name}' has {} bytes; at most {SQL_BYTES_MAX} are accepted", text.len());
+        }
+        Ok(SqlFiles { files: files.into_iter().map(|(name, text)| (name.into(), text)).collect() })
+    }
+
+    /// The files by name.
+    pub(crate) fn into_parts(self) -> Vec<(String, String)> {
+        self.files.into_iter().map(|(path, text)| (path.display().to_string(), text)).collect()
+    }
+
     /// All text, in the order of the files; each begins on a line of its own.
     pub(crate) fn text(&self) -> String {
         self.files.iter().map(|(_, text)| on_lines_of_its_own(text)).collect()

@@ -41,7 +41,7 @@ pub struct Manifest {
 }
 
 /// How large the state of an operator is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateSize {
     /// Rows that it keeps, in its own form of them, over all subtasks.
     pub rows: u64,

@@ -14,7 +14,7 @@ use super::draft::{self, Draft, Written};
 use super::{OpenEpoch, Running, Slow, deletions};
 use crate::coordinator::fatal;
 use crate::lane::Publication;
-use crate::meta_log::{MetaLog, Record};
+use crate::meta_log::Record;
 use crate::recovery;
 use crate::spec::Deployer;
 
@@ -73,7 +73,7 @@ impl<D: Deployer> Running<'_, D> {
             }
             CheckpointCommand::RecordRetired { epochs } => {
                 let generation = self.recovered.generation;
-                self.driver.log.append(Record::EpochsRetired { generation, epochs: epochs.clone() }).await?;
+                self.driver.home.log.append(Record::EpochsRetired { generation, epochs: epochs.clone() }).await?;
                 Ok(Some(CheckpointEvent::RetiredRecorded { epochs }))
             }
             CheckpointCommand::DeleteObjects { paths } => {
@@ -136,7 +136,7 @@ impl<D: Deployer> Running<'_, D> {
             created_at: self.driver.clock.now(),
         };
         let draft = Draft { manifest, epoch_now, source_epochs, committables, end };
-        let (store, retry) = (self.driver.store.checkpoints(), self.driver.retry.clone());
+        let (store, retry) = (self.driver.home.checkpoints.clone(), self.driver.retry.clone());
         let write = async move { Slow::ManifestWritten { epoch, result: draft.write(&store, &retry).await } };
         self.slow.spawn(write);
         Ok(())
@@ -146,7 +146,7 @@ impl<D: Deployer> Running<'_, D> {
         let open = self.open.remove(&epoch).expect("its manifest was written");
         let Written { record, sources, sizes } = *open.written.expect("its manifest was written");
         let (bytes, at) = (record.state_bytes, record.completed_at);
-        self.driver.log.append(Record::EpochComplete(record)).await?;
+        self.driver.home.log.append(Record::EpochComplete(record)).await?;
         for (operator, splits) in sources {
             self.split_event(operator, SplitEvent::EpochComplete { splits })?;
         }
@@ -163,7 +163,7 @@ impl<D: Deployer> Running<'_, D> {
 
     pub(super) fn delete_next(&mut self) {
         if let Some(paths) = self.deletions.next() {
-            let (store, job) = (self.driver.store.checkpoints(), self.driver.spec.job.clone());
+            let (store, job) = (self.driver.home.checkpoints.clone(), self.driver.spec.job.clone());
             self.slow.spawn(async move { Slow::Deleted { failed: deletions::delete(&store, &job, paths).await } });
         }
     }

@@ -81,7 +81,7 @@ impl InputGate {
                 let Poll::Ready(element) = self.inputs[input].receiver.poll(cx) else { continue };
                 self.turn = (input + 1) % self.inputs.len();
                 let Some(element) = element else { return Poll::Ready(Err(EngineError::PeerGone)) };
-                match self.accept(input, element) {
+                match element.and_then(|element| self.accept(input, element)) {
                     Ok(Some(event)) => return Poll::Ready(Ok(event)),
                     Ok(None) => continue 'again,
                     Err(error) => return Poll::Ready(Err(error)),

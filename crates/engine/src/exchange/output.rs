@@ -40,7 +40,7 @@ impl Outputs {
 
     /// Sends anything but rows to every receiver of every output.
     pub(crate) async fn broadcast(&mut self, element: &StreamElement) -> Result<(), EngineError> {
-        for receiver in self.edges.iter().flat_map(|e| &e.receivers) {
+        for receiver in self.edges.iter_mut().flat_map(|e| &mut e.receivers) {
             receiver.send(element.clone()).await?;
         }
         Ok(())
@@ -49,13 +49,13 @@ impl Outputs {
 
 impl OutputEdge {
     async fn send(&mut self, batch: &StreamBatch, key_groups: u16) -> Result<(), EngineError> {
-        if let [only] = self.receivers.as_slice() {
+        if let [only] = self.receivers.as_mut_slice() {
             return only.send(StreamElement::Batch(batch.clone())).await;
         }
         match &self.exchange {
             Exchange::Hash { keys } => {
                 let parts = partition(batch, keys, key_groups, self.receivers.len())?;
-                for (receiver, part) in self.receivers.iter().zip(parts) {
+                for (receiver, part) in self.receivers.iter_mut().zip(parts) {
                     if let Some(part) = part {
                         receiver.send(StreamElement::Batch(part)).await?;
                     }

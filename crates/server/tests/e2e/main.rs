@@ -6,6 +6,7 @@
 mod aggregates;
 mod bank;
 mod changelogs;
+mod cluster;
 mod disk;
 mod engines;
 mod errors;

@@ -1,6 +1,7 @@
 //! Running the binary and reading what it wrote.
 
 pub(crate) mod changelog;
+pub(crate) mod cluster;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};

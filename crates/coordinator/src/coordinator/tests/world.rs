@@ -123,7 +123,8 @@ impl Job {
         let objects = CheckpointStore::new(Arc::new(FlakyStore { inner, world: self.world.clone() }));
         let store = JobStore::open_with(&self.directory, &id, clock.clone(), objects).await.unwrap();
         let (crash_sender, mut crash) = mpsc::channel(1);
-        let task = |head, parallelism, source| TaskSpec { head, operators: vec![head], parallelism, source };
+        let task =
+            |head, parallelism, source| TaskSpec { head, operators: vec![head], parallelism, scales: false, source };
         let committer = FakeCommitter { world: self.world.clone(), crash: crash_sender.clone() };
         let enumerator = Box::new(FakeEnumerator { world: self.world.clone() });
         let source = SourceSpec { enumerator, monitor_interval: self.monitor_interval, group: None };
@@ -141,7 +142,8 @@ impl Job {
         let deployer =
             FakeDeployer { job: id, store: store.checkpoints(), world: self.world.clone(), crash: crash_sender };
         self.status.send_replace(JobStatus::default());
-        let run = JobCoordinator::new(spec, store, clock).run(deployer, control, self.status.clone());
+        let run =
+            JobCoordinator::new(spec, store.into_home().unwrap(), clock).run(deployer, control, self.status.clone());
         let outcome = tokio::select! {
             biased;
             _ = crash.recv() => None,
@@ -355,7 +357,7 @@ impl Deployer for FakeDeployer {
         let (world, crash) = (self.world.clone(), self.crash.clone());
         let sink = FakeSink { job, store, world, crash, deployment, events: events_sender, count: 0 };
         tokio::spawn(sink.run(inputs));
-        Ok(Attempt { subtasks, events })
+        Ok(Attempt { subtasks, events, hold: Box::new(()) })
     }
 }
 

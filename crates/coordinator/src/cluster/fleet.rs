@@ -1,0 +1,317 @@
+//! The leader's connections to its workers. Who is there, who is lost and where a job runs is decided by
+//! [`mainstem_core::cluster::Fleet`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mainstem_core::cluster::messages::{
+    AttemptCounters, AttemptId, AttemptOrder, FromWorker, OperatorCounters, ToWorker, WorkerId, WorkerOffer,
+};
+use mainstem_core::cluster::{Fleet, FleetConfig, Lost, Shortage};
+use mainstem_core::ids::{Generation, JobId, OperatorId, SubtaskId};
+use mainstem_core::protocol::{Failure, FromSubtask};
+use mainstem_net::{Connection, FrameReader, FrameWriter};
+use mainstem_rt::Clock;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+
+/// Messages that may wait for a worker.
+const OUTBOX_MAX: usize = 4096;
+/// How often a worker hears that the coordinator is alive.
+const ALIVE_EVERY: Duration = Duration::from_millis(500);
+/// A worker says first who it is; it has so long for it.
+const REGISTER_WITHIN: Duration = Duration::from_secs(3);
+
+/// What is shown of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Who it is and what it brings.
+    pub offer: WorkerOffer,
+    /// Its slots in use.
+    pub used: u32,
+}
+
+/// The workers of the coordinator that leads.
+pub struct FleetService {
+    clock: Arc<dyn Clock>,
+    config: FleetConfig,
+    inner: Mutex<Inner>,
+    /// Counts changes of what is free.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The term in which this coordinator leads, if it does.
+    term: Option<u64>,
+    leader: Option<String>,
+    fleet: Fleet,
+    links: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
+    routes: BTreeMap<AttemptId, Route>,
+    /// The least generation of each job that may run.
+    fences: BTreeMap<JobId, Generation>,
+    counters: BTreeMap<WorkerId, AttemptCounters>,
+}
+
+/// Where the words of an attempt's subtasks go.
+struct Route {
+    events: mpsc::Sender<FromSubtask>,
+    deployed: mpsc::Sender<(WorkerId, Result<(), Failure>)>,
+    slots: Vec<WorkerOffer>,
+}
+
+/// An attempt's hold on its slots. Dropping it stops the attempt on every worker and frees them.
+pub(crate) struct Hold {
+    service: Arc<FleetService>,
+    attempt: AttemptId,
+}
+
+impl FleetService {
+    /// Without workers, and not leading.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, config: FleetConfig) -> Arc<FleetService> {
+        let inner = Inner { fleet: Fleet::new(config), ..Inner::default() };
+        Arc::new(FleetService { clock, config, inner: Mutex::new(inner), changed: watch::Sender::new(0) })
+    }
+
+    /// This coordinator leads from here on, with the least generation of each job that may run.
+    pub(crate) fn lead(&self, term: u64, fences: BTreeMap<JobId, Generation>) {
+        let mut inner = self.lock();
+        *inner = Inner { term: Some(term), fleet: Fleet::new(self.config), fences, ..Inner::default() };
+    }
+
+    /// It leads no longer: all connections to workers end.
+    pub(crate) fn stand_down(&self, leader: Option<String>) {
+        *self.lock() = Inner { leader, ..Inner::default() };
+    }
+
+    /// Every worker.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let inner = self.lock();
+        inner.fleet.workers().map(|(offer, used)| WorkerStatus { offer: offer.clone(), used }).collect()
+    }
+
+    /// The counters of a job by operator, over all workers.
+    pub(crate) fn counters(&self, job: &JobId) -> BTreeMap<OperatorId, OperatorCounters> {
+        let inner = self.lock();
+        let mut sums = BTreeMap::<OperatorId, OperatorCounters>::new();
+        let of_job = inner.counters.values().flatten().filter(|(attempt, _)| attempt.job == *job);
+        for (operator, counters) in of_job.flat_map(|(_, operators)| operators) {
+            let sum = sums.entry(*operator).or_default();
+            sum.rows_in += counters.rows_in;
+            sum.rows_out += counters.rows_out;
+            sum.late_rows += counters.late_rows;
+            sum.dropped_records += counters.dropped_records;
+            sum.unmatched_changes += counters.unmatched_changes;
+            sum.bytes_read += counters.bytes_read;
+            sum.watermarks.extend(&counters.watermarks);
+        }
+        sums
+    }
+
+    /// Nothing of the job below the generation may run, here or anywhere.
+    pub(crate) fn fence(&self, job: &JobId, generation: Generation) {
+        self.lock().fence(job, generation);
+    }
+
+    /// Ends silence: call it often.
+    pub(crate) fn tick(&self) {
+        let now = self.clock.monotonic();
+        let mut inner = self.lock();
+        for lost in inner.fleet.on_tick(now) {
+            inner.on_lost(&lost);
+        }
+        drop(inner);
+        self.note_change();
+    }
+
+    /// Takes slots for an attempt.
+    pub(crate) fn place(
+        self: &Arc<Self>,
+        attempt: &AttemptId,
+        needed: u32,
+    ) -> Result<(Hold, Vec<WorkerOffer>), Shortage> {
+        let slots = self.lock().fleet.place(&attempt.job, needed)?;
+        Ok((Hold { service: self.clone(), attempt: attempt.clone() }, slots))
+    }
+
+    /// When something may have changed for who waits for slots.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Sends the order to each worker of the attempt. What its subtasks say goes to `events`, the workers' answers
+    /// to the order go to `deployed`.
+    pub(crate) fn deploy(
+        &self,
+        order: &AttemptOrder,
+        events: mpsc::Sender<FromSubtask>,
+        deployed: mpsc::Sender<(WorkerId, Result<(), Failure>)>,
+    ) -> Result<BTreeMap<WorkerId, mpsc::Sender<ToWorker>>, Failure> {
+        let mut inner = self.lock();
+        inner.fence(&order.attempt.job, order.attempt.generation);
+        let workers: BTreeSet<&WorkerId> = order.slots.iter().map(|slot| &slot.worker).collect();
+        let mut outboxes = BTreeMap::new();
+        for worker in workers {
+            let Some(outbox) = inner.links.get(worker).cloned() else { return Err(gone(worker)) };
+            if outbox.try_send(ToWorker::Deploy(Box::new(order.clone()))).is_err() {
+                return Err(gone(worker));
+            }
+            outboxes.insert(worker.clone(), outbox);
+        }
+        inner.routes.insert(order.attempt.clone(), Route { events, deployed, slots: order.slots.clone() });
+        Ok(outboxes)
+    }
+
+    /// Serves the connection of a worker until it ends.
+    pub async fn serve(self: Arc<Self>, connection: Connection) {
+        let Connection { mut reader, mut writer, peer, .. } = connection;
+        let first = tokio::time::timeout(REGISTER_WITHIN, reader.read_message::<FromWorker>()).await;
+        let Ok(Ok(Some(FromWorker::Register(offer)))) = first else {
+            tracing::warn!(peer, "a worker connected and did not say who it is");
+            return;
+        };
+        let worker = offer.worker.clone();
+        let outbox = match self.join(offer) {
+            Ok(outbox) => outbox,
+            Err(leader) => {
+                // It asks another coordinator, whether it reads this or not.
+                let _ = writer.write_message(&ToWorker::NotLeader { leader }).await;
+                return;
+            }
+        };
+        tracing::info!(%worker, peer, "worker joined");
+        let reason = tokio::select! {
+            reason = self.listen(&worker, &mut reader) => reason,
+            reason = speak(&mut writer, outbox) => reason,
+        };
+        let mut inner = self.lock();
+        if let Some(lost) = inner.fleet.on_closed(&worker, &reason) {
+            inner.on_lost(&lost);
+        }
+        drop(inner);
+        self.note_change();
+        tracing::warn!(%worker, peer, reason, "worker left");
+    }
+
+    /// Takes a worker in; gives the messages for it, or who leads instead.
+    fn join(&self, offer: WorkerOffer) -> Result<mpsc::Receiver<ToWorker>, Option<String>> {
+        let mut inner = self.lock();
+        let Some(term) = inner.term else { return Err(inner.leader.clone()) };
+        let (sender, outbox) = mpsc::channel(OUTBOX_MAX);
+        let silence_ms = u64::try_from(self.config.silence_ms).unwrap_or(u64::MAX);
+        let mut words = vec![ToWorker::Welcome { term, silence_ms }];
+        words.extend(inner.fences.iter().map(|(job, least)| ToWorker::Fence { job: job.clone(), generation: *least }));
+        for word in words {
+            if sender.try_send(word).is_err() {
+                tracing::error!("bug: more jobs than a worker can be told of");
+                return Err(None);
+            }
+        }
+        inner.links.insert(offer.worker.clone(), sender);
+        inner.fleet.on_joined(self.clock.monotonic(), offer);
+        drop(inner);
+        self.note_change();
+        Ok(outbox)
+    }
+
+    async fn listen(&self, worker: &WorkerId, reader: &mut FrameReader) -> String {
+        loop {
+            let message = match reader.read_message::<FromWorker>().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return "its connection was closed".to_owned(),
+                Err(error) => return error.to_string(),
+            };
+            let mut inner = self.lock();
+            inner.fleet.on_heard(self.clock.monotonic(), worker);
+            match message {
+                FromWorker::Register(_) => {}
+                FromWorker::Heartbeat { counters } => _ = inner.counters.insert(worker.clone(), counters),
+                FromWorker::Deployed { attempt, result } => {
+                    if let Some(route) = inner.routes.get(&attempt) {
+                        // Nobody listens any more where the deployment was given up.
+                        let _ = route.deployed.try_send((worker.clone(), result));
+                    }
+                }
+                FromWorker::Report { attempt, event } => inner.report(&attempt, event),
+            }
+        }
+    }
+
+    fn note_change(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes messages to a worker, and now and then that the coordinator is alive. Gives the reason of its end.
+async fn speak(writer: &mut FrameWriter, mut outbox: mpsc::Receiver<ToWorker>) -> String {
+    loop {
+        let message = match tokio::time::timeout(ALIVE_EVERY, outbox.recv()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return "this coordinator gives it up".to_owned(),
+            Err(_) => ToWorker::Alive,
+        };
+        if let Err(error) = writer.write_message(&message).await {
+            return error.to_string();
+        }
+    }
+}
+
+fn gone(worker: &WorkerId) -> Failure {
+    let message = format!("worker {worker} is lost while the job is deployed");
+    Failure { message, retryable: true, consequence: false }
+}
+
+impl Inner {
+    fn fence(&mut self, job: &JobId, generation: Generation) {
+        let least = self.fences.entry(job.clone()).or_default();
+        *least = generation.max(*least);
+        let word = ToWorker::Fence { job: job.clone(), generation: *least };
+        // A worker that does not take its messages is as good as gone; its connection ends with its outbox.
+        self.links.retain(|_, outbox| outbox.try_send(word.clone()).is_ok());
+    }
+
+    fn report(&mut self, attempt: &AttemptId, event: FromSubtask) {
+        let Some(route) = self.routes.get(attempt) else { return };
+        let may_be_left_out = matches!(event, FromSubtask::SourceWatermark { .. });
+        let room = route.events.capacity() > route.events.max_capacity() / 2;
+        if may_be_left_out && !room {
+            return;
+        }
+        if let Err(mpsc::error::TrySendError::Full(_)) = route.events.try_send(event) {
+            // What is lost cannot be made good: the attempt ends for want of an answer, which its time-out notices.
+            tracing::error!(%attempt, "the coordinator does not keep up with the job's messages");
+        }
+    }
+
+    fn on_lost(&mut self, lost: &Lost) {
+        self.links.remove(&lost.worker);
+        self.counters.remove(&lost.worker);
+        for (attempt, route) in &self.routes {
+            let on_it = |slot: &WorkerOffer| slot.worker == lost.worker;
+            let Some(index) = route.slots.iter().position(on_it) else { continue };
+            let failure = Failure { message: lost.reason.clone(), retryable: true, consequence: false };
+            // Nobody waits for one of these where the other is read.
+            let _ = route.deployed.try_send((lost.worker.clone(), Err(failure.clone())));
+            let subtask = SubtaskId { operator: OperatorId(0), index: index as u32 };
+            let generation = attempt.generation;
+            let _ = route.events.try_send(FromSubtask::Failed { subtask, generation, failure });
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut inner = self.service.lock();
+        inner.routes.remove(&self.attempt);
+        inner.fleet.release(&self.attempt.job);
+        inner.fence(&self.attempt.job, self.attempt.generation.next());
+        drop(inner);
+        self.service.note_change();
+    }
+}

@@ -1,0 +1,287 @@
+//! The leader's duty: every job that the coordinators have agreed on and that has not ended is driven, by one driver.
+//! A coordinator that does not lead drives nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mainstem_consensus::{Consensus, ProposeError};
+use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_core::ids::{Generation, JobId, OperatorId};
+use mainstem_rt::Clock;
+use mainstem_state::CheckpointStore;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::deployer::ClusterDeployer;
+use super::fleet::FleetService;
+use super::replicated_log::ReplicatedLog;
+use super::state::{Answer, ClusterState, Command, JobEntry, Submission, Wish};
+use crate::coordinator::JobCoordinator;
+use crate::job_store::JobHome;
+use crate::meta_log::{JobEnd, Record};
+use crate::spec::{Control, JobOutcome, JobSpec, JobStatus};
+
+/// How often silence is looked for, and what could not be done is tried again.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Makes what a job's driver needs out of what was submitted.
+pub trait JobFactory: Send + Sync + 'static {
+    /// The job's tasks, sources and committers.
+    ///
+    /// # Errors
+    /// Why this version cannot run it.
+    fn spec(&self, job: &JobId, submission: &Submission) -> Result<JobSpec, String>;
+}
+
+/// What is shown of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// The job.
+    pub job: JobId,
+    /// What the coordinators have agreed on: whether it runs, its parallelism, how it ended.
+    pub entry: JobEntry,
+    /// The live status; none where this coordinator does not drive the job.
+    pub status: Option<JobStatus>,
+    /// Counters by operator, over all workers; empty where this coordinator does not drive the job.
+    pub counters: BTreeMap<OperatorId, OperatorCounters>,
+}
+
+/// All jobs of a cluster, as one coordinator sees and, while it leads, drives them.
+pub struct ClusterJobs<F> {
+    consensus: Arc<Consensus<ClusterState>>,
+    fleet: Arc<FleetService>,
+    factory: F,
+    clock: Arc<dyn Clock>,
+    /// Directory of the checkpoint store.
+    store: PathBuf,
+    driven: Mutex<BTreeMap<JobId, Driven>>,
+}
+
+/// A job that is driven here.
+struct Driven {
+    task: JoinHandle<()>,
+    control: mpsc::Sender<Control>,
+    status: watch::Receiver<JobStatus>,
+    /// What it was told last.
+    wish: Wish,
+    parallelism: u32,
+}
+
+impl<F: JobFactory> ClusterJobs<F> {
+    /// Drives nothing yet.
+    pub fn new(
+        consensus: Arc<Consensus<ClusterState>>,
+        fleet: Arc<FleetService>,
+        factory: F,
+        clock: Arc<dyn Clock>,
+        store: PathBuf,
+    ) -> Arc<ClusterJobs<F>> {
+        Arc::new(ClusterJobs { consensus, fleet, factory, clock, store, driven: Mutex::default() })
+    }
+
+    /// Agrees on a job to run.
+    pub async fn submit(&self, job: JobId, submission: Submission) -> Result<Answer, ProposeError> {
+        self.consensus.propose(Command::Submit { job, submission: Box::new(submission) }).await
+    }
+
+    /// Agrees on what a user wants of a job.
+    pub async fn wish(&self, job: JobId, wish: Wish) -> Result<Answer, ProposeError> {
+        self.consensus.propose(Command::Wish { job, wish }).await
+    }
+
+    /// Agrees on another parallelism of a job.
+    pub async fn rescale(&self, job: JobId, parallelism: u32) -> Result<Answer, ProposeError> {
+        self.consensus.propose(Command::Rescale { job, parallelism }).await
+    }
+
+    /// Every job as this coordinator knows it, which may be old where it does not lead.
+    pub fn views(&self) -> Vec<JobView> {
+        let entries = self.consensus.read_stale(|state| state.jobs.clone());
+        entries.into_iter().map(|(job, entry)| self.view(job, entry)).collect()
+    }
+
+    fn view(&self, job: JobId, entry: JobEntry) -> JobView {
+        let status = self.lock().get(&job).map(|driven| driven.status.borrow().clone());
+        let counters = self.fleet.counters(&job);
+        JobView { job, entry, status, counters }
+    }
+
+    /// Follows leadership and the agreed state for the life of the process.
+    pub async fn run(self: Arc<Self>) {
+        let mut leadership = self.consensus.leadership();
+        let mut applied = self.consensus.applied();
+        let (ended_sender, mut ended) = mpsc::channel(64);
+        let mut term = None;
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            let leads = now.is_leader.then_some(now.term);
+            if leads != term {
+                term = leads;
+                self.drop_all();
+                match term {
+                    Some(term) => {
+                        tracing::info!(term, "this coordinator leads");
+                        self.fleet.lead(term, self.consensus.read_stale(fences));
+                    }
+                    None => self.fleet.stand_down(now.leader.map(|(_, address)| address)),
+                }
+            } else if term.is_none() {
+                self.fleet.stand_down(now.leader.map(|(_, address)| address));
+            }
+            if term.is_some() {
+                self.reconcile(&ended_sender);
+            }
+            tokio::select! {
+                changed = leadership.changed() => if changed.is_err() { break },
+                changed = applied.changed() => if changed.is_err() { break },
+                _ = ticks.tick() => self.fleet.tick(),
+                Some(job) = ended.recv() => {
+                    self.lock().remove(&job);
+                }
+            }
+        }
+        self.drop_all();
+    }
+
+    /// Starts what is not driven and tells what is driven what has changed.
+    fn reconcile(self: &Arc<Self>, ended: &mpsc::Sender<JobId>) {
+        let active = self.consensus.read_stale(|state| {
+            let active = state.jobs.iter().filter(|(_, entry)| entry.active);
+            active.map(|(job, entry)| (job.clone(), entry.wish, entry.submission.parallelism)).collect::<Vec<_>>()
+        });
+        let mut driven = self.lock();
+        for (job, wish, parallelism) in active {
+            let Some(known) = driven.get_mut(&job) else {
+                let entry = self.consensus.read_stale(|state| state.jobs.get(&job).cloned());
+                if let Some(entry) = entry {
+                    let started = self.start(job.clone(), entry, ended.clone());
+                    driven.insert(job, started);
+                }
+                continue;
+            };
+            if known.parallelism != parallelism && known.control.try_send(Control::Rescale(parallelism)).is_ok() {
+                known.parallelism = parallelism;
+            }
+            if known.wish != wish && known.tell(wish) {
+                known.wish = wish;
+            }
+        }
+    }
+
+    fn start(self: &Arc<Self>, job: JobId, entry: JobEntry, ended: mpsc::Sender<JobId>) -> Driven {
+        let (control, controls) = mpsc::channel(16);
+        let (status_sender, status) = watch::channel(JobStatus::default());
+        let parallelism = entry.submission.parallelism;
+        let jobs = self.clone();
+        let name = job.clone();
+        let task = tokio::spawn(async move {
+            let end = jobs.drive(name.clone(), entry, controls, status_sender).await;
+            jobs.conclude(&name, end).await;
+            // The receiver lives as long as the process.
+            let _ = ended.send(name).await;
+        });
+        Driven { task, control, status, wish: Wish::Run, parallelism }
+    }
+
+    async fn drive(
+        &self,
+        job: JobId,
+        entry: JobEntry,
+        controls: mpsc::Receiver<Control>,
+        status: watch::Sender<JobStatus>,
+    ) -> Ended {
+        let spec = match self.factory.spec(&job, &entry.submission) {
+            Ok(spec) => spec,
+            Err(reason) => return Ended::Failed(reason),
+        };
+        let checkpoints = match CheckpointStore::local(&self.store) {
+            Ok(checkpoints) => Arc::new(checkpoints),
+            Err(error) => return Ended::Failed(error.to_string()),
+        };
+        let (lost_sender, mut lost) = mpsc::channel(1);
+        let deployer = ClusterDeployer {
+            job: job.clone(),
+            graph_json: spec.graph_json.clone(),
+            key_groups: spec.key_groups,
+            working_dir: entry.submission.working_dir.clone(),
+            store: self.store.display().to_string(),
+            tasks: spec.tasks.clone(),
+            fleet: self.fleet.clone(),
+            status: status.clone(),
+        };
+        let log = ReplicatedLog::new(job, self.consensus.clone(), entry.record, lost_sender);
+        let home = JobHome { log: Box::new(log), checkpoints, generation_floor: Generation(0), lock: None };
+        let run = JobCoordinator::new(spec, home, self.clock.clone()).run(deployer, controls, status);
+        tokio::select! {
+            outcome = run => match outcome {
+                JobOutcome::Failed(failure) => Ended::Failed(failure.message),
+                JobOutcome::Finished | JobOutcome::AlreadyFinished | JobOutcome::Stopped => Ended::Done,
+            },
+            Some(reason) = lost.recv() => Ended::Lost(reason),
+        }
+    }
+
+    /// Sees to it that what the coordinators have agreed on says how a job's drive ended.
+    async fn conclude(&self, job: &JobId, ended: Ended) {
+        match ended {
+            Ended::Done => tracing::info!(%job, "job ended"),
+            Ended::Lost(reason) => {
+                tracing::warn!(%job, reason, "the job's driver starts again");
+                // What became of its last record is known when a majority answers again.
+                let _ = self.consensus.read(|_| ()).await;
+            }
+            Ended::Failed(reason) => {
+                tracing::error!(%job, reason, "job failed");
+                // Nothing to do where the driver has recorded it, or another leader will.
+                if self.consensus.read_stale(|state| state.jobs.get(job).is_some_and(|entry| entry.active)) {
+                    let record = Record::Ended { end: JobEnd::Failed { reason }, at: self.clock.now() };
+                    let command = Command::Record { job: job.clone(), record: Box::new(record) };
+                    let _ = self.consensus.propose(command).await;
+                }
+            }
+        }
+    }
+
+    fn drop_all(&self) {
+        for (_, driven) in std::mem::take(&mut *self.lock()) {
+            driven.task.abort();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Driven>> {
+        self.driven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the drive of a job came to its end.
+enum Ended {
+    /// As it should; recorded.
+    Done,
+    /// For good, with the cause.
+    Failed(String),
+    /// Whether the last record was taken is not known; another driver must find out.
+    Lost(String),
+}
+
+impl Driven {
+    fn tell(&self, wish: Wish) -> bool {
+        let control = match wish {
+            Wish::Run => return true,
+            Wish::Stop => Control::Stop,
+            Wish::Cancel => Control::Cancel,
+        };
+        self.control.try_send(control).is_ok()
+    }
+}
+
+/// The least generation of each job that may run: the one that was recorded last, or none of a job that has ended.
+fn fences(state: &ClusterState) -> BTreeMap<JobId, Generation> {
+    let least = |entry: &JobEntry| {
+        if entry.active { entry.record.generation } else { entry.record.generation.next() }
+    };
+    state.jobs.iter().map(|(job, entry)| (job.clone(), least(entry))).collect()
+}

@@ -1,0 +1,82 @@
+//! Rows between workers: one connection for each direction of a pair of workers, many channels over each.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::IpcWriteOptions;
+use mainstem_core::cluster::messages::{AttemptId, WorkerId};
+use mainstem_core::ids::{Generation, JobId};
+use mainstem_net::{Connection, Hello, PROTOCOL_VERSION, Service, Transport};
+
+use super::inbox::{Inbox, RemoteReceiver};
+use super::peer::{Peer, RemoteSender};
+use super::wire::ChannelKey;
+use crate::error::EngineError;
+
+/// The streams between this worker and the others.
+pub struct DataPlane {
+    worker: WorkerId,
+    cluster: String,
+    transport: Transport,
+    options: IpcWriteOptions,
+    inbox: Inbox,
+    /// Connections to other workers, by address.
+    peers: Mutex<BTreeMap<String, Arc<Peer>>>,
+}
+
+impl DataPlane {
+    /// The data plane of a worker, over which nothing flows yet. `compress`: rows are compressed by LZ4, which is
+    /// worth it where the network is slower than the cores.
+    ///
+    /// # Errors
+    /// Where this build cannot compress.
+    pub fn new(
+        worker: WorkerId,
+        cluster: String,
+        transport: Transport,
+        compress: bool,
+    ) -> Result<DataPlane, EngineError> {
+        let codec = compress.then_some(CompressionType::LZ4_FRAME);
+        let options = IpcWriteOptions::default().try_with_compression(codec);
+        let options = options.map_err(|error| EngineError::arrow("exchange", &error))?;
+        let (inbox, peers) = (Inbox::default(), Mutex::default());
+        Ok(DataPlane { worker, cluster, transport, options, inbox, peers })
+    }
+
+    /// Takes in what another worker sends over a connection, until it ends. Gives the reason.
+    pub async fn serve(&self, connection: Connection) -> String {
+        self.inbox.serve(connection).await
+    }
+
+    /// From here on nothing of the job below the generation is taken (I3).
+    pub fn fence(&self, job: &JobId, generation: Generation) {
+        self.inbox.fence(job, generation);
+    }
+
+    /// The attempt has ended on this worker.
+    pub fn forget(&self, attempt: &AttemptId) {
+        self.inbox.forget(attempt);
+    }
+
+    /// The receiving end of a channel from another worker.
+    pub(crate) fn receiver(&self, key: ChannelKey) -> RemoteReceiver {
+        self.inbox.expect(key)
+    }
+
+    /// The sending end of a channel to the worker at an address.
+    pub(crate) fn sender(&self, address: &str, key: ChannelKey) -> RemoteSender {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|_, peer| peer.is_alive());
+        let peer = peers.entry(address.to_owned()).or_insert_with(|| {
+            let hello = Hello {
+                version: PROTOCOL_VERSION,
+                service: Service::Data,
+                node: self.worker.0.clone(),
+                cluster: self.cluster.clone(),
+            };
+            Peer::start(self.transport.clone(), address.to_owned(), hello)
+        });
+        peer.sender(key, self.options.clone())
+    }
+}

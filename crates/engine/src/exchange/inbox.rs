@@ -1,0 +1,240 @@
+//! What other workers send to the subtasks of this one. The two ends of a channel come about in any order: whoever
+//! is first waits in the [`Inbox`] for the other.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use mainstem_core::cluster::messages::AttemptId;
+use mainstem_core::ids::{Generation, JobId};
+use mainstem_net::{Connection, FrameReader, FrameWriter};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::channel::CREDIT_UNITS;
+use super::wire::{self, ChannelKey, Decoder, Frame, Payload};
+use crate::element::StreamElement;
+use crate::error::EngineError;
+
+/// Channels that may have been opened by others before this worker has heard of their attempt.
+const EARLY_MAX: usize = 100_000;
+
+/// The receiving end of a channel from another worker.
+pub(crate) struct RemoteReceiver {
+    state: ReceiverState,
+    decoder: Decoder,
+}
+
+enum ReceiverState {
+    Waiting(oneshot::Receiver<Arrival>),
+    Linked(Arrival),
+    Gone,
+}
+
+/// A channel that another worker has opened.
+struct Arrival {
+    channel: u32,
+    elements: mpsc::Receiver<(Payload, u32)>,
+    answers: Arc<Answers>,
+}
+
+enum Meeting {
+    /// The subtask is there and waits for the sender.
+    Expected(oneshot::Sender<Arrival>),
+    /// The sender is there and waits for the subtask.
+    Arrived(Arrival),
+}
+
+#[derive(Default)]
+struct Meetings {
+    waiting: BTreeMap<ChannelKey, Meeting>,
+    /// The least generation of each job that may send.
+    least: BTreeMap<JobId, Generation>,
+}
+
+/// Where the two ends of the channels to this worker meet.
+#[derive(Default)]
+pub(super) struct Inbox {
+    meetings: Mutex<Meetings>,
+}
+
+/// Answers to the senders of one connection that wait to be written: at most one credit and one refusal a channel.
+#[derive(Default)]
+struct Answers {
+    credit: Mutex<BTreeMap<u32, u32>>,
+    refused: Mutex<BTreeMap<u32, String>>,
+    wake: Notify,
+}
+
+impl Inbox {
+    /// The receiving end of a channel.
+    pub(super) fn expect(&self, key: ChannelKey) -> RemoteReceiver {
+        let mut meetings = self.lock();
+        let state = match meetings.waiting.remove(&key) {
+            Some(Meeting::Arrived(arrival)) => {
+                arrival.answers.give(arrival.channel, CREDIT_UNITS);
+                ReceiverState::Linked(arrival)
+            }
+            _ => {
+                let (sender, receiver) = oneshot::channel();
+                meetings.waiting.insert(key, Meeting::Expected(sender));
+                ReceiverState::Waiting(receiver)
+            }
+        };
+        RemoteReceiver { state, decoder: Decoder::new() }
+    }
+
+    /// From here on nothing of the job below the generation is taken.
+    pub(super) fn fence(&self, job: &JobId, generation: Generation) {
+        let mut meetings = self.lock();
+        let least = meetings.least.entry(job.clone()).or_default();
+        *least = generation.max(*least);
+        let least = *least;
+        meetings.waiting.retain(|key, _| key.attempt.job != *job || key.attempt.generation >= least);
+    }
+
+    /// The attempt has ended here.
+    pub(super) fn forget(&self, attempt: &AttemptId) {
+        self.lock().waiting.retain(|key, _| key.attempt != *attempt);
+    }
+
+    fn open(&self, key: ChannelKey, arrival: Arrival) -> Result<(), String> {
+        let mut meetings = self.lock();
+        let least = meetings.least.get(&key.attempt.job).copied().unwrap_or_default();
+        if key.attempt.generation < least {
+            return Err(format!("{} is older than attempt {least}, which is known here", key.attempt));
+        }
+        match meetings.waiting.remove(&key) {
+            Some(Meeting::Expected(expected)) => {
+                let (channel, answers) = (arrival.channel, arrival.answers.clone());
+                expected.send(arrival).map_err(|_| format!("the receiver in {} has ended", key.attempt))?;
+                answers.give(channel, CREDIT_UNITS);
+            }
+            _ if meetings.waiting.len() >= EARLY_MAX => {
+                return Err("too many channels wait for their receivers".to_owned());
+            }
+            // A second one replaces the first, whose connection must be gone.
+            _ => _ = meetings.waiting.insert(key, Meeting::Arrived(arrival)),
+        }
+        Ok(())
+    }
+
+    /// Forgets what arrived over a connection that is gone.
+    fn disconnect(&self, answers: &Arc<Answers>) {
+        let of_it = |meeting: &Meeting| matches!(meeting, Meeting::Arrived(a) if Arc::ptr_eq(&a.answers, answers));
+        self.lock().waiting.retain(|_, meeting| !of_it(meeting));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Meetings> {
+        self.meetings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what another worker sends, until the connection ends; gives the reason.
+    pub(super) async fn serve(&self, connection: Connection) -> String {
+        let Connection { mut reader, mut writer, .. } = connection;
+        let answers = Arc::new(Answers::default());
+        let reason = tokio::select! {
+            reason = self.read(&mut reader, &answers) => reason,
+            reason = answer(&mut writer, &answers) => reason,
+        };
+        self.disconnect(&answers);
+        reason
+    }
+
+    async fn read(&self, reader: &mut FrameReader, answers: &Arc<Answers>) -> String {
+        let mut channels = BTreeMap::<u32, mpsc::Sender<(Payload, u32)>>::new();
+        loop {
+            let frame = match reader.read().await {
+                Ok(Some(bytes)) => Frame::parse(bytes),
+                Ok(None) => return "it was closed by the other side".to_owned(),
+                Err(error) => return error.to_string(),
+            };
+            let done = match frame {
+                Ok(Frame::Open { channel, key }) => {
+                    let (sender, elements) = mpsc::channel(CREDIT_UNITS as usize);
+                    channels.insert(channel, sender);
+                    let arrival = Arrival { channel, elements, answers: answers.clone() };
+                    if let Err(reason) = self.open(key, arrival) {
+                        channels.remove(&channel);
+                        answers.refuse(channel, reason);
+                    }
+                    Ok(())
+                }
+                Ok(Frame::Element { channel, payload, units }) => match channels.get(&channel) {
+                    // Refused, or its receiver has ended: the sender learns it.
+                    None => Ok(()),
+                    Some(sender) => match sender.try_send((payload, units)) {
+                        Ok(()) => Ok(()),
+                        Err(mpsc::error::TrySendError::Full(_)) => Err("it sent more than its credit".to_owned()),
+                        Err(mpsc::error::TrySendError::Closed(_)) => {
+                            channels.remove(&channel);
+                            answers.refuse(channel, "the receiving subtask has ended".to_owned());
+                            Ok(())
+                        }
+                    },
+                },
+                Ok(Frame::Close { channel }) => {
+                    channels.remove(&channel);
+                    Ok(())
+                }
+                Ok(other) => Err(format!("it sent what only a receiver sends: {other:?}")),
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = done {
+                return format!("bug: {reason}; please report it");
+            }
+        }
+    }
+}
+
+impl Answers {
+    fn give(&self, channel: u32, units: u32) {
+        *self.credit.lock().unwrap_or_else(PoisonError::into_inner).entry(channel).or_default() += units;
+        self.wake.notify_one();
+    }
+
+    fn refuse(&self, channel: u32, reason: String) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(channel, reason);
+        self.wake.notify_one();
+    }
+}
+
+async fn answer(writer: &mut FrameWriter, answers: &Answers) -> String {
+    loop {
+        answers.wake.notified().await;
+        let refused = std::mem::take(&mut *answers.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        let credit = std::mem::take(&mut *answers.credit.lock().unwrap_or_else(PoisonError::into_inner));
+        let frames = refused.iter().map(|(channel, reason)| wire::refused(*channel, reason));
+        let frames = frames.chain(credit.iter().map(|(channel, units)| wire::credit(*channel, *units)));
+        for [head, body] in frames {
+            if let Err(error) = writer.write(&[&head, &body]).await {
+                return error.to_string();
+            }
+        }
+        if let Err(error) = writer.flush().await {
+            return error.to_string();
+        }
+    }
+}
+
+impl RemoteReceiver {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamElement, EngineError>>> {
+        loop {
+            match &mut self.state {
+                ReceiverState::Waiting(arrival) => match std::pin::Pin::new(arrival).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(arrival)) => self.state = ReceiverState::Linked(arrival),
+                    Poll::Ready(Err(_)) => self.state = ReceiverState::Gone,
+                },
+                ReceiverState::Linked(arrival) => match arrival.elements.poll_recv(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some((payload, units))) => {
+                        arrival.answers.give(arrival.channel, units);
+                        return Poll::Ready(Some(self.decoder.decode(payload)));
+                    }
+                    Poll::Ready(None) => self.state = ReceiverState::Gone,
+                },
+                ReceiverState::Gone => return Poll::Ready(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The connection over which the subtasks of this worker send to those of another one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::ipc::writer::IpcWriteOptions;
+use mainstem_net::{Connection, FrameReader, FrameWriter, Hello, Transport};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::channel::units;
+use super::wire::{self, ChannelKey, Encoder, Frame, Parts};
+use crate::element::StreamElement;
+use crate::error::EngineError;
+
+/// Frames that may wait to be written to one connection; what they hold is bounded by the credit of the channels.
+const FRAMES_MAX: usize = 64;
+
+/// The sending end of a channel to another worker.
+pub(crate) struct RemoteSender {
+    key: ChannelKey,
+    channel: u32,
+    opened: bool,
+    peer: Arc<Peer>,
+    credit: Arc<Credit>,
+    encoder: Encoder,
+}
+
+/// What a sender may still send, and why it may not any more.
+struct Credit {
+    units: Semaphore,
+    ended: Mutex<Option<EngineError>>,
+}
+
+/// One connection to another worker.
+pub(super) struct Peer {
+    frames: mpsc::Sender<Parts>,
+    state: Mutex<PeerState>,
+}
+
+#[derive(Default)]
+struct PeerState {
+    next: u32,
+    open: BTreeMap<u32, Arc<Credit>>,
+    /// Set when the connection is gone.
+    gone: Option<Gone>,
+}
+
+#[derive(Clone, Debug)]
+enum Gone {
+    Unreachable(String),
+    Lost(String),
+}
+
+impl Gone {
+    fn error(&self) -> EngineError {
+        match self {
+            Gone::Unreachable(reason) => EngineError::Unreachable(reason.clone()),
+            Gone::Lost(reason) => EngineError::PeerLost(reason.clone()),
+        }
+    }
+}
+
+impl Peer {
+    /// Starts to connect; what is sent meanwhile waits.
+    pub(super) fn start(transport: Transport, address: String, hello: Hello) -> Arc<Peer> {
+        let (frames, waiting) = mpsc::channel(FRAMES_MAX);
+        let peer = Arc::new(Peer { frames, state: Mutex::default() });
+        let weak = Arc::downgrade(&peer);
+        tokio::spawn(async move {
+            let gone = match transport.connect(&address, &hello).await {
+                Err(error) => Gone::Unreachable(error.to_string()),
+                Ok(connection) => {
+                    let reason = carry(connection, waiting, |frame| {
+                        // Nobody sends any more where the peer is gone.
+                        weak.upgrade().map_or(Ok(()), |peer| peer.on_frame(frame))
+                    })
+                    .await;
+                    Gone::Lost(format!("the connection to the worker at {address} is lost: {reason}"))
+                }
+            };
+            if let Some(peer) = weak.upgrade() {
+                peer.end(&gone);
+            }
+        });
+        peer
+    }
+
+    /// A channel over this connection.
+    pub(super) fn sender(self: &Arc<Peer>, key: ChannelKey, options: IpcWriteOptions) -> RemoteSender {
+        let credit = Arc::new(Credit { units: Semaphore::new(0), ended: Mutex::default() });
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = state.next;
+        state.next += 1;
+        match &state.gone {
+            Some(gone) => credit.end(gone.error()),
+            None => _ = state.open.insert(channel, credit.clone()),
+        }
+        RemoteSender {
+            key,
+            channel,
+            opened: false,
+            peer: self.clone(),
+            credit,
+            encoder: Encoder::new(channel, options),
+        }
+    }
+
+    /// Whether it can still be used.
+    pub(super) fn is_alive(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).gone.is_none()
+    }
+
+    fn on_frame(&self, frame: Frame) -> Result<(), String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match frame {
+            Frame::Credit { channel, units } => {
+                if let Some(credit) = state.open.get(&channel) {
+                    credit.units.add_permits(units as usize);
+                }
+                Ok(())
+            }
+            Frame::Refused { channel, reason } => {
+                if let Some(credit) = state.open.remove(&channel) {
+                    credit.end(EngineError::PeerLost(reason));
+                }
+                Ok(())
+            }
+            other => Err(format!("it sent what only a sender sends: {other:?}")),
+        }
+    }
+
+    fn end(&self, gone: &Gone) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.gone = Some(gone.clone());
+        for credit in std::mem::take(&mut state.open).into_values() {
+            credit.end(gone.error());
+        }
+    }
+}
+
+impl Credit {
+    fn end(&self, error: EngineError) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.units.close();
+    }
+
+    fn error(&self) -> EngineError {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(EngineError::PeerGone)
+    }
+}
+
+impl RemoteSender {
+    pub(super) async fn send(&mut self, element: StreamElement) -> Result<(), EngineError> {
+        if !self.opened {
+            self.opened = true;
+            self.write(wire::open(self.channel, &self.key)).await?;
+        }
+        let units = match &element {
+            StreamElement::Batch(batch) if batch.rows.num_rows() == 0 => return Ok(()),
+            StreamElement::Batch(batch) => units(batch),
+            _ => 1,
+        };
+        let Ok(permit) = self.credit.units.acquire_many(units).await else { return Err(self.credit.error()) };
+        // It comes back from the receiver.
+        permit.forget();
+        let parts = self.encoder.encode(&element, units)?;
+        self.write(parts).await
+    }
+
+    async fn write(&self, parts: Parts) -> Result<(), EngineError> {
+        self.peer.frames.send(parts).await.map_err(|_| self.credit.error())
+    }
+}
+
+impl Drop for RemoteSender {
+    fn drop(&mut self) {
+        self.peer.state.lock().unwrap_or_else(PoisonError::into_inner).open.remove(&self.channel);
+        if self.opened {
+            // Where the connection is behind, the receiver learns from the coordinator that the attempt is over.
+            let _ = self.peer.frames.try_send(wire::close(self.channel));
+        }
+    }
+}
+
+/// Writes frames and reads what comes, until either ends; gives the reason.
+async fn carry(
+    connection: Connection,
+    frames: mpsc::Receiver<Parts>,
+    mut on_frame: impl FnMut(Frame) -> Result<(), String>,
+) -> String {
+    let Connection { mut reader, mut writer, .. } = connection;
+    tokio::select! {
+        reason = write(&mut writer, frames) => reason,
+        reason = read(&mut reader, &mut on_frame) => reason,
+    }
+}
+
+async fn write(writer: &mut FrameWriter, mut frames: mpsc::Receiver<Parts>) -> String {
+    while let Some(mut parts) = frames.recv().await {
+        loop {
+            if let Err(error) = writer.write(&[&parts[0], &parts[1]]).await {
+                return error.to_string();
+            }
+            match frames.try_recv() {
+                Ok(next) => parts = next,
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = writer.flush().await {
+            return error.to_string();
+        }
+    }
+    "nothing more is sent".to_owned()
+}
+
+async fn read(reader: &mut FrameReader, on_frame: &mut impl FnMut(Frame) -> Result<(), String>) -> String {
+    loop {
+        let frame = match reader.read().await {
+            Ok(Some(bytes)) => Frame::parse(bytes),
+            Ok(None) => return "it was closed by the other side".to_owned(),
+            Err(error) => return error.to_string(),
+        };
+        if let Err(reason) = frame.and_then(&mut *on_frame) {
+            return format!("bug: {reason}; please report it");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The roles of a cluster, and the commands that speak to one.
+
+mod api;
+mod client;
+mod coordinator;
+mod factory;
+mod local;
+mod submission;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use mainstem_net::{TlsFiles, Transport};
+use tokio::runtime::{Builder, Runtime};
+
+pub(crate) use self::client::{cancel, jobs, rescale, status, stop, submit};
+pub(crate) use self::coordinator::coordinator;
+pub(crate) use self::local::cluster;
+pub(crate) use self::worker::worker;
+use crate::cli::NodeArgs;
+
+/// A runtime for what must not be starved by the work of jobs.
+fn control_runtime() -> anyhow::Result<Runtime> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    runtime.context("cannot start threads")
+}
+
+/// How a node speaks to others: by TLS where any of its files is given, then all must be.
+fn transport(args: &NodeArgs) -> anyhow::Result<Transport> {
+    let files = [&args.tls_certificate, &args.tls_key, &args.tls_authority];
+    match files {
+        [Some(certificate), Some(key), Some(authority)] => {
+            let files = TlsFiles { certificate: certificate.clone(), key: key.clone(), authority: authority.clone() };
+            Ok(Transport::tls(&files)?)
+        }
+        [None, None, None] => Ok(Transport::plain()),
+        _ => anyhow::bail!("TLS needs --tls-certificate, --tls-key and --tls-authority together"),
+    }
+}
+
+/// Waits for a wish to end: a signal, or the end of stdin where a parent keeps it open for us.
+async fn ended(with_parent: bool) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = async {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            // A parent that is interrupted together with us ends us in its own order.
+            _ = interrupt.recv(), if !with_parent => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    tokio::select! {
+        () = signals => {}
+        () = parent_gone(), if with_parent => {}
+    }
+}
+
+/// Waits until nobody holds the other end of stdin any more, however the parent has ended.
+async fn parent_gone() {
+    let (sender, gone) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = sender.send(());
+    });
+    let _ = gone.await;
+}
+
+/// An absolute path to a directory that is created.
+fn directory(path: &PathBuf) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot create the directory '{}'", path.display()))?;
+    path.canonicalize().with_context(|| format!("cannot resolve the directory '{}'", path.display()))
+}
+
+fn done() -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::SUCCESS)
+}

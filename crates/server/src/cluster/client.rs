@@ -1,0 +1,264 @@
+//! The commands that speak to a cluster: `submit`, `jobs`, `status`, `stop`, `cancel`, `rescale`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use mainstem_coordinator::JobEnd;
+use mainstem_coordinator::cluster::{Wish, WorkerStatus};
+use mainstem_core::ids::JobId;
+use mainstem_net::{Hello, RpcClient, RpcError, Service};
+use serde_json::json;
+
+use super::api::{JobSummary, Request, Response, SubmitRequest};
+use super::local;
+use crate::cli::{ClientArgs, JobArgs, JobsArgs, RescaleArgs, StatusArgs, SubmitArgs};
+use crate::sql_files::SqlFiles;
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a coordinator that leads is looked for.
+const SEARCH: Duration = Duration::from_secs(15);
+/// Wait between two looks at a job, or for a coordinator.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Sends a SQL file to be run.
+#[expect(clippy::print_stderr, reason = "the command's output")]
+pub(crate) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitCode> {
+    let files = SqlFiles::read(&args.files)?;
+    // Mistakes are shown without a cluster.
+    files.plan()?;
+    let working_dir = std::env::current_dir().context("cannot find the current directory")?;
+    let interval = args.checkpoint_interval.map(|interval| u64::try_from(interval.as_millis()));
+    let request = SubmitRequest {
+        files: files.into_parts(),
+        job: args.job_id.clone(),
+        parallelism: args.parallelism,
+        checkpoint_interval_ms: interval.transpose().context("the checkpoint interval is too long")?,
+        working_dir: working_dir.display().to_string(),
+    };
+    block_on(async {
+        let client = Client::new(&args.client)?;
+        let Response::Submitted { job } = client.ask_leader(&Request::Submit(request)).await? else {
+            return unexpected();
+        };
+        if !args.wait {
+            eprintln!("job '{job}' submitted");
+            return super::done();
+        }
+        client.wait(&job).await
+    })
+}
+
+/// Lists jobs and workers.
+#[expect(clippy::print_stderr, reason = "the command's output")]
+pub(crate) fn jobs(args: &JobsArgs) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let answer = Client::new(&args.client)?.ask_any(&Request::Jobs).await?;
+        let Response::Jobs { leads, leader, jobs, workers } = answer else { return unexpected() };
+        if args.json {
+            let all = json!({ "leads": leads, "leader": leader, "jobs": jobs, "workers": workers });
+            crate::show(&all.to_string())?;
+            return super::done();
+        }
+        if !leads {
+            eprintln!("note: no coordinator that leads was found; what follows may be old");
+        }
+        crate::show(&(jobs_table(&jobs) + "\n" + &workers_table(&workers)))?;
+        super::done()
+    })
+}
+
+fn jobs_table(jobs: &[JobSummary]) -> String {
+    let head = format!(
+        "{:<32} {:<11} {:>11} {:>8} {:>9} {:>8}\n",
+        "JOB", "STATE", "PARALLELISM", "ATTEMPT", "PUBLISHED", "RESTARTS"
+    );
+    let line = |job: &JobSummary| {
+        let restarts = job.status.as_ref().map_or(0, |status| status.restarts);
+        let (id, attempt) = (job.job.as_str(), job.generation.0);
+        format!(
+            "{id:<32} {:<11} {:>11} {attempt:>8} {:>9} {restarts:>8}\n",
+            job.state(),
+            job.parallelism,
+            job.committed
+        )
+    };
+    jobs.iter().map(line).fold(head, |table, line| table + &line)
+}
+
+fn workers_table(workers: &[WorkerStatus]) -> String {
+    let head = format!("{:<40} {:<24} {:>5} {:>4}\n", "WORKER", "ADDRESS", "SLOTS", "USED");
+    let line = |worker: &WorkerStatus| {
+        let WorkerStatus { offer, used } = worker;
+        format!("{:<40} {:<24} {:>5} {used:>4}\n", offer.worker.0, offer.data_address, offer.slots)
+    };
+    workers.iter().map(line).fold(head, |table, line| table + &line)
+}
+
+/// Shows one job.
+pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let job = Client::new(&args.client)?.job(&args.job).await?;
+        let text = match args.json {
+            true => serde_json::to_string(&job).context("bug: the status cannot be written")?,
+            false => details(&job),
+        };
+        crate::show(&text)?;
+        super::done()
+    })
+}
+
+fn details(job: &JobSummary) -> String {
+    let mut lines = vec![
+        format!("job          {}", job.job),
+        format!("state        {}", job.state()),
+        format!("parallelism  {}", job.parallelism),
+        format!("attempt      {}", job.generation),
+        format!("epochs       {} complete, {} published", job.complete, job.committed),
+        format!(
+            "rows         {} in, {} out, {} late, {} dropped",
+            job.rows_in, job.rows_out, job.late_rows, job.dropped_records
+        ),
+    ];
+    if let Some(status) = &job.status {
+        lines.push(format!("restarts     {}", status.restarts));
+        lines.extend(status.last_failure.iter().map(|failure| format!("last failure {failure}")));
+        lines.extend(status.waiting.iter().map(|waiting| format!("it {waiting}")));
+    }
+    if let Some(JobEnd::Failed { reason }) = &job.end {
+        lines.push(format!("failed       {reason}"));
+    }
+    lines.join("\n")
+}
+
+/// Takes a last checkpoint of a job and stops it.
+pub(crate) fn stop(args: &JobArgs) -> anyhow::Result<ExitCode> {
+    change(&args.client, &args.job, &Request::Wish { job: args.job.clone(), wish: Wish::Stop }, true)
+}
+
+/// Stops a job at once.
+pub(crate) fn cancel(args: &JobArgs) -> anyhow::Result<ExitCode> {
+    change(&args.client, &args.job, &Request::Wish { job: args.job.clone(), wish: Wish::Cancel }, true)
+}
+
+/// Runs a job at another parallelism.
+pub(crate) fn rescale(args: &RescaleArgs) -> anyhow::Result<ExitCode> {
+    let request = Request::Rescale { job: args.job.clone(), parallelism: args.parallelism };
+    change(&args.client, &args.job, &request, false)
+}
+
+/// Makes a job do something, and waits until it has ended where that is asked for.
+#[expect(clippy::print_stderr, reason = "the command's output")]
+fn change(client: &ClientArgs, job: &JobId, request: &Request, wait: bool) -> anyhow::Result<ExitCode> {
+    block_on(async {
+        let client = Client::new(client)?;
+        client.ask_leader(request).await?;
+        if wait {
+            return client.wait(job).await;
+        }
+        eprintln!("job '{job}': asked for");
+        super::done()
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")?.block_on(work)
+}
+
+fn unexpected<T>() -> anyhow::Result<T> {
+    bail!("bug: the coordinator's answer does not fit the question; please report it")
+}
+
+/// The coordinators, as a command sees them.
+struct Client {
+    addresses: Vec<String>,
+    clients: Vec<RpcClient>,
+}
+
+impl Client {
+    fn new(args: &ClientArgs) -> anyhow::Result<Client> {
+        let found = local::coordinators(Path::new("."));
+        let addresses = if args.coordinators.is_empty() { found } else { args.coordinators.clone() };
+        if addresses.is_empty() {
+            bail!(
+                "no coordinators are known: name them by --coordinators HOST:PORT,... or MAINSTEM_COORDINATORS, \
+                 or start a cluster here by `mainstem cluster`"
+            );
+        }
+        let transport = super::transport(&args.node)?;
+        let hello = Hello::new(Service::Client, "client", args.node.cluster.clone());
+        let clients = addresses.iter().map(|a| RpcClient::new(transport.clone(), a, hello.clone())).collect();
+        Ok(Client { addresses, clients })
+    }
+
+    /// Asks whoever leads; looks for a while until somebody does.
+    async fn ask_leader(&self, request: &Request) -> anyhow::Result<Response> {
+        let mut reason = String::new();
+        let search = async {
+            for turn in 0_usize.. {
+                let client = &self.clients[turn % self.clients.len()];
+                match client.call::<_, Response>(request, ANSWER_WITHIN).await {
+                    Ok(Response::Refused { reason }) => bail!("{reason}"),
+                    Ok(Response::NotLeader { .. }) => reason = "no coordinator leads at the moment".to_owned(),
+                    Ok(response) => return Ok(response),
+                    Err(error @ RpcError::Unreachable(_)) => reason = error.to_string(),
+                    Err(error) => bail!("{error}; whether it was done is not known: see `mainstem jobs`"),
+                }
+                if turn % self.clients.len() == self.clients.len() - 1 {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+            unreachable!("the search has no end of its own")
+        };
+        match tokio::time::timeout(SEARCH, search).await {
+            Ok(answer) => answer,
+            Err(_) => bail!("no coordinator of {} does this: {reason}", self.addresses.join(", ")),
+        }
+    }
+
+    /// Asks whoever leads, or if nobody does, whoever answers.
+    async fn ask_any(&self, request: &Request) -> anyhow::Result<Response> {
+        let mut old = None;
+        let mut reasons = Vec::new();
+        for client in &self.clients {
+            match client.call::<_, Response>(request, ANSWER_WITHIN).await {
+                Ok(response @ Response::Jobs { leads: true, .. }) => return Ok(response),
+                Ok(response) => old = Some(response),
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        old.with_context(|| format!("no coordinator answers: {}", reasons.join("; ")))
+    }
+
+    async fn job(&self, job: &JobId) -> anyhow::Result<JobSummary> {
+        let Response::Jobs { jobs, .. } = self.ask_any(&Request::Jobs).await? else { return unexpected() };
+        jobs.into_iter().find(|summary| summary.job == *job).with_context(|| format!("there is no job '{job}'"))
+    }
+
+    /// Waits until a job has ended.
+    #[expect(clippy::print_stderr, reason = "the command's output")]
+    async fn wait(&self, job: &JobId) -> anyhow::Result<ExitCode> {
+        loop {
+            let summary = match self.job(job).await {
+                Ok(summary) => summary,
+                Err(error) => {
+                    // Coordinators may change while a job runs.
+                    tracing::warn!(%error, "waiting for a coordinator");
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+            };
+            match &summary.end {
+                Some(JobEnd::Failed { reason }) if !summary.active => bail!("job '{job}' failed: {reason}"),
+                Some(_) if !summary.active => {
+                    eprintln!("job '{job}' {}: {} epochs published", summary.state(), summary.committed);
+                    return super::done();
+                }
+                _ => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+}

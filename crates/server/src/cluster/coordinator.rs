@@ -1,0 +1,171 @@
+//! `mainstem coordinator`: one of the coordinators of a cluster.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use mainstem_consensus::{Consensus, Options, ProposeError};
+use mainstem_coordinator::cluster::{Answer, ClusterJobs, ClusterState, FleetService, JobView};
+use mainstem_core::cluster::FleetConfig;
+use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_net::{Connection, Service, serve_rpc};
+use mainstem_plan::operator::{JobGraph, OperatorKind};
+use mainstem_rt::{Clock, SystemClock};
+
+use super::api::{JobSummary, Request, Response};
+use super::factory::GraphFactory;
+use super::submission;
+use crate::cli::CoordinatorArgs;
+use crate::job;
+
+/// Runs a coordinator until it is told to end.
+pub(crate) fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
+    let runtime = super::control_runtime()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = run(args) => outcome,
+            () = super::ended(args.node.with_parent) => super::done(),
+        }
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+struct Node {
+    consensus: Arc<Consensus<ClusterState>>,
+    fleet: Arc<FleetService>,
+    jobs: Arc<ClusterJobs<GraphFactory>>,
+    clock: Arc<dyn Clock>,
+}
+
+async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
+    let transport = super::transport(&args.node)?;
+    let members: BTreeMap<u64, String> = args.members.iter().cloned().collect();
+    let Some(own) = members.get(&args.id) else {
+        bail!("--id {} is not among the members {:?}", args.id, members.keys().collect::<Vec<_>>());
+    };
+    let listen = args.node.listen.as_ref().unwrap_or(own);
+    let mut listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let store = super::directory(&args.state_dir)?;
+    let options =
+        Options::new(args.id, super::directory(&args.data_dir)?, members, args.node.cluster.clone(), transport);
+    let consensus = Arc::new(Consensus::<ClusterState>::start(options).await?);
+    let fleet = FleetService::new(clock.clone(), FleetConfig::default());
+    let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), GraphFactory, clock.clone(), store);
+    let node = Arc::new(Node { consensus, fleet, jobs: jobs.clone(), clock });
+    tracing::info!(id = args.id, address = listener.local_address(), "coordinator listens");
+    let serving = async {
+        loop {
+            let connection = listener.accept().await?;
+            tokio::spawn(node.clone().serve(connection));
+        }
+    };
+    let mut stopped = node.consensus.stopped();
+    tokio::select! {
+        reason = stopped.wait_for(Option::is_some) => {
+            let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+            bail!("the coordinator has stopped: {reason}")
+        }
+        () = jobs.run() => bail!("bug: the jobs' driver has ended; please report it"),
+        result = serving => result,
+    }
+}
+
+impl Node {
+    async fn serve(self: Arc<Self>, connection: Connection) {
+        match connection.hello.service {
+            Service::Raft => {
+                // The other member tries again.
+                if let Err(error) = self.consensus.serve(connection).await {
+                    tracing::debug!(%error, "the connection of another coordinator has ended");
+                }
+            }
+            Service::Worker => self.fleet.clone().serve(connection).await,
+            Service::Client => {
+                let node = self.clone();
+                // A client that goes away needs no answer.
+                let _ = serve_rpc(connection, move |request| {
+                    let node = node.clone();
+                    async move { Ok::<_, String>(node.answer(request).await) }
+                })
+                .await;
+            }
+            Service::Data => tracing::warn!(peer = connection.peer, "rows go to workers"),
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        let outcome = match request {
+            Request::Jobs => return self.list(),
+            Request::Submit(request) => {
+                // Planned where the answer will count; planning takes a while and no decision.
+                if !self.leads() {
+                    return self.not_leader();
+                }
+                let now = self.clock.now();
+                let planned = tokio::task::spawn_blocking(move || submission::plan(request, now)).await;
+                let (job, submission) = match planned.context("bug: the planner failed") {
+                    Ok(Ok(planned)) => planned,
+                    Ok(Err(error)) | Err(error) => return Response::Refused { reason: format!("{error:#}") },
+                };
+                let done = Response::Submitted { job: job.clone() };
+                return self.response(self.jobs.submit(job, submission).await, done);
+            }
+            Request::Wish { job, wish } => self.jobs.wish(job, wish).await,
+            Request::Rescale { job, parallelism } => self.jobs.rescale(job, parallelism).await,
+        };
+        self.response(outcome, Response::Done)
+    }
+
+    fn response(&self, outcome: Result<Answer, ProposeError>, done: Response) -> Response {
+        match outcome {
+            Ok(Ok(())) => done,
+            Ok(Err(reason)) => Response::Refused { reason },
+            Err(ProposeError::NotLeader { .. }) => self.not_leader(),
+            Err(error) => Response::Refused { reason: error.to_string() },
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.consensus.leadership().borrow().is_leader
+    }
+
+    fn leader(&self) -> Option<String> {
+        self.consensus.leadership().borrow().leader.as_ref().map(|(_, address)| address.clone())
+    }
+
+    fn not_leader(&self) -> Response {
+        Response::NotLeader { leader: self.leader() }
+    }
+
+    fn list(&self) -> Response {
+        let jobs = self.jobs.views().into_iter().map(summary).collect();
+        Response::Jobs { leads: self.leads(), leader: self.leader(), jobs, workers: self.fleet.workers() }
+    }
+}
+
+fn summary(view: JobView) -> JobSummary {
+    let JobView { job, entry, status, counters } = view;
+    // A plan of another version counts nothing here; the driver says why it cannot run.
+    let graph: JobGraph = serde_json::from_str(&entry.submission.graph_json).unwrap_or_default();
+    let rows = |of: fn(&OperatorKind) -> bool, rows: fn(&OperatorCounters) -> u64| {
+        let operators = job::operators_of(&graph, of);
+        operators.iter().filter_map(|operator| counters.get(operator)).map(rows).sum()
+    };
+    JobSummary {
+        job,
+        parallelism: entry.submission.parallelism,
+        active: entry.active,
+        generation: entry.record.generation,
+        complete: entry.record.newest().0,
+        committed: entry.record.committed.0,
+        rows_in: rows(|kind| matches!(kind, OperatorKind::Source(_)), |c| c.rows_in),
+        rows_out: rows(|kind| matches!(kind, OperatorKind::Sink(_)), |c| c.rows_out),
+        late_rows: counters.values().map(|c| c.late_rows).sum(),
+        dropped_records: counters.values().map(|c| c.dropped_records).sum(),
+        end: entry.record.end,
+        status,
+    }
+}

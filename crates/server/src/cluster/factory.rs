@@ -1,0 +1,31 @@
+//! Makes what the driver of a submitted job needs.
+
+use mainstem_coordinator::JobSpec;
+use mainstem_coordinator::cluster::{JobFactory, Submission};
+use mainstem_core::ids::JobId;
+use mainstem_plan::operator::JobGraph;
+
+use crate::job;
+
+/// Reads stored plans and finds their connectors.
+pub(crate) struct GraphFactory;
+
+impl JobFactory for GraphFactory {
+    fn spec(&self, id: &JobId, submission: &Submission) -> Result<JobSpec, String> {
+        let graph: JobGraph = serde_json::from_str(&submission.graph_json)
+            .map_err(|error| format!("the stored plan of job '{id}' cannot be read by this version: {error}"))?;
+        let parallelism = submission.parallelism;
+        let text = |error: anyhow::Error| format!("{error:#}");
+        Ok(JobSpec {
+            job: id.clone(),
+            graph_json: submission.graph_json.clone(),
+            sql_hash: submission.sql_hash.clone(),
+            key_groups: submission.key_groups,
+            parallelism,
+            tasks: job::tasks(&graph, parallelism),
+            sources: job::sources(&graph, parallelism).map_err(text)?,
+            committers: job::committers(&graph, id).map_err(text)?,
+            options: submission.options.clone(),
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! `mainstem cluster`: a cluster of real processes on this machine, for trying out. A process that dies is started
+//! again, so that what a cluster does about it can be watched.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use crate::cli::ClusterArgs;
+
+/// The directory of a local cluster unless the user says otherwise.
+const DIRECTORY: &str = ".mainstem-cluster";
+/// What is known of the cluster in it.
+const FILE: &str = "cluster.json";
+/// Wait before a process that has died is started again.
+const RESTART_AFTER: Duration = Duration::from_secs(2);
+/// Processes have so long to end.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// What must be the same when the cluster is started again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layout {
+    /// Address of each coordinator, by its id from 1 on.
+    coordinators: Vec<String>,
+}
+
+/// Addresses of the coordinators of the cluster that was started in this directory; none where there was none.
+pub(super) fn coordinators(directory: &Path) -> Vec<String> {
+    let text = fs::read_to_string(directory.join(DIRECTORY).join(FILE)).unwrap_or_default();
+    serde_json::from_str::<Layout>(&text).map(|layout| layout.coordinators).unwrap_or_default()
+}
+
+/// Runs a cluster until it is told to end.
+pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
+    let runtime = super::control_runtime()?;
+    runtime.block_on(run(args))
+}
+
+#[expect(clippy::print_stderr, reason = "the command's output")]
+async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
+    let directory = super::directory(&args.dir.clone().unwrap_or_else(|| PathBuf::from(DIRECTORY)))?;
+    let layout = layout(&directory, args.coordinators)?;
+    let binary = std::env::current_exe().context("cannot find this program")?;
+    let members: Vec<String> = (1..).zip(&layout.coordinators).map(|(id, address)| format!("{id}={address}")).collect();
+    let mut nodes = JoinSet::new();
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    for id in 1..=layout.coordinators.len() {
+        let name = format!("coordinator-{id}");
+        let arguments = [
+            "coordinator".to_owned(),
+            format!("--id={id}"),
+            format!("--members={}", members.join(",")),
+            format!("--data-dir={}", directory.join(&name).display()),
+            format!("--state-dir={}", directory.join("state").display()),
+        ];
+        let node = Node { binary: binary.clone(), name, arguments: arguments.to_vec(), directory: directory.clone() };
+        nodes.spawn(node.keep_running(stopping.clone()));
+    }
+    for id in 1..=args.workers {
+        let name = format!("worker-{id}");
+        let arguments = [
+            "worker".to_owned(),
+            format!("--name={name}"),
+            format!("--coordinators={}", layout.coordinators.join(",")),
+            format!("--slots={}", args.slots),
+        ];
+        let node = Node { binary: binary.clone(), name, arguments: arguments.to_vec(), directory: directory.clone() };
+        nodes.spawn(node.keep_running(stopping.clone()));
+    }
+    eprintln!(
+        "cluster of {} coordinators and {} workers with {} slots each",
+        args.coordinators, args.workers, args.slots
+    );
+    eprintln!("  state and logs   {}", directory.display());
+    eprintln!("  run a job        mainstem submit FILE.sql          (in this directory)");
+    eprintln!("  or elsewhere     MAINSTEM_COORDINATORS={}", layout.coordinators.join(","));
+    eprintln!("  Ctrl-C ends the cluster; jobs go on when it is started again");
+    super::ended(args.with_parent).await;
+    stop.send_replace(true);
+    let mut outcome = super::done();
+    while let Some(ended) = nodes.join_next().await {
+        if let Err(error) = ended.context("bug: a process was not looked after").and_then(|ended| ended) {
+            outcome = Err(error);
+        }
+    }
+    outcome
+}
+
+/// One process of the cluster.
+struct Node {
+    binary: PathBuf,
+    name: String,
+    arguments: Vec<String>,
+    directory: PathBuf,
+}
+
+impl Node {
+    #[expect(clippy::print_stderr, reason = "the command's output")]
+    async fn keep_running(self, mut stopping: tokio::sync::watch::Receiver<bool>) -> anyhow::Result<()> {
+        loop {
+            let mut child = self.start()?;
+            // Held as long as the child shall live; waiting for it would close it.
+            let stdin = child.stdin.take();
+            let id = child.id().map_or_else(|| "?".to_owned(), |id| id.to_string());
+            eprintln!("  {:<16} process {id}", self.name);
+            let stop = tokio::select! {
+                status = child.wait() => {
+                    let status = status.with_context(|| format!("cannot wait for {}", self.name))?;
+                    eprintln!("{} has ended ({status}); see {}; it is started again", self.name, self.log().display());
+                    false
+                }
+                _ = stopping.changed() => true,
+            };
+            drop(stdin);
+            if stop {
+                return end(child).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RESTART_AFTER) => {}
+                _ = stopping.changed() => return Ok(()),
+            }
+        }
+    }
+
+    fn start(&self) -> anyhow::Result<Child> {
+        let path = self.log();
+        let log = fs::OpenOptions::new().create(true).append(true).open(&path);
+        let log = log.with_context(|| format!("cannot write '{}'", path.display()))?;
+        let output = log.try_clone().context("cannot write a log")?;
+        let mut command = Command::new(&self.binary);
+        command.args(&self.arguments).arg("--with-parent");
+        command.stdin(Stdio::piped()).stdout(output).stderr(log).kill_on_drop(true);
+        if std::env::var_os("MAINSTEM_LOG").is_none() {
+            command.env("MAINSTEM_LOG", "info,openraft=warn");
+        }
+        command.spawn().with_context(|| format!("cannot start {}", self.name))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join(format!("{}.log", self.name))
+    }
+}
+
+/// Waits for a process to end, for which the end of its stdin is the sign.
+async fn end(mut child: Child) -> anyhow::Result<()> {
+    if tokio::time::timeout(END_WITHIN, child.wait()).await.is_err() {
+        child.kill().await.context("cannot end a process")?;
+    }
+    Ok(())
+}
+
+/// What was decided when the cluster was first started, or is now: a free port for each coordinator.
+fn layout(directory: &Path, coordinators: u32) -> anyhow::Result<Layout> {
+    let path = directory.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let layout: Layout =
+                serde_json::from_str(&text).with_context(|| format!("'{}' is damaged", path.display()))?;
+            let known = layout.coordinators.len();
+            if known != coordinators as usize {
+                bail!(
+                    "the cluster in '{}' has {known} coordinators; start it with --coordinators {known}, or another one \
+                     with --dir",
+                    directory.display()
+                );
+            }
+            Ok(layout)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // All at once, so that no port is given twice.
+            let ports = (0..coordinators).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>();
+            let ports = ports.context("cannot find a free port")?;
+            let address =
+                |listener: &TcpListener| Ok(listener.local_addr().context("cannot find a free port")?.to_string());
+            let layout = Layout { coordinators: ports.iter().map(address).collect::<anyhow::Result<_>>()? };
+            let text = serde_json::to_string_pretty(&layout).context("bug: the layout cannot be written")?;
+            fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))?;
+            Ok(layout)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read '{}'", path.display())),
+    }
+}

@@ -1,0 +1,52 @@
+//! From the SQL that a user sends to what the coordinators agree on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use mainstem_coordinator::cluster::Submission;
+use mainstem_core::ids::JobId;
+use mainstem_core::time::Timestamp;
+use mainstem_plan::operator::{JobGraph, OperatorKind};
+
+use super::api::SubmitRequest;
+use crate::job;
+use crate::sql_files::SqlFiles;
+
+/// Plans a job. Errors are for the user who sent it, with places in the files as the user named them.
+pub(crate) fn plan(request: SubmitRequest, now: Timestamp) -> anyhow::Result<(JobId, Submission)> {
+    let files = SqlFiles::of(request.files)?;
+    let plan = files.plan()?;
+    if plan.explain_only {
+        bail!("the file only explains; run it by `mainstem explain`");
+    }
+    let id = job::job_id(request.job.as_ref(), &plan, files.last())?;
+    // As in Flink; slots are shared by all jobs of the cluster.
+    let parallelism = job::parallelism(request.parallelism, &plan, || 1)?;
+    let interval = request.checkpoint_interval_ms.map(Duration::from_millis);
+    let options = job::checkpoint_options(interval, &plan)?;
+    let key_groups = job::key_groups(&plan)?;
+    let mut graph = plan.graph;
+    let working_dir = request.working_dir;
+    make_paths_absolute(&mut graph, Path::new(&working_dir));
+    let graph_json = serde_json::to_string(&graph).context("bug: the plan cannot be written")?;
+    let sql_hash = job::hash(&files.text());
+    let submission =
+        Submission { graph_json, sql_hash, key_groups, parallelism, options, working_dir, submitted_at: now };
+    Ok((id, submission))
+}
+
+/// Files are looked for by coordinators and read by workers, wherever those were started.
+fn make_paths_absolute(graph: &mut JobGraph, working_dir: &Path) {
+    for node in &mut graph.nodes {
+        let options = match &mut node.op.kind {
+            OperatorKind::Source(source) => &mut source.table.options,
+            OperatorKind::Sink(sink) => &mut sink.table.options,
+            OperatorKind::LookupJoin(lookup) => &mut lookup.table.options,
+            _ => continue,
+        };
+        if let Some(path) = options.get_mut("path").filter(|path| !path.contains("://")) {
+            *path = working_dir.join(&*path).display().to_string();
+        }
+    }
+}

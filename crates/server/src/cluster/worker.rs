@@ -1,0 +1,44 @@
+//! `mainstem worker`: runs subtasks for a cluster.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use mainstem_core::cluster::messages::WorkerId;
+use mainstem_worker::WorkerOptions;
+use tokio::runtime::Builder;
+
+use crate::cli::WorkerArgs;
+
+/// Runs a worker until it is told to end.
+pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
+    let control = super::control_runtime()?;
+    // Subtasks have threads of their own: a busy operator must not keep the worker from its heartbeats.
+    let data = Builder::new_multi_thread().thread_name("data").enable_all().build().context("cannot start threads")?;
+    let outcome = control.block_on(async {
+        let transport = super::transport(&args.node)?;
+        let listen = args.node.listen.as_deref().unwrap_or("127.0.0.1:0");
+        let listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
+        let address = listener.local_address();
+        let name = args.name.clone().unwrap_or_else(|| "worker".to_owned());
+        // Another life of a worker of this name has another process id, or another address.
+        let worker = WorkerId(format!("{name}@{address}#{}", std::process::id()));
+        tracing::info!(%worker, "worker listens");
+        let options = WorkerOptions {
+            worker,
+            cluster: args.node.cluster.clone(),
+            coordinators: args.coordinators.clone(),
+            advertise: args.advertise.clone(),
+            slots: args.slots,
+            compress: args.compress,
+            transport,
+            data_runtime: data.handle().clone(),
+        };
+        tokio::select! {
+            outcome = mainstem_worker::run(options, listener) => outcome.map_err(anyhow::Error::from),
+            () = super::ended(args.node.with_parent) => Ok(()),
+        }
+    });
+    control.shutdown_background();
+    data.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,152 @@
+//! A cluster of real processes, whose processes can be killed, stopped and woken.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{Sandbox, text};
+
+/// Anything that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `mainstem cluster`, in a sandbox.
+pub(crate) struct LocalCluster<'a> {
+    sandbox: &'a Sandbox,
+    child: Child,
+    /// The newest process of each node, by its name.
+    processes: Arc<Mutex<BTreeMap<String, u32>>>,
+}
+
+/// What `mainstem jobs --json` says.
+pub(crate) struct Jobs(serde_json::Value);
+
+impl Jobs {
+    pub(crate) fn leader(&self) -> Option<String> {
+        self.0["leader"].as_str().map(str::to_owned)
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.0["workers"].as_array().map_or(0, Vec::len)
+    }
+
+    pub(crate) fn job(&self, id: &str) -> Option<&serde_json::Value> {
+        self.0["jobs"].as_array()?.iter().find(|job| job["job"] == id)
+    }
+
+    pub(crate) fn number(&self, id: &str, field: &str) -> u64 {
+        self.job(id).and_then(|job| job[field].as_u64()).unwrap_or_default()
+    }
+
+    pub(crate) fn has_ended(&self, id: &str) -> bool {
+        self.0["leads"] == true && self.job(id).is_some_and(|job| job["active"] == false)
+    }
+}
+
+impl LocalCluster<'_> {
+    /// Starts a cluster and waits until it has a leader and all workers.
+    pub(crate) fn start(sandbox: &Sandbox, coordinators: usize, workers: usize, slots: usize) -> LocalCluster<'_> {
+        let (coordinators, slots) = (format!("--coordinators={coordinators}"), format!("--slots={slots}"));
+        let arguments = ["cluster", "--with-parent", &coordinators, &format!("--workers={workers}"), &slots];
+        let mut command = sandbox.command(&arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let processes = Arc::<Mutex<BTreeMap<String, u32>>>::default();
+        let (known, said) = (processes.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(said).lines().map_while(Result::ok) {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                if let [name, "process", id] = words.as_slice() {
+                    known.lock().unwrap().insert((*name).to_owned(), id.parse().unwrap());
+                }
+            }
+        });
+        let cluster = LocalCluster { sandbox, child, processes };
+        cluster.wait_until("a leader and workers", |jobs| jobs.leader().is_some() && jobs.workers() == workers);
+        cluster
+    }
+
+    /// Names of the nodes of a kind: `coordinator` or `worker`.
+    pub(crate) fn nodes(&self, kind: &str) -> Vec<String> {
+        let processes = self.processes.lock().unwrap();
+        processes.keys().filter(|name| name.starts_with(kind)).cloned().collect()
+    }
+
+    /// Sends a signal to a node's process.
+    pub(crate) fn signal(&self, node: &str, signal: &str) {
+        let id = self.processes.lock().unwrap()[node];
+        // It may have died of an earlier one; then it is being started again.
+        let _ = Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).stderr(Stdio::null()).status();
+    }
+
+    /// The name of the coordinator that leads.
+    pub(crate) fn leader(&self) -> Option<String> {
+        let layout = std::fs::read_to_string(self.sandbox.path(".mainstem-cluster/cluster.json")).unwrap();
+        let layout: serde_json::Value = serde_json::from_str(&layout).unwrap();
+        let leader = self.jobs()?.leader()?;
+        let position = layout["coordinators"].as_array()?.iter().position(|address| *address == leader)?;
+        Some(format!("coordinator-{}", position + 1))
+    }
+
+    /// What the cluster says of its jobs; none where nobody answers.
+    pub(crate) fn jobs(&self) -> Option<Jobs> {
+        let output = self.sandbox.run(&["jobs", "--json"]);
+        output.status.success().then(|| Jobs(serde_json::from_slice(&output.stdout).unwrap()))
+    }
+
+    /// Waits until the jobs are as they should be.
+    pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(&Jobs) -> bool) -> Jobs {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(jobs) = self.jobs().filter(|jobs| holds(jobs)) {
+                return jobs;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{what}: not within {PATIENCE:?}\n{}", self.story());
+    }
+
+    /// The end of each node's log.
+    pub(crate) fn story(&self) -> String {
+        let directory = self.sandbox.path(".mainstem-cluster");
+        let mut story = text(&self.sandbox.run(&["jobs", "--json"]).stdout);
+        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let end = lines[lines.len().saturating_sub(30)..].join("\n");
+                story += &format!("\n== {}\n{end}\n", entry.path().display());
+            }
+        }
+        story
+    }
+
+    /// Everything that any node has logged.
+    pub(crate) fn logs(&self) -> String {
+        let mut all = String::new();
+        for entry in std::fs::read_dir(self.sandbox.path(".mainstem-cluster")).unwrap().map(Result::unwrap) {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                all += &std::fs::read_to_string(entry.path()).unwrap_or_default();
+            }
+        }
+        all
+    }
+}
+
+impl Drop for LocalCluster<'_> {
+    /// The end of its stdin ends the cluster.
+    fn drop(&mut self) {
+        for node in self.nodes("") {
+            self.signal(&node, "CONT");
+        }
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+impl LocalCluster<'_> {
+    /// Runs a command that must end well.
+    pub(crate) fn command_ok(&self, arguments: &[&str]) -> String {
+        text(&self.sandbox.run_ok(arguments).stdout)
+    }
+}

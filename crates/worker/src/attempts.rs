@@ -1,0 +1,197 @@
+//! The attempts that have subtasks on this worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mainstem_core::cluster::messages::{AttemptCounters, AttemptId, AttemptOrder, FromWorker, WorkerId};
+use mainstem_core::cluster::{FenceCommand, Fences};
+use mainstem_core::ids::{Generation, JobId, SubtaskId};
+use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
+use mainstem_engine::{DataPlane, Deployment, JobMetrics, Placement, RunningAttempt};
+use mainstem_plan::operator::JobGraph;
+use mainstem_state::CheckpointStore;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::uplink::Uplink;
+
+/// Subtasks that were told to end have so long before nobody waits for them any more. What they may still write lies
+/// under their own generation.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// What runs on this worker.
+pub(crate) struct Attempts {
+    worker: WorkerId,
+    data: Arc<DataPlane>,
+    uplink: Uplink,
+    data_runtime: Handle,
+    fences: Arc<Mutex<Fences>>,
+    running: BTreeMap<AttemptId, Running>,
+    /// Checkpoint stores by their directory.
+    stores: BTreeMap<PathBuf, Arc<CheckpointStore>>,
+    counters: Counters,
+}
+
+struct Running {
+    subtasks: BTreeMap<SubtaskId, mpsc::Sender<ToSubtask>>,
+    tasks: JoinSet<()>,
+}
+
+/// The counters of all attempts, for heartbeats. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Counters {
+    of: Arc<Mutex<BTreeMap<AttemptId, Counted>>>,
+}
+
+struct Counted {
+    metrics: Arc<JobMetrics>,
+    /// Indexes of the subtasks that run here.
+    here: BTreeSet<u32>,
+}
+
+impl Counters {
+    /// The counters of each attempt, by operator.
+    pub(crate) fn read(&self) -> AttemptCounters {
+        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        of.iter().map(|(attempt, counted)| (attempt.clone(), counted.metrics.counters(&counted.here))).collect()
+    }
+}
+
+impl Attempts {
+    pub(crate) fn new(worker: WorkerId, data: Arc<DataPlane>, uplink: Uplink, data_runtime: Handle) -> Attempts {
+        Attempts {
+            worker,
+            data,
+            uplink,
+            data_runtime,
+            fences: Arc::default(),
+            running: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// A coordinator leads in `term`; refused where a newer one is known.
+    pub(crate) fn on_leader(&self, term: u64) -> Result<(), String> {
+        self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_leader(term)
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters.clone()
+    }
+
+    /// Ends what is older.
+    pub(crate) async fn fence(&mut self, job: &JobId, generation: Generation) {
+        self.data.fence(job, generation);
+        let commands = self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_fence(job, generation);
+        for command in commands {
+            if let FenceCommand::Stop(attempt) = command {
+                self.stop(&attempt).await;
+            }
+        }
+    }
+
+    /// Starts this worker's part of an attempt and tells the coordinator.
+    pub(crate) async fn deploy(&mut self, order: AttemptOrder) {
+        let attempt = order.attempt.clone();
+        self.data.fence(&attempt.job, attempt.generation);
+        let commands = self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_deploy(&attempt);
+        let mut order = Some(order);
+        for command in commands {
+            let result = match command {
+                FenceCommand::Stop(older) => {
+                    self.stop(&older).await;
+                    continue;
+                }
+                FenceCommand::Refuse { reason } => Err(Failure { message: reason, retryable: true, consequence: true }),
+                FenceCommand::Start(_) => match order.take() {
+                    Some(order) => self.start(order),
+                    None => continue,
+                },
+            };
+            if result.is_err() {
+                self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_ended(&attempt);
+            }
+            self.uplink.send(FromWorker::Deployed { attempt: attempt.clone(), result }).await;
+        }
+    }
+
+    /// Hands a message to a subtask. One that has ended has said why.
+    pub(crate) async fn tell(&mut self, attempt: &AttemptId, subtask: SubtaskId, message: ToSubtask) {
+        let Some(sender) = self.running.get(attempt).and_then(|running| running.subtasks.get(&subtask)) else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(message) {
+            let message = format!("subtask {subtask} does not take its messages: it is stuck");
+            let failure = Failure { message, retryable: true, consequence: false };
+            let event = FromSubtask::Failed { subtask, generation: attempt.generation, failure };
+            self.uplink.send(FromWorker::Report { attempt: attempt.clone(), event }).await;
+        }
+    }
+
+    fn start(&mut self, order: AttemptOrder) -> Result<(), Failure> {
+        let fatal = |message: String| Failure { message, retryable: false, consequence: false };
+        let graph: JobGraph = serde_json::from_str(&order.graph_json)
+            .map_err(|error| fatal(format!("this worker's version cannot read the job's plan: {error}")))?;
+        let store = self.store(&order.store)?;
+        let metrics = JobMetrics::new(graph.nodes.iter().map(|n| (n.id, graph.parallelism(n.id, order.parallelism))));
+        let metrics = Arc::new(metrics);
+        let here = (0_u32..).zip(&order.slots).filter(|(_, slot)| slot.worker == self.worker).map(|(i, _)| i).collect();
+        let attempt = order.attempt;
+        let _entered = self.data_runtime.enter();
+        let running = mainstem_engine::deploy(Deployment {
+            job: attempt.job.clone(),
+            graph: Arc::new(graph),
+            generation: attempt.generation,
+            parallelism: order.parallelism,
+            key_groups: order.key_groups,
+            first_epoch_now: order.first_epoch_now,
+            restore: order.restore,
+            replay_until: order.replay_until,
+            working_dir: order.working_dir.into(),
+            store,
+            metrics: metrics.clone(),
+            placement: Placement::Cluster { worker: self.worker.clone(), slots: order.slots, data: self.data.clone() },
+        });
+        let RunningAttempt { subtasks, events, tasks } = running.map_err(mainstem_engine::EngineError::into_failure)?;
+        tracing::info!(%attempt, subtasks = subtasks.len(), "subtasks start");
+        let counted = Counted { metrics, here };
+        self.counters.of.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.clone(), counted);
+        tokio::spawn(pass_on(attempt.clone(), events, self.uplink.clone()));
+        self.running.insert(attempt, Running { subtasks, tasks });
+        Ok(())
+    }
+
+    async fn stop(&mut self, attempt: &AttemptId) {
+        self.counters.of.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
+        self.data.forget(attempt);
+        let Some(Running { subtasks, mut tasks }) = self.running.remove(attempt) else { return };
+        drop(subtasks);
+        tracing::info!(%attempt, "subtasks stop");
+        if tokio::time::timeout(STOP_WITHIN, tasks.shutdown()).await.is_err() {
+            tracing::warn!(%attempt, "subtasks do not end; they go on by themselves, without effect");
+        }
+    }
+
+    fn store(&mut self, directory: &str) -> Result<Arc<CheckpointStore>, Failure> {
+        let directory = Path::new(directory);
+        if let Some(store) = self.stores.get(directory) {
+            return Ok(store.clone());
+        }
+        let opened = CheckpointStore::local(directory).map_err(|error| {
+            let message = format!("{error}; checkpoints must lie where every node reaches them under one path");
+            Failure { message, retryable: true, consequence: false }
+        })?;
+        let store = Arc::new(opened);
+        self.stores.insert(directory.to_owned(), store.clone());
+        Ok(store)
+    }
+}
+
+/// Passes on what the subtasks of an attempt have to say.
+async fn pass_on(attempt: AttemptId, mut events: mpsc::Receiver<FromSubtask>, uplink: Uplink) {
+    while let Some(event) = events.recv().await {
+        uplink.send(FromWorker::Report { attempt: attempt.clone(), event }).await;
+    }
+}

@@ -1,0 +1,120 @@
+//! A worker of a cluster: finds the coordinator that leads, runs the subtasks that it is given, and exchanges rows
+//! with other workers. Whose word counts is decided by `mainstem_core::cluster::Fences`.
+
+mod attempts;
+mod session;
+mod uplink;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstem_core::cluster::messages::{WorkerId, WorkerOffer};
+use mainstem_engine::{DataPlane, EngineError};
+use mainstem_net::{Listener, NetError, Service, Transport};
+use tokio::runtime::Handle;
+
+use crate::attempts::Attempts;
+use crate::session::{Met, Session};
+use crate::uplink::Uplink;
+
+/// Wait between two tries to find the coordinator that leads.
+const SEARCH_EVERY: Duration = Duration::from_millis(200);
+
+/// What a worker is and where it finds its cluster.
+pub struct WorkerOptions {
+    /// This life of this worker; must differ from that of any other.
+    pub worker: WorkerId,
+    /// The cluster's name, the same on all of its nodes.
+    pub cluster: String,
+    /// Addresses of the coordinators.
+    pub coordinators: Vec<String>,
+    /// Where other workers reach it, where that is not where it listens.
+    pub advertise: Option<String>,
+    /// Subtasks of each task of a job that it runs at a time, over all jobs.
+    pub slots: u32,
+    /// Whether rows are compressed between workers.
+    pub compress: bool,
+    /// Plain or by TLS.
+    pub transport: Transport,
+    /// Where subtasks run. Not the runtime on which the worker itself runs, which they must not starve.
+    pub data_runtime: Handle,
+}
+
+/// Why a worker cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Runs a worker until the future is dropped, over a listener on which other workers reach it.
+///
+/// # Errors
+/// Where it cannot begin. A coordinator that cannot be found is waited for.
+pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), WorkerError> {
+    let WorkerOptions { worker, cluster, coordinators, advertise, slots, compress, transport, data_runtime } = options;
+    let data = Arc::new(DataPlane::new(worker.clone(), cluster.clone(), transport.clone(), compress)?);
+    let data_address = advertise.unwrap_or_else(|| listener.local_address());
+    let offer = WorkerOffer { worker, data_address, slots };
+    let uplink = Uplink::default();
+    let mut attempts = Attempts::new(offer.worker.clone(), data.clone(), uplink.clone(), data_runtime.clone());
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok(connection) if connection.hello.service == Service::Data => {
+                    let (data, peer) = (data.clone(), connection.hello.node.clone());
+                    data_runtime.spawn(async move {
+                        let reason = data.serve(connection).await;
+                        tracing::debug!(peer, reason, "another worker sends no more");
+                    });
+                }
+                Ok(connection) => tracing::warn!(peer = connection.peer, "a worker takes only rows of other workers"),
+                Err(error) => return error,
+            }
+        }
+    };
+    let following = follow(&coordinators, &cluster, &transport, &offer, &uplink, &mut attempts);
+    tokio::select! {
+        error = accepting => Err(error.into()),
+        () = following => Ok(()),
+    }
+}
+
+/// Stays with the coordinator that leads, whoever that is.
+async fn follow(
+    coordinators: &[String],
+    cluster: &str,
+    transport: &Transport,
+    offer: &WorkerOffer,
+    uplink: &Uplink,
+    attempts: &mut Attempts,
+) {
+    let mut known: Option<String> = None;
+    let mut told = String::new();
+    for turn in 0_usize.. {
+        let address = known.take().unwrap_or_else(|| coordinators[turn % coordinators.len()].clone());
+        let session = Session { address: &address, cluster, transport, offer, uplink };
+        match session.run(attempts).await {
+            Met::Leader { reason } => {
+                tracing::warn!(coordinator = address, reason, "lost the coordinator that leads; looking for the next");
+                told.clear();
+            }
+            // The leader of a moment ago may be gone: not asked twice in a row without a wait.
+            Met::Follower { leader } if leader.as_deref() != Some(&address) => known = leader,
+            Met::Follower { .. } => {}
+            Met::Nobody { reason } => {
+                if told != reason {
+                    tracing::warn!(coordinator = address, reason, "no coordinator here; going on to look");
+                    told = reason;
+                }
+            }
+        }
+        if known.is_none() {
+            tokio::time::sleep(SEARCH_EVERY / u32::try_from(coordinators.len().max(1)).unwrap_or(1)).await;
+        }
+    }
+}
