@@ -266,7 +266,8 @@ impl<D: Deployer> Driver<D> {
             (_, None) => (JobEnd::Stopped, JobOutcome::Stopped),
         };
         let at = self.clock.now();
-        match self.home.log.append(Record::Ended { end, at }).await {
+        let generation = self.home.log.state().generation;
+        match self.home.log.append(Record::Ended { generation, end, at }).await {
             Ok(()) => outcome,
             Err(error) => match outcome {
                 JobOutcome::Failed(failure) => JobOutcome::Failed(failure),
@@ -278,14 +279,27 @@ impl<D: Deployer> Driver<D> {
     /// Waits for slow work before an attempt runs, and goes on to listen: a cancel abandons the work, a stop is
     /// kept for the attempt.
     pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Halt> {
-        attend(&mut self.control, &mut self.lifecycle, &mut self.wanted_parallelism, self.clock.as_ref(), work).await
+        let told = Told {
+            control: &mut self.control,
+            lifecycle: &mut self.lifecycle,
+            wanted_parallelism: &mut self.wanted_parallelism,
+            clock: self.clock.as_ref(),
+        };
+        told.attend(work, || false).await
     }
 
-    /// Starts the subtasks of an attempt, which may have to wait for workers.
+    /// Starts the subtasks of an attempt. Where that has to wait for workers, a stop ends the job: nothing has been read
+    /// since its last checkpoint.
     pub(crate) async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Halt> {
         let deployed = self.deployer.deploy(deployment);
-        attend(&mut self.control, &mut self.lifecycle, &mut self.wanted_parallelism, self.clock.as_ref(), deployed)
-            .await
+        let told = Told {
+            control: &mut self.control,
+            lifecycle: &mut self.lifecycle,
+            wanted_parallelism: &mut self.wanted_parallelism,
+            clock: self.clock.as_ref(),
+        };
+        let status = &self.status;
+        told.attend(deployed, || status.borrow().waiting.is_some()).await
     }
 
     /// Records that an epoch is published.
@@ -302,29 +316,38 @@ impl<D: Deployer> Driver<D> {
     }
 }
 
-async fn attend<T>(
-    control: &mut mpsc::Receiver<Control>,
-    lifecycle: &mut JobLifecycle,
-    wanted: &mut u32,
-    clock: &dyn Clock,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Halt> {
-    let mut work = pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            Some(control) = control.recv() => match control {
-                Control::Stop => {
-                    lifecycle.on(clock.monotonic(), JobEvent::StopRequested);
-                }
-                Control::Rescale(parallelism) if parallelism != *wanted => {
-                    *wanted = parallelism;
-                    return Err(Halt::Rescaled);
-                }
-                Control::Rescale(_) => {}
-                Control::Cancel => return Err(Halt::Cancelled),
-            },
-            result = &mut work => return result.map_err(Halt::Failed),
+/// What the user says meanwhile goes here.
+struct Told<'a> {
+    control: &'a mut mpsc::Receiver<Control>,
+    lifecycle: &'a mut JobLifecycle,
+    wanted_parallelism: &'a mut u32,
+    clock: &'a dyn Clock,
+}
+
+impl Told<'_> {
+    async fn attend<T>(
+        self,
+        work: impl Future<Output = Result<T, Failure>>,
+        stop_ends: impl Fn() -> bool,
+    ) -> Result<T, Halt> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some(control) = self.control.recv() => match control {
+                    Control::Stop if stop_ends() => return Err(Halt::Cancelled),
+                    Control::Stop => {
+                        self.lifecycle.on(self.clock.monotonic(), JobEvent::StopRequested);
+                    }
+                    Control::Rescale(parallelism) if parallelism != *self.wanted_parallelism => {
+                        *self.wanted_parallelism = parallelism;
+                        return Err(Halt::Rescaled);
+                    }
+                    Control::Rescale(_) => {}
+                    Control::Cancel => return Err(Halt::Cancelled),
+                },
+                result = &mut work => return result.map_err(Halt::Failed),
+            }
         }
     }
 }

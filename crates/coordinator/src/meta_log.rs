@@ -15,6 +15,9 @@ pub enum MetaLogError {
     /// The record contradicts what is recorded: an older attempt, a step out of order. Nothing was written.
     #[error("bug: {0}; please report it")]
     Refused(String),
+    /// The record cannot be taken at all, as it is too large. Nothing was written.
+    #[error("the coordinators do not take a record of the job: {0}")]
+    Unacceptable(String),
     /// The log holds bytes that were not written so.
     #[error(
         "metadata log '{path}' is damaged at byte {offset}: {reason}; restore it from a backup, or start the job anew with --fresh"

@@ -93,6 +93,15 @@ impl StreamBatch {
         })
     }
 
+    /// Some of the rows in a row, without copying them.
+    pub(crate) fn slice(&self, from: usize, rows: usize) -> StreamBatch {
+        StreamBatch {
+            rows: self.rows.slice(from, rows),
+            own_watermark: self.own_watermark.as_ref().map(|column| column.slice(from, rows)),
+            changes: self.changes.as_ref().map(|column| column.slice(from, rows)),
+        }
+    }
+
     /// The same rows with other columns.
     pub(crate) fn with_rows(&self, rows: RecordBatch) -> StreamBatch {
         StreamBatch { rows, own_watermark: self.own_watermark.clone(), changes: self.changes.clone() }

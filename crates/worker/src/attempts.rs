@@ -1,6 +1,7 @@
 //! The attempts that have subtasks on this worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use mainstem_plan::operator::JobGraph;
 use mainstem_state::CheckpointStore;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::uplink::Uplink;
 
@@ -28,8 +29,10 @@ pub(crate) struct Attempts {
     data: Arc<DataPlane>,
     uplink: Uplink,
     data_runtime: Handle,
-    fences: Arc<Mutex<Fences>>,
+    fences: Fences,
     running: BTreeMap<AttemptId, Running>,
+    /// Attempts that were told to end, by their job.
+    stopping: BTreeMap<JobId, Vec<JoinHandle<()>>>,
     /// Checkpoint stores by their directory.
     stores: BTreeMap<PathBuf, Arc<CheckpointStore>>,
     counters: Counters,
@@ -67,16 +70,17 @@ impl Attempts {
             data,
             uplink,
             data_runtime,
-            fences: Arc::default(),
+            fences: Fences::default(),
             running: BTreeMap::new(),
+            stopping: BTreeMap::new(),
             stores: BTreeMap::new(),
             counters: Counters::default(),
         }
     }
 
     /// A coordinator leads in `term`; refused where a newer one is known.
-    pub(crate) fn on_leader(&self, term: u64) -> Result<(), String> {
-        self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_leader(term)
+    pub(crate) fn on_leader(&mut self, term: u64) -> Result<(), String> {
+        self.fences.on_leader(term)
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -84,12 +88,12 @@ impl Attempts {
     }
 
     /// Ends what is older.
-    pub(crate) async fn fence(&mut self, job: &JobId, generation: Generation) {
+    pub(crate) fn fence(&mut self, job: &JobId, generation: Generation) {
         self.data.fence(job, generation);
-        let commands = self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_fence(job, generation);
+        let commands = self.fences.on_fence(job, generation);
         for command in commands {
             if let FenceCommand::Stop(attempt) = command {
-                self.stop(&attempt).await;
+                self.stop(&attempt);
             }
         }
     }
@@ -98,23 +102,27 @@ impl Attempts {
     pub(crate) async fn deploy(&mut self, order: AttemptOrder) {
         let attempt = order.attempt.clone();
         self.data.fence(&attempt.job, attempt.generation);
-        let commands = self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_deploy(&attempt);
+        let commands = self.fences.on_deploy(&attempt);
         let mut order = Some(order);
         for command in commands {
             let result = match command {
                 FenceCommand::Stop(older) => {
-                    self.stop(&older).await;
+                    self.stop(&older);
                     continue;
                 }
                 FenceCommand::Refuse { reason } => Err(Failure { message: reason, retryable: true, consequence: true }),
                 FenceCommand::Start(_) => match order.take() {
-                    Some(order) => self.start(order),
+                    Some(order) => {
+                        self.await_stopped(&attempt.job).await;
+                        let started = self.start(order);
+                        if started.is_err() {
+                            self.fences.on_ended(&attempt);
+                        }
+                        started
+                    }
                     None => continue,
                 },
             };
-            if result.is_err() {
-                self.fences.lock().unwrap_or_else(PoisonError::into_inner).on_ended(&attempt);
-            }
             self.uplink.send(FromWorker::Deployed { attempt: attempt.clone(), result }).await;
         }
     }
@@ -140,7 +148,7 @@ impl Attempts {
         let here = (0_u32..).zip(&order.slots).filter(|(_, slot)| slot.worker == self.worker).map(|(i, _)| i).collect();
         let attempt = order.attempt;
         let _entered = self.data_runtime.enter();
-        let running = mainstem_engine::deploy(Deployment {
+        let deployment = Deployment {
             job: attempt.job.clone(),
             graph: Arc::new(graph),
             generation: attempt.generation,
@@ -153,7 +161,10 @@ impl Attempts {
             store,
             metrics: metrics.clone(),
             placement: Placement::Cluster { worker: self.worker.clone(), slots: order.slots, data: self.data.clone() },
-        });
+        };
+        // A mistake in one job's plan must not take the others down (C5).
+        let deployed = std::panic::catch_unwind(AssertUnwindSafe(|| mainstem_engine::deploy(deployment)));
+        let running = deployed.map_err(|_| fatal("bug: the plan cannot be built; please report it".to_owned()))?;
         let RunningAttempt { subtasks, events, tasks } = running.map_err(mainstem_engine::EngineError::into_failure)?;
         tracing::info!(%attempt, subtasks = subtasks.len(), "subtasks start");
         let counted = Counted { metrics, here };
@@ -163,14 +174,29 @@ impl Attempts {
         Ok(())
     }
 
-    async fn stop(&mut self, attempt: &AttemptId) {
+    /// Has an attempt end, and does not wait for it: what other jobs are told must not stand behind it.
+    fn stop(&mut self, attempt: &AttemptId) {
         self.counters.of.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
         self.data.forget(attempt);
         let Some(Running { subtasks, mut tasks }) = self.running.remove(attempt) else { return };
         drop(subtasks);
         tracing::info!(%attempt, "subtasks stop");
-        if tokio::time::timeout(STOP_WITHIN, tasks.shutdown()).await.is_err() {
-            tracing::warn!(%attempt, "subtasks do not end; they go on by themselves, without effect");
+        let name = attempt.clone();
+        let stopping = tokio::spawn(async move {
+            if tokio::time::timeout(STOP_WITHIN, tasks.shutdown()).await.is_err() {
+                tracing::warn!(attempt = %name, "subtasks do not end; they go on by themselves, without effect");
+            }
+        });
+        let of_job = self.stopping.entry(attempt.job.clone()).or_default();
+        of_job.retain(|stopping| !stopping.is_finished());
+        of_job.push(stopping);
+    }
+
+    /// Waits until nothing of the job runs here any more: the next attempt uses the same memory.
+    async fn await_stopped(&mut self, job: &JobId) {
+        for stopping in self.stopping.remove(job).unwrap_or_default() {
+            // Its only way to fail is a panic, after which nothing of it runs either.
+            let _ = stopping.await;
         }
     }
 

@@ -11,6 +11,8 @@ use crate::uplink::Uplink;
 
 /// How often the coordinator hears of this worker.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+/// A coordinator that takes longer to take a message is given up.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// A coordinator that takes longer to answer the registration is not waited for.
 const WELCOME_WITHIN: Duration = Duration::from_secs(3);
 
@@ -52,10 +54,15 @@ impl Session<'_> {
             return nobody(error.to_string());
         }
         let silence = match tokio::time::timeout(WELCOME_WITHIN, reader.read_message::<ToWorker>()).await {
-            Ok(Ok(Some(ToWorker::Welcome { term, silence_ms }))) => match attempts.on_leader(term) {
-                Ok(()) => Duration::from_millis(silence_ms),
-                Err(reason) => return nobody(reason),
-            },
+            Ok(Ok(Some(ToWorker::Welcome { term, silence_ms, fences }))) => {
+                if let Err(reason) = attempts.on_leader(term) {
+                    return nobody(reason);
+                }
+                for (job, generation) in &fences {
+                    attempts.fence(job, *generation);
+                }
+                Duration::from_millis(silence_ms)
+            }
             Ok(Ok(Some(ToWorker::NotLeader { leader }))) => return Met::Follower { leader },
             Ok(Ok(_)) => return nobody("it did not answer the registration".to_owned()),
             Ok(Err(error)) => return nobody(error.to_string()),
@@ -83,7 +90,7 @@ async fn obey(reader: &mut FrameReader, attempts: &mut Attempts, silence: Durati
         };
         match message {
             ToWorker::Welcome { .. } | ToWorker::NotLeader { .. } | ToWorker::Alive => {}
-            ToWorker::Fence { job, generation } => attempts.fence(&job, generation).await,
+            ToWorker::Fence { job, generation } => attempts.fence(&job, generation),
             ToWorker::Deploy(order) => attempts.deploy(*order).await,
             ToWorker::Tell { attempt, subtask, message } => attempts.tell(&attempt, subtask, message).await,
         }
@@ -102,8 +109,10 @@ async fn report(writer: &mut FrameWriter, mut words: mpsc::Receiver<FromWorker>,
                 None => return "another connection took over".to_owned(),
             },
         };
-        if let Err(error) = writer.write_message(&message).await {
-            return error.to_string();
+        match tokio::time::timeout(WRITE_WITHIN, writer.write_message(&message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "it takes nothing any more".to_owned(),
         }
     }
 }

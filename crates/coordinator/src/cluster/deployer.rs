@@ -102,7 +102,10 @@ async fn await_deployed(
 ) -> Result<(), Failure> {
     let all = async {
         while !missing.is_empty() {
-            let Some((worker, result)) = deployed.recv().await else { break };
+            let Some((worker, result)) = deployed.recv().await else {
+                let message = "the job was deployed by a coordinator that leads no longer".to_owned();
+                return Err(Failure { message, retryable: true, consequence: false });
+            };
             result?;
             missing.remove(&worker);
         }

@@ -20,6 +20,8 @@ use tokio::sync::{mpsc, watch};
 const OUTBOX_MAX: usize = 4096;
 /// How often a worker hears that the coordinator is alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
+/// A worker that takes longer to take a message is given up.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// A worker says first who it is; it has so long for it.
 const REGISTER_WITHIN: Duration = Duration::from_secs(3);
 
@@ -47,10 +49,15 @@ struct Inner {
     term: Option<u64>,
     leader: Option<String>,
     fleet: Fleet,
-    links: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
+    /// The newest connection of each worker, with its number.
+    links: BTreeMap<WorkerId, (u64, mpsc::Sender<ToWorker>)>,
+    /// How many connections there have been.
+    connections: u64,
     routes: BTreeMap<AttemptId, Route>,
     /// The least generation of each job that may run.
     fences: BTreeMap<JobId, Generation>,
+    /// The attempt that has a job's slots.
+    holders: BTreeMap<JobId, Generation>,
     counters: BTreeMap<WorkerId, AttemptCounters>,
 }
 
@@ -78,12 +85,14 @@ impl FleetService {
     /// This coordinator leads from here on, with the least generation of each job that may run.
     pub(crate) fn lead(&self, term: u64, fences: BTreeMap<JobId, Generation>) {
         let mut inner = self.lock();
-        *inner = Inner { term: Some(term), fleet: Fleet::new(self.config), fences, ..Inner::default() };
+        let (fleet, connections) = (Fleet::new(self.config), inner.connections);
+        *inner = Inner { term: Some(term), fleet, fences, connections, ..Inner::default() };
     }
 
     /// It leads no longer: all connections to workers end.
     pub(crate) fn stand_down(&self, leader: Option<String>) {
-        *self.lock() = Inner { leader, ..Inner::default() };
+        let mut inner = self.lock();
+        *inner = Inner { leader, connections: inner.connections, ..Inner::default() };
     }
 
     /// Every worker.
@@ -132,7 +141,10 @@ impl FleetService {
         attempt: &AttemptId,
         needed: u32,
     ) -> Result<(Hold, Vec<WorkerOffer>), Shortage> {
-        let slots = self.lock().fleet.place(&attempt.job, needed)?;
+        let mut inner = self.lock();
+        let slots = inner.fleet.place(&attempt.job, needed)?;
+        inner.holders.insert(attempt.job.clone(), attempt.generation);
+        drop(inner);
         Ok((Hold { service: self.clone(), attempt: attempt.clone() }, slots))
     }
 
@@ -154,7 +166,7 @@ impl FleetService {
         let workers: BTreeSet<&WorkerId> = order.slots.iter().map(|slot| &slot.worker).collect();
         let mut outboxes = BTreeMap::new();
         for worker in workers {
-            let Some(outbox) = inner.links.get(worker).cloned() else { return Err(gone(worker)) };
+            let Some((_, outbox)) = inner.links.get(worker).cloned() else { return Err(gone(worker)) };
             if outbox.try_send(ToWorker::Deploy(Box::new(order.clone()))).is_err() {
                 return Err(gone(worker));
             }
@@ -173,8 +185,8 @@ impl FleetService {
             return;
         };
         let worker = offer.worker.clone();
-        let outbox = match self.join(offer) {
-            Ok(outbox) => outbox,
+        let (number, outbox) = match self.join(offer) {
+            Ok(joined) => joined,
             Err(leader) => {
                 // It asks another coordinator, whether it reads this or not.
                 let _ = writer.write_message(&ToWorker::NotLeader { leader }).await;
@@ -183,40 +195,39 @@ impl FleetService {
         };
         tracing::info!(%worker, peer, "worker joined");
         let reason = tokio::select! {
-            reason = self.listen(&worker, &mut reader) => reason,
+            reason = self.listen(&worker, number, &mut reader) => reason,
             reason = speak(&mut writer, outbox) => reason,
         };
         let mut inner = self.lock();
-        if let Some(lost) = inner.fleet.on_closed(&worker, &reason) {
-            inner.on_lost(&lost);
+        // It may have come back by another connection.
+        if inner.links.get(&worker).is_none_or(|(newest, _)| *newest == number) {
+            inner.on_closed(&worker, &reason);
         }
         drop(inner);
         self.note_change();
         tracing::warn!(%worker, peer, reason, "worker left");
     }
 
-    /// Takes a worker in; gives the messages for it, or who leads instead.
-    fn join(&self, offer: WorkerOffer) -> Result<mpsc::Receiver<ToWorker>, Option<String>> {
+    /// Takes a worker in; gives its connection's number and the messages for it, or who leads instead.
+    fn join(&self, offer: WorkerOffer) -> Result<(u64, mpsc::Receiver<ToWorker>), Option<String>> {
         let mut inner = self.lock();
         let Some(term) = inner.term else { return Err(inner.leader.clone()) };
         let (sender, outbox) = mpsc::channel(OUTBOX_MAX);
         let silence_ms = u64::try_from(self.config.silence_ms).unwrap_or(u64::MAX);
-        let mut words = vec![ToWorker::Welcome { term, silence_ms }];
-        words.extend(inner.fences.iter().map(|(job, least)| ToWorker::Fence { job: job.clone(), generation: *least }));
-        for word in words {
-            if sender.try_send(word).is_err() {
-                tracing::error!("bug: more jobs than a worker can be told of");
-                return Err(None);
-            }
-        }
-        inner.links.insert(offer.worker.clone(), sender);
+        let fences = inner.fences.iter().map(|(job, least)| (job.clone(), *least)).collect();
+        sender.try_send(ToWorker::Welcome { term, silence_ms, fences }).map_err(|_| None)?;
+        // What ran on it was told over the connection of before.
+        inner.on_closed(&offer.worker, "it has connected anew");
+        inner.connections += 1;
+        let number = inner.connections;
+        inner.links.insert(offer.worker.clone(), (number, sender));
         inner.fleet.on_joined(self.clock.monotonic(), offer);
         drop(inner);
         self.note_change();
-        Ok(outbox)
+        Ok((number, outbox))
     }
 
-    async fn listen(&self, worker: &WorkerId, reader: &mut FrameReader) -> String {
+    async fn listen(&self, worker: &WorkerId, number: u64, reader: &mut FrameReader) -> String {
         loop {
             let message = match reader.read_message::<FromWorker>().await {
                 Ok(Some(message)) => message,
@@ -224,6 +235,9 @@ impl FleetService {
                 Err(error) => return error.to_string(),
             };
             let mut inner = self.lock();
+            if inner.links.get(worker).is_none_or(|(newest, _)| *newest != number) {
+                return "it counts as lost".to_owned();
+            }
             inner.fleet.on_heard(self.clock.monotonic(), worker);
             match message {
                 FromWorker::Register(_) => {}
@@ -256,8 +270,10 @@ async fn speak(writer: &mut FrameWriter, mut outbox: mpsc::Receiver<ToWorker>) -
             Ok(None) => return "this coordinator gives it up".to_owned(),
             Err(_) => ToWorker::Alive,
         };
-        if let Err(error) = writer.write_message(&message).await {
-            return error.to_string();
+        match tokio::time::timeout(WRITE_WITHIN, writer.write_message(&message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "it takes nothing any more".to_owned(),
         }
     }
 }
@@ -272,8 +288,11 @@ impl Inner {
         let least = self.fences.entry(job.clone()).or_default();
         *least = generation.max(*least);
         let word = ToWorker::Fence { job: job.clone(), generation: *least };
-        // A worker that does not take its messages is as good as gone; its connection ends with its outbox.
-        self.links.retain(|_, outbox| outbox.try_send(word.clone()).is_ok());
+        let stuck = |(_, outbox): &(u64, mpsc::Sender<ToWorker>)| outbox.try_send(word.clone()).is_err();
+        let stuck: Vec<WorkerId> = self.links.iter().filter(|(_, link)| stuck(link)).map(|(w, _)| w.clone()).collect();
+        for worker in stuck {
+            self.on_closed(&worker, "it does not take its messages");
+        }
     }
 
     fn report(&mut self, attempt: &AttemptId, event: FromSubtask) {
@@ -286,6 +305,12 @@ impl Inner {
         if let Err(mpsc::error::TrySendError::Full(_)) = route.events.try_send(event) {
             // What is lost cannot be made good: the attempt ends for want of an answer, which its time-out notices.
             tracing::error!(%attempt, "the coordinator does not keep up with the job's messages");
+        }
+    }
+
+    fn on_closed(&mut self, worker: &WorkerId, reason: &str) {
+        if let Some(lost) = self.fleet.on_closed(worker, reason) {
+            self.on_lost(&lost);
         }
     }
 
@@ -309,7 +334,11 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut inner = self.service.lock();
         inner.routes.remove(&self.attempt);
-        inner.fleet.release(&self.attempt.job);
+        // A later attempt may have them by now.
+        if inner.holders.get(&self.attempt.job) == Some(&self.attempt.generation) {
+            inner.holders.remove(&self.attempt.job);
+            inner.fleet.release(&self.attempt.job);
+        }
         inner.fence(&self.attempt.job, self.attempt.generation.next());
         drop(inner);
         self.service.note_change();

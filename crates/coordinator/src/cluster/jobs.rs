@@ -9,10 +9,11 @@ use std::time::Duration;
 use mainstem_consensus::{Consensus, ProposeError};
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::{Generation, JobId, OperatorId};
+use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 use mainstem_state::CheckpointStore;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::deployer::ClusterDeployer;
@@ -26,6 +27,9 @@ use crate::spec::{Control, JobOutcome, JobSpec, JobStatus};
 
 /// How often silence is looked for, and what could not be done is tried again.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Wait before a job whose driver has ended before its time is driven again.
+const DRIVE_AGAIN_MS: i64 = 500;
 
 /// Makes what a job's driver needs out of what was submitted.
 pub trait JobFactory: Send + Sync + 'static {
@@ -58,6 +62,8 @@ pub struct ClusterJobs<F> {
     /// Directory of the checkpoint store.
     store: PathBuf,
     driven: Mutex<BTreeMap<JobId, Driven>>,
+    /// Jobs whose driver has ended before its time are not driven again before this.
+    not_before: Mutex<BTreeMap<JobId, Timestamp>>,
 }
 
 /// A job that is driven here.
@@ -79,7 +85,15 @@ impl<F: JobFactory> ClusterJobs<F> {
         clock: Arc<dyn Clock>,
         store: PathBuf,
     ) -> Arc<ClusterJobs<F>> {
-        Arc::new(ClusterJobs { consensus, fleet, factory, clock, store, driven: Mutex::default() })
+        Arc::new(ClusterJobs {
+            consensus,
+            fleet,
+            factory,
+            clock,
+            store,
+            driven: Mutex::default(),
+            not_before: Mutex::default(),
+        })
     }
 
     /// Agrees on a job to run.
@@ -113,7 +127,7 @@ impl<F: JobFactory> ClusterJobs<F> {
     pub async fn run(self: Arc<Self>) {
         let mut leadership = self.consensus.leadership();
         let mut applied = self.consensus.applied();
-        let (ended_sender, mut ended) = mpsc::channel(64);
+        let ended = Arc::new(Notify::new());
         let mut term = None;
         let mut ticks = tokio::time::interval(TICK);
         loop {
@@ -133,32 +147,35 @@ impl<F: JobFactory> ClusterJobs<F> {
                 self.fleet.stand_down(now.leader.map(|(_, address)| address));
             }
             if term.is_some() {
-                self.reconcile(&ended_sender);
+                self.reconcile(&ended);
             }
             tokio::select! {
                 changed = leadership.changed() => if changed.is_err() { break },
                 changed = applied.changed() => if changed.is_err() { break },
                 _ = ticks.tick() => self.fleet.tick(),
-                Some(job) = ended.recv() => {
-                    self.lock().remove(&job);
-                }
+                () = ended.notified() => {}
             }
         }
         self.drop_all();
     }
 
     /// Starts what is not driven and tells what is driven what has changed.
-    fn reconcile(self: &Arc<Self>, ended: &mpsc::Sender<JobId>) {
+    fn reconcile(self: &Arc<Self>, ended: &Arc<Notify>) {
+        let now = self.clock.monotonic();
         let active = self.consensus.read_stale(|state| {
             let active = state.jobs.iter().filter(|(_, entry)| entry.active);
             active.map(|(job, entry)| (job.clone(), entry.wish, entry.submission.parallelism)).collect::<Vec<_>>()
         });
         let mut driven = self.lock();
+        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+        for (job, _) in driven.extract_if(.., |_, driven| driven.task.is_finished()) {
+            not_before.insert(job, now.plus_ms(DRIVE_AGAIN_MS));
+        }
+        not_before.retain(|job, at| *at > now && active.iter().any(|(active, ..)| active == job));
         for (job, wish, parallelism) in active {
             let Some(known) = driven.get_mut(&job) else {
-                let entry = self.consensus.read_stale(|state| state.jobs.get(&job).cloned());
-                if let Some(entry) = entry {
-                    let started = self.start(job.clone(), entry, ended.clone());
+                if !not_before.contains_key(&job) {
+                    let started = self.start(job.clone(), parallelism, ended.clone());
                     driven.insert(job, started);
                 }
                 continue;
@@ -172,19 +189,26 @@ impl<F: JobFactory> ClusterJobs<F> {
         }
     }
 
-    fn start(self: &Arc<Self>, job: JobId, entry: JobEntry, ended: mpsc::Sender<JobId>) -> Driven {
+    fn start(self: &Arc<Self>, job: JobId, parallelism: u32, ended: Arc<Notify>) -> Driven {
         let (control, controls) = mpsc::channel(16);
         let (status_sender, status) = watch::channel(JobStatus::default());
-        let parallelism = entry.submission.parallelism;
         let jobs = self.clone();
-        let name = job.clone();
         let task = tokio::spawn(async move {
-            let end = jobs.drive(name.clone(), entry, controls, status_sender).await;
-            jobs.conclude(&name, end).await;
-            // The receiver lives as long as the process.
-            let _ = ended.send(name).await;
+            if let Some(entry) = jobs.settled(&job).await {
+                let submissions = entry.submissions;
+                let end = jobs.drive(job.clone(), entry, controls, status_sender).await;
+                jobs.conclude(&job, submissions, end).await;
+            }
+            ended.notify_one();
         });
         Driven { task, control, status, wish: Wish::Run, parallelism }
+    }
+
+    /// The job with all that drivers of before have proposed: what is on its way is in front of what is proposed now.
+    /// None where that is not known, or nothing is left to drive.
+    async fn settled(&self, job: &JobId) -> Option<JobEntry> {
+        self.consensus.propose(Command::Settle).await.ok()?.ok()?;
+        self.consensus.read_stale(|state| state.jobs.get(job).filter(|entry| entry.active).cloned())
     }
 
     async fn drive(
@@ -200,7 +224,8 @@ impl<F: JobFactory> ClusterJobs<F> {
         };
         let checkpoints = match CheckpointStore::local(&self.store) {
             Ok(checkpoints) => Arc::new(checkpoints),
-            Err(error) => return Ended::Failed(error.to_string()),
+            // Another coordinator may reach it.
+            Err(error) => return Ended::Lost(error.to_string()),
         };
         let (lost_sender, mut lost) = mpsc::channel(1);
         let deployer = ClusterDeployer {
@@ -226,19 +251,19 @@ impl<F: JobFactory> ClusterJobs<F> {
     }
 
     /// Sees to it that what the coordinators have agreed on says how a job's drive ended.
-    async fn conclude(&self, job: &JobId, ended: Ended) {
+    async fn conclude(&self, job: &JobId, submissions: u64, ended: Ended) {
         match ended {
             Ended::Done => tracing::info!(%job, "job ended"),
             Ended::Lost(reason) => {
                 tracing::warn!(%job, reason, "the job's driver starts again");
-                // What became of its last record is known when a majority answers again.
-                let _ = self.consensus.read(|_| ()).await;
             }
             Ended::Failed(reason) => {
                 tracing::error!(%job, reason, "job failed");
                 // Nothing to do where the driver has recorded it, or another leader will.
-                if self.consensus.read_stale(|state| state.jobs.get(job).is_some_and(|entry| entry.active)) {
-                    let record = Record::Ended { end: JobEnd::Failed { reason }, at: self.clock.now() };
+                let entry = self.settled(job).await;
+                if let Some(entry) = entry.filter(|entry| entry.submissions == submissions) {
+                    let (generation, at) = (entry.record.generation, self.clock.now());
+                    let record = Record::Ended { generation, end: JobEnd::Failed { reason }, at };
                     let command = Command::Record { job: job.clone(), record: Box::new(record) };
                     let _ = self.consensus.propose(command).await;
                 }

@@ -47,6 +47,7 @@ impl MetaLog for ReplicatedLog {
                 Ok(())
             }
             Ok(Err(reason)) => Err(MetaLogError::Refused(reason)),
+            Err(error @ ProposeError::Refused { .. }) => Err(MetaLogError::Unacceptable(error.to_string())),
             Err(error) => {
                 let reason = match error {
                     ProposeError::NotLeader { .. } => "this coordinator leads no longer".to_owned(),

@@ -51,6 +51,8 @@ pub struct JobEntry {
     pub wish: Wish,
     /// Whether a coordinator has to drive it: from its submission until it has ended.
     pub active: bool,
+    /// How often it was submitted.
+    pub submissions: u64,
     /// What its records add up to.
     pub record: JobRecord,
 }
@@ -79,6 +81,8 @@ pub enum Command {
         /// The new one.
         parallelism: u32,
     },
+    /// Changes nothing. Once it is applied, so is everything that this coordinator has proposed before.
+    Settle,
     /// A record of the job's metadata log.
     Record {
         /// The job.
@@ -114,7 +118,7 @@ impl ClusterState {
                 Ok(())
             }
             Command::Rescale { job, parallelism } => {
-                let entry = self.jobs.get_mut(&job).ok_or_else(|| unknown(&job))?;
+                let entry = self.active(&job)?;
                 if parallelism == 0 || parallelism > u32::from(entry.submission.key_groups) {
                     return Err(format!(
                         "parallelism {parallelism} is not between 1 and the job's {} key groups",
@@ -124,8 +128,9 @@ impl ClusterState {
                 entry.submission.parallelism = parallelism;
                 Ok(())
             }
+            Command::Settle => Ok(()),
             Command::Record { job, record } => {
-                let entry = self.jobs.get_mut(&job).ok_or_else(|| unknown(&job))?;
+                let entry = self.active(&job)?;
                 entry.record.check(&record)?;
                 entry.active &= !matches!(*record, Record::Ended { .. });
                 entry.record.apply(*record);
@@ -137,7 +142,7 @@ impl ClusterState {
     fn submit(&mut self, job: JobId, submission: Submission) -> Answer {
         let Some(entry) = self.jobs.get_mut(&job) else {
             let record = JobRecord::default();
-            self.jobs.insert(job, JobEntry { submission, wish: Wish::Run, active: true, record });
+            self.jobs.insert(job, JobEntry { submission, wish: Wish::Run, active: true, submissions: 1, record });
             return Ok(());
         };
         if entry.active {
@@ -156,6 +161,7 @@ impl ClusterState {
         entry.submission.options = submission.options;
         entry.wish = Wish::Run;
         entry.active = true;
+        entry.submissions += 1;
         Ok(())
     }
 
@@ -210,8 +216,8 @@ mod tests {
         Record::GenerationStarted { generation: Generation(generation), restored_from, reason, at }
     }
 
-    fn ended(end: JobEnd) -> Record {
-        Record::Ended { end, at: Timestamp(3) }
+    fn ended(generation: u64, end: JobEnd) -> Record {
+        Record::Ended { generation: Generation(generation), end, at: Timestamp(3) }
     }
 
     #[test]
@@ -220,12 +226,14 @@ mod tests {
         submit(&mut state, "a", 2).unwrap();
         assert!(submit(&mut state, "a", 2).unwrap_err().contains("runs already"));
         record(&mut state, started(1)).unwrap();
-        record(&mut state, ended(JobEnd::Stopped)).unwrap();
+        record(&mut state, ended(1, JobEnd::Stopped)).unwrap();
+        assert!(record(&mut state, started(2)).unwrap_err().contains("does not run"), "a driver of before");
         assert!(submit(&mut state, "b", 2).unwrap_err().contains("another query"));
         submit(&mut state, "a", 4).unwrap();
         assert_eq!((state.jobs[&job()].submission.parallelism, state.jobs[&job()].active), (4, true));
         record(&mut state, started(2)).unwrap();
-        record(&mut state, ended(JobEnd::Finished)).unwrap();
+        assert!(record(&mut state, ended(1, JobEnd::Stopped)).is_err(), "of an older attempt");
+        record(&mut state, ended(2, JobEnd::Finished)).unwrap();
         assert!(submit(&mut state, "a", 2).unwrap_err().contains("finished"));
     }
 
@@ -250,7 +258,7 @@ mod tests {
         wish(&mut state, Wish::Stop).unwrap();
         assert_eq!(state.jobs[&job()].wish, Wish::Cancel);
         record(&mut state, started(1)).unwrap();
-        record(&mut state, ended(JobEnd::Stopped)).unwrap();
+        record(&mut state, ended(1, JobEnd::Stopped)).unwrap();
         assert!(wish(&mut state, Wish::Stop).unwrap_err().contains("does not run"));
         submit(&mut state, "a", 2).unwrap();
         assert_eq!(state.jobs[&job()].wish, Wish::Run);

@@ -118,6 +118,9 @@ pub enum Record {
     },
     /// The job has ended.
     Ended {
+        /// The attempt that ended it; 0 where there was none, or where an older version wrote the record.
+        #[serde(default)]
+        generation: Generation,
         /// How.
         end: JobEnd,
         /// When.
@@ -193,7 +196,8 @@ impl JobRecord {
                 let needed = epochs.iter().find(|epoch| **epoch > self.committed || **epoch >= self.newest());
                 needed.map_or(Ok(()), |epoch| Err(format!("epoch {epoch} is retired while it is needed")))
             }
-            Record::Ended { .. } => Ok(()),
+            Record::Ended { generation: Generation(0), .. } => Ok(()),
+            Record::Ended { generation, .. } => current(generation),
             Record::Snapshot(_) if *self == JobRecord::default() => Ok(()),
             Record::Snapshot(_) => Err("a snapshot that is not the first record".to_owned()),
         }
@@ -330,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_finished_job_stays_finished() {
-        let end = |end| Record::Ended { end, at: Timestamp(0) };
+        let end = |end| Record::Ended { generation: Generation(1), end, at: Timestamp(0) };
         let finished = state(vec![generation(1), end(JobEnd::Finished)]);
         assert!(finished.check(&generation(2)).is_err());
         let stopped = state(vec![generation(1), end(JobEnd::Stopped), generation(2)]);

@@ -111,6 +111,8 @@ pub enum ToWorker {
         term: u64,
         /// A worker is given up when nothing has been heard of it for so long.
         silence_ms: u64,
+        /// The least generation of each job that may run.
+        fences: Vec<(JobId, Generation)>,
     },
     /// This coordinator does not lead; the connection ends.
     NotLeader {

@@ -150,6 +150,8 @@ impl Inbox {
             };
             let done = match frame {
                 Ok(Frame::Open { channel, key }) => {
+                    // The end of some may not have been told.
+                    channels.retain(|_, sender| !sender.is_closed());
                     let (sender, elements) = mpsc::channel(CREDIT_UNITS as usize);
                     channels.insert(channel, sender);
                     let arrival = Arrival { channel, elements, answers: answers.clone() };

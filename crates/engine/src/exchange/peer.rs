@@ -2,18 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::ipc::writer::IpcWriteOptions;
-use mainstem_net::{Connection, FrameReader, FrameWriter, Hello, Transport};
+use mainstem_net::{Connection, FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello, Transport};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 use super::channel::units;
 use super::wire::{self, ChannelKey, Encoder, Frame, Parts};
-use crate::element::StreamElement;
+use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
 
 /// Frames that may wait to be written to one connection; what they hold is bounded by the credit of the channels.
 const FRAMES_MAX: usize = 64;
+/// Why a connection is given up over which nothing can be sent any more.
+const SILENT: &str = "the other worker takes nothing any more; is the network between the two cut?";
+
+/// A larger batch goes in several frames of about this size.
+const PIECE_BYTES: usize = 8 << 20;
+/// The other side always reads; one that takes longer to take a frame is gone.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The sending end of a channel to another worker.
 pub(crate) struct RemoteSender {
@@ -75,7 +84,9 @@ impl Peer {
                         weak.upgrade().map_or(Ok(()), |peer| peer.on_frame(frame))
                     })
                     .await;
-                    Gone::Lost(format!("the connection to the worker at {address} is lost: {reason}"))
+                    let silent = reason == SILENT;
+                    let reason = format!("the connection to the worker at {address} is lost: {reason}");
+                    if silent { Gone::Unreachable(reason) } else { Gone::Lost(reason) }
                 }
             };
             if let Some(peer) = weak.upgrade() {
@@ -156,14 +167,39 @@ impl RemoteSender {
             self.write(wire::open(self.channel, &self.key)).await?;
         }
         let units = match &element {
-            StreamElement::Batch(batch) if batch.rows.num_rows() == 0 => return Ok(()),
-            StreamElement::Batch(batch) => units(batch),
+            StreamElement::Batch(batch) => return self.send_batch(batch).await,
             _ => 1,
         };
+        self.send_piece(&element, units).await
+    }
+
+    /// A batch that is too large for a frame goes in pieces.
+    async fn send_batch(&mut self, batch: &StreamBatch) -> Result<(), EngineError> {
+        let rows = batch.rows.num_rows();
+        let pieces = batch.size_bytes().div_ceil(PIECE_BYTES).clamp(1, rows.max(1));
+        let step = rows.div_ceil(pieces);
+        let mut from = 0;
+        while from < rows {
+            let piece = if step == rows { batch.clone() } else { batch.slice(from, step.min(rows - from)) };
+            let units = units(&piece);
+            self.send_piece(&StreamElement::Batch(piece), units).await?;
+            from += step;
+        }
+        Ok(())
+    }
+
+    async fn send_piece(&mut self, element: &StreamElement, units: u32) -> Result<(), EngineError> {
         let Ok(permit) = self.credit.units.acquire_many(units).await else { return Err(self.credit.error()) };
         // It comes back from the receiver.
         permit.forget();
-        let parts = self.encoder.encode(&element, units)?;
+        let parts = self.encoder.encode(element, units)?;
+        let bytes = parts[0].len() + parts[1].len();
+        if bytes > FRAME_BYTES_MAX {
+            let message = format!(
+                "a row of {bytes} bytes is too large to be sent to another worker; at most {FRAME_BYTES_MAX} are"
+            );
+            return Err(EngineError::Data { operator: "exchange".to_owned(), message });
+        }
         self.write(parts).await
     }
 
@@ -198,16 +234,20 @@ async fn carry(
 async fn write(writer: &mut FrameWriter, mut frames: mpsc::Receiver<Parts>) -> String {
     while let Some(mut parts) = frames.recv().await {
         loop {
-            if let Err(error) = writer.write(&[&parts[0], &parts[1]]).await {
-                return error.to_string();
+            match timeout(WRITE_WITHIN, writer.write(&[&parts[0], &parts[1]])).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return SILENT.to_owned(),
             }
             match frames.try_recv() {
                 Ok(next) => parts = next,
                 Err(_) => break,
             }
         }
-        if let Err(error) = writer.flush().await {
-            return error.to_string();
+        match timeout(WRITE_WITHIN, writer.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return SILENT.to_owned(),
         }
     }
     "nothing more is sent".to_owned()

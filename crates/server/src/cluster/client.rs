@@ -233,6 +233,14 @@ impl Client {
         old.with_context(|| format!("no coordinator answers: {}", reasons.join("; ")))
     }
 
+    /// As [`Client::job`], from the coordinator that leads: what another one knows may be of an earlier run.
+    async fn led_job(&self, job: &JobId) -> anyhow::Result<JobSummary> {
+        match self.ask_any(&Request::Jobs).await? {
+            Response::Jobs { leads: true, .. } => self.job(job).await,
+            _ => bail!("no coordinator leads at the moment"),
+        }
+    }
+
     async fn job(&self, job: &JobId) -> anyhow::Result<JobSummary> {
         let Response::Jobs { jobs, .. } = self.ask_any(&Request::Jobs).await? else { return unexpected() };
         jobs.into_iter().find(|summary| summary.job == *job).with_context(|| format!("there is no job '{job}'"))
@@ -242,7 +250,7 @@ impl Client {
     #[expect(clippy::print_stderr, reason = "the command's output")]
     async fn wait(&self, job: &JobId) -> anyhow::Result<ExitCode> {
         loop {
-            let summary = match self.job(job).await {
+            let summary = match self.led_job(job).await {
                 Ok(summary) => summary,
                 Err(error) => {
                     // Coordinators may change while a job runs.

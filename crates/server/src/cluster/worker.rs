@@ -1,8 +1,9 @@
 //! `mainstem worker`: runs subtasks for a cluster.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mainstem_core::cluster::messages::WorkerId;
 use mainstem_worker::WorkerOptions;
 use tokio::runtime::Builder;
@@ -20,8 +21,13 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
         let listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
         let address = listener.local_address();
         let name = args.name.clone().unwrap_or_else(|| "worker".to_owned());
-        // Another life of a worker of this name has another process id, or another address.
-        let worker = WorkerId(format!("{name}@{address}#{}", std::process::id()));
+        if args.advertise.is_none() && (address.starts_with("0.0.0.0:") || address.starts_with("[::]:")) {
+            bail!("other workers cannot reach '{address}'; say under which address they can, by --advertise HOST:PORT");
+        }
+        let reached = args.advertise.clone().unwrap_or(address);
+        // Another life of a worker of this name is another worker. Hashers of the standard library are seeded at random.
+        let life = RandomState::new().build_hasher().finish();
+        let worker = WorkerId(format!("{name}@{reached}#{life:016x}"));
         tracing::info!(%worker, "worker listens");
         let options = WorkerOptions {
             worker,
