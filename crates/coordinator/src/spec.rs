@@ -131,7 +131,7 @@ impl CheckpointOptions {
 #[async_trait]
 pub trait Deployer: Send + Sync {
     /// Starts every subtask of the job. Dropped where the user cancels the job meanwhile. Called once an attempt; the attempt before has been cancelled, and
-    /// whatever of it still runs must be gone when this returns. A failure fails the attempt.
+    /// whatever of it still runs where this one will run must be gone when this returns. A failure fails the attempt.
     async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Failure>;
 }
 
