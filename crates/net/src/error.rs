@@ -128,6 +128,12 @@ pub enum NetError {
         /// Why not.
         reason: String,
     },
+    /// The connection stands, and nothing passes over it.
+    #[error("'{peer}' takes nothing and says nothing any more; the node or the network between is down or overloaded")]
+    Silent {
+        /// The other side's address.
+        peer: String,
+    },
     /// An earlier write was given up half way, so nothing can follow it.
     #[error("the connection to '{peer}' ended in the middle of a frame; open another")]
     Broken {
@@ -145,6 +151,7 @@ impl NetError {
             | NetError::TimedOut { .. }
             | NetError::Closed { .. }
             | NetError::Io { .. }
+            | NetError::Silent { .. }
             | NetError::Broken { .. } => true,
             NetError::TlsFile { .. }
             | NetError::Listen { .. }

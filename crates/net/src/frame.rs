@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::error::NetError;
 
@@ -22,6 +23,8 @@ const READ_BYTES_MIN: usize = 64 << 10;
 const GATHERED_BYTES_MAX: usize = 16 << 10;
 /// The writer's buffer goes out when it holds this much.
 const BUFFER_BYTES: usize = 64 << 10;
+/// The other side takes some bytes within this time, or it is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The receiving half of a connection.
 pub struct FrameReader {
@@ -108,7 +111,7 @@ impl FrameReader {
     pub(crate) async fn discard(&mut self, time_max: Duration, bytes_max: u64) {
         let mut rest = (&mut self.stream).take(bytes_max);
         // However it ends, nobody is interested in it any more.
-        let _ = tokio::time::timeout(time_max, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+        let _ = timeout(time_max, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
     }
 
     /// The length of the frame at the front, when its header is there.
@@ -132,6 +135,7 @@ pub struct FrameWriter {
     stream: Box<dyn AsyncWrite + Send + Unpin>,
     buffer: BytesMut,
     frame_bytes_max: usize,
+    write_timeout: Duration,
     peer: Arc<str>,
     /// Set while bytes are on their way. Found set at the beginning of a call, an earlier one was dropped or failed half
     /// way, and what came next would be taken for the rest of its frame.
@@ -145,6 +149,7 @@ impl FrameWriter {
             stream: Box::new(stream),
             buffer: BytesMut::with_capacity(BUFFER_BYTES),
             frame_bytes_max: FRAME_BYTES_MAX,
+            write_timeout: WRITE_TIMEOUT,
             peer: peer.into(),
             broken: false,
         }
@@ -153,6 +158,12 @@ impl FrameWriter {
     /// Sets the largest frame that is sent, in bytes without its length; the other side has its own limit.
     pub fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
         self.frame_bytes_max = frame_bytes_max;
+    }
+
+    /// Sets how long the other side may take nothing.
+    #[cfg(test)]
+    pub(crate) fn set_write_timeout(&mut self, write_timeout: Duration) {
+        self.write_timeout = write_timeout;
     }
 
     /// The largest frame that is sent, in bytes without its length.
@@ -167,7 +178,8 @@ impl FrameWriter {
     /// Not cancel safe: when it is dropped before its end, every later call fails with [`NetError::Broken`].
     ///
     /// # Errors
-    /// A frame above the limit, of which nothing is sent; or what the system says.
+    /// A frame above the limit, of which nothing is sent; [`NetError::Silent`] when the other side takes no byte for five
+    /// seconds; or what the system says.
     pub async fn write(&mut self, parts: &[&[u8]]) -> Result<(), NetError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let header = u32::try_from(length).ok().filter(|_| length <= self.frame_bytes_max);
@@ -193,11 +205,11 @@ impl FrameWriter {
     /// Sends what waits in the buffer. Not cancel safe, as [`FrameWriter::write`].
     ///
     /// # Errors
-    /// What the system says.
+    /// [`NetError::Silent`], or what the system says.
     pub async fn flush(&mut self) -> Result<(), NetError> {
         self.begin()?;
         let written = match self.send(&[]).await {
-            Ok(()) => self.stream.flush().await,
+            Ok(()) => taken(self.write_timeout, self.stream.flush()).await,
             failed => failed,
         };
         self.end(written)
@@ -218,12 +230,13 @@ impl FrameWriter {
     /// it had been cut off.
     ///
     /// # Errors
-    /// What the system says.
+    /// [`NetError::Silent`], or what the system says.
     pub async fn close(&mut self) -> Result<(), NetError> {
         self.flush().await?;
-        let written = self.stream.shutdown().await;
+        let written = taken(self.write_timeout, self.stream.shutdown()).await;
+        self.end(written)?;
         self.broken = true;
-        written.map_err(|source| NetError::Io { action: "write to", peer: self.peer.to_string(), source })
+        Ok(())
     }
 
     fn begin(&mut self) -> Result<(), NetError> {
@@ -240,7 +253,14 @@ impl FrameWriter {
                 self.broken = false;
                 Ok(())
             }
-            Err(source) => Err(NetError::Io { action: "write to", peer: self.peer.to_string(), source }),
+            Err(source) => {
+                self.broken = true;
+                let peer = self.peer.to_string();
+                Err(match source.kind() {
+                    std::io::ErrorKind::TimedOut => NetError::Silent { peer },
+                    _ => NetError::Io { action: "write to", peer, source },
+                })
+            }
         }
     }
 
@@ -252,7 +272,7 @@ impl FrameWriter {
         let mut left = slices.as_mut_slice();
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            let sent = self.stream.write_vectored(left).await?;
+            let sent = taken(self.write_timeout, self.stream.write_vectored(left)).await?;
             if sent == 0 {
                 return Err(std::io::ErrorKind::WriteZero.into());
             }
@@ -261,4 +281,9 @@ impl FrameWriter {
         self.buffer.clear();
         Ok(())
     }
+}
+
+/// Waits until the other side takes something, for a bounded time.
+async fn taken<T>(time_max: Duration, writing: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
+    timeout(time_max, writing).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }

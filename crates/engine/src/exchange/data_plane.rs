@@ -7,7 +7,7 @@ use arrow::ipc::CompressionType;
 use arrow::ipc::writer::IpcWriteOptions;
 use mainstem_core::cluster::messages::{AttemptId, WorkerId};
 use mainstem_core::ids::{Generation, JobId};
-use mainstem_net::{Connection, Hello, PROTOCOL_VERSION, Service, Transport};
+use mainstem_net::{Connection, Hello, Service, Transport};
 
 use super::inbox::{Inbox, RemoteReceiver};
 use super::peer::{Peer, RemoteSender};
@@ -69,12 +69,7 @@ impl DataPlane {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|_, peer| peer.is_alive());
         let peer = peers.entry(address.to_owned()).or_insert_with(|| {
-            let hello = Hello {
-                version: PROTOCOL_VERSION,
-                service: Service::Data,
-                node: self.worker.0.clone(),
-                cluster: self.cluster.clone(),
-            };
+            let hello = Hello::new(Service::Data, &self.worker.0, &self.cluster);
             Peer::start(self.transport.clone(), address.to_owned(), hello)
         });
         peer.sender(key, self.options.clone())

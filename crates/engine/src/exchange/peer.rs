@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arrow::ipc::writer::IpcWriteOptions;
-use mainstem_net::{Connection, FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello, Transport};
+use mainstem_net::{Connection, FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello, NetError, Transport};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
 
 use super::channel::units;
 use super::wire::{self, ChannelKey, Encoder, Frame, Parts};
@@ -16,13 +14,8 @@ use crate::error::EngineError;
 
 /// Frames that may wait to be written to one connection; what they hold is bounded by the credit of the channels.
 const FRAMES_MAX: usize = 64;
-/// Why a connection is given up over which nothing can be sent any more.
-const SILENT: &str = "the other worker takes nothing any more; is the network between the two cut?";
-
 /// A larger batch goes in several frames of about this size.
 const PIECE_BYTES: usize = 8 << 20;
-/// The other side always reads; one that takes longer to take a frame is gone.
-const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The sending end of a channel to another worker.
 pub(crate) struct RemoteSender {
@@ -79,14 +72,16 @@ impl Peer {
             let gone = match transport.connect(&address, &hello).await {
                 Err(error) => Gone::Unreachable(error.to_string()),
                 Ok(connection) => {
-                    let reason = carry(connection, waiting, |frame| {
+                    let ended = carry(connection, waiting, |frame| {
                         // Nobody sends any more where the peer is gone.
                         weak.upgrade().map_or(Ok(()), |peer| peer.on_frame(frame))
                     })
                     .await;
-                    let silent = reason == SILENT;
-                    let reason = format!("the connection to the worker at {address} is lost: {reason}");
-                    if silent { Gone::Unreachable(reason) } else { Gone::Lost(reason) }
+                    let lost = |reason: &str| format!("the connection to the worker at {address} is lost: {reason}");
+                    match ended {
+                        Ended::Silent(error) => Gone::Unreachable(lost(&error.to_string())),
+                        Ended::Lost(reason) => Gone::Lost(lost(&reason)),
+                    }
                 }
             };
             if let Some(peer) = weak.upgrade() {
@@ -218,50 +213,60 @@ impl Drop for RemoteSender {
     }
 }
 
+/// Why a connection is of no use any more.
+enum Ended {
+    /// The other side always reads; one that takes nothing is cut off.
+    Silent(NetError),
+    /// Anything else.
+    Lost(String),
+}
+
+impl From<NetError> for Ended {
+    fn from(error: NetError) -> Ended {
+        match error {
+            NetError::Silent { .. } => Ended::Silent(error),
+            other => Ended::Lost(other.to_string()),
+        }
+    }
+}
+
 /// Writes frames and reads what comes, until either ends; gives the reason.
 async fn carry(
     connection: Connection,
     frames: mpsc::Receiver<Parts>,
     mut on_frame: impl FnMut(Frame) -> Result<(), String>,
-) -> String {
+) -> Ended {
     let Connection { mut reader, mut writer, .. } = connection;
     tokio::select! {
-        reason = write(&mut writer, frames) => reason,
-        reason = read(&mut reader, &mut on_frame) => reason,
+        written = write(&mut writer, frames) => match written {
+            Ok(()) => Ended::Lost("nothing more is sent".to_owned()),
+            Err(error) => error.into(),
+        },
+        ended = read(&mut reader, &mut on_frame) => ended,
     }
 }
 
-async fn write(writer: &mut FrameWriter, mut frames: mpsc::Receiver<Parts>) -> String {
-    while let Some(mut parts) = frames.recv().await {
-        loop {
-            match timeout(WRITE_WITHIN, writer.write(&[&parts[0], &parts[1]])).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.to_string(),
-                Err(_) => return SILENT.to_owned(),
-            }
-            match frames.try_recv() {
-                Ok(next) => parts = next,
-                Err(_) => break,
-            }
+/// Ends well when nobody has a channel over this connection any more.
+async fn write(writer: &mut FrameWriter, mut frames: mpsc::Receiver<Parts>) -> Result<(), NetError> {
+    while let Some(first) = frames.recv().await {
+        writer.write(&[&first[0], &first[1]]).await?;
+        while let Ok(next) = frames.try_recv() {
+            writer.write(&[&next[0], &next[1]]).await?;
         }
-        match timeout(WRITE_WITHIN, writer.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return SILENT.to_owned(),
-        }
+        writer.flush().await?;
     }
-    "nothing more is sent".to_owned()
+    Ok(())
 }
 
-async fn read(reader: &mut FrameReader, on_frame: &mut impl FnMut(Frame) -> Result<(), String>) -> String {
+async fn read(reader: &mut FrameReader, on_frame: &mut impl FnMut(Frame) -> Result<(), String>) -> Ended {
     loop {
         let frame = match reader.read().await {
             Ok(Some(bytes)) => Frame::parse(bytes),
-            Ok(None) => return "it was closed by the other side".to_owned(),
-            Err(error) => return error.to_string(),
+            Ok(None) => return Ended::Lost("it was closed by the other side".to_owned()),
+            Err(error) => return error.into(),
         };
         if let Err(reason) = frame.and_then(&mut *on_frame) {
-            return format!("bug: {reason}; please report it");
+            return Ended::Lost(format!("bug: {reason}; please report it"));
         }
     }
 }

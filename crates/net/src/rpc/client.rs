@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{FAILED, NUMBER_BYTES, PING, SUCCEEDED, split_number};
 use crate::error::NetError;
@@ -25,8 +25,6 @@ const PENDING_MAX: usize = 1024;
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// After so many of them without a byte from the other side the connection is given up.
 const PINGS_UNANSWERED_MAX: u32 = 4;
-/// How long one message may take to leave this node.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a call brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,7 +197,7 @@ impl Live {
                     self.send(&mut writer, next_number, call).await?;
                     next_number += 1;
                 }
-                self.bounded(writer.flush()).await?;
+                writer.flush().await?;
             }
             tokio::select! {
                 call = queue.recv() => match call {
@@ -228,7 +226,7 @@ impl Live {
             return refuse(call, reason);
         }
         self.pending().insert(number, call.reply);
-        self.bounded(writer.write(&[&number.to_le_bytes(), &call.body])).await
+        writer.write(&[&number.to_le_bytes(), &call.body]).await
     }
 
     async fn ping(&self, writer: &mut FrameWriter) -> Result<(), NetError> {
@@ -240,27 +238,14 @@ impl Live {
         // Judged also where the callers have given up: the next one should not meet a dead connection.
         let unanswered = self.unanswered.load(Ordering::Relaxed);
         if unanswered >= PINGS_UNANSWERED_MAX {
-            return Err(self.silent(PING_INTERVAL * PINGS_UNANSWERED_MAX));
+            return Err(NetError::Silent { peer: self.peer.to_string() });
         }
         if !waiting && unanswered == 0 {
             return Ok(());
         }
         self.unanswered.fetch_add(1, Ordering::Relaxed);
-        self.bounded(writer.write(&[&PING.to_le_bytes()])).await?;
-        self.bounded(writer.flush()).await
-    }
-
-    async fn bounded(&self, writing: impl Future<Output = Result<(), NetError>>) -> Result<(), NetError> {
-        timeout(WRITE_TIMEOUT, writing).await.unwrap_or_else(|_| Err(self.silent(WRITE_TIMEOUT)))
-    }
-
-    fn silent(&self, time: Duration) -> NetError {
-        NetError::TimedOut {
-            side: crate::error::Side::Connecting,
-            peer: self.peer.to_string(),
-            what: "sign of life",
-            timeout_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-        }
+        writer.write(&[&PING.to_le_bytes()]).await?;
+        writer.flush().await
     }
 
     fn fail(&self, reason: &str) {

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::timeout;
 
 use super::soon;
 use crate::{FrameReader, FrameWriter, NetError};
+
+/// Time for which a silent peer is borne with here.
+const SILENCE: Duration = Duration::from_millis(50);
 
 /// Bytes that tell where they come from.
 fn pattern(length: usize) -> Vec<u8> {
@@ -108,4 +111,25 @@ async fn messages_are_json_and_a_bad_one_spoils_only_itself() {
     let error = soon(reader.read_message::<u32>()).await.expect_err("no number");
     assert!(matches!(error, NetError::Message { .. }), "{error}");
     assert_eq!(soon(reader.read_message::<u32>()).await.expect("a number"), Some(7));
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
+    let (near, mut far) = duplex(100);
+    let mut writer = FrameWriter::new(near, "far");
+    writer.set_write_timeout(SILENCE);
+    let slow = async {
+        let mut taken = [0; 100];
+        for _ in 0..10 {
+            tokio::time::sleep(SILENCE / 2).await;
+            far.read_exact(&mut taken).await.expect("there is more");
+        }
+    };
+    let frame = pattern(20_000);
+    let parts = [frame.as_slice()];
+    let (written, ()) = soon(async { tokio::join!(writer.write(&parts), slow) }).await;
+    let error = written.expect_err("nothing is taken after the first kilobyte");
+    assert!(matches!(error, NetError::Silent { .. }), "{error}");
+    assert_eq!(error.to_string().split(';').next(), Some("'far' takes nothing and says nothing any more"));
+    assert!(matches!(writer.flush().await, Err(NetError::Broken { .. })), "nothing can follow half a frame");
 }

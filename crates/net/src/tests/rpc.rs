@@ -109,7 +109,7 @@ async fn a_peer_without_signs_of_life_is_given_up_long_before_the_call_is() {
     let begun = Instant::now();
     let lost = client.call::<u64, u64>(&4, Duration::from_secs(60)).await.expect_err("nobody answers");
     assert!(matches!(lost, RpcError::Lost { .. }), "{lost}");
-    assert_says(&lost.to_string(), &["sign of life"]);
+    assert_says(&lost.to_string(), &["says nothing any more"]);
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     stopped.await.expect("no panic").expect("accepted");
 }
