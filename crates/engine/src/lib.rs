@@ -7,6 +7,7 @@ mod calc;
 mod chain;
 #[cfg(test)]
 mod checkpointing;
+mod counted_rows;
 mod delta_files;
 mod deploy;
 mod element;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, NullArray};
+use arrow::array::{ArrayRef, NullArray, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
@@ -56,6 +56,14 @@ impl Partitions {
     /// One more than the greatest slot that was ever given out: the length of a table by slot.
     pub(crate) fn slots(&self) -> usize {
         self.spans.len()
+    }
+
+    /// The slot of each row's key, which is in the given columns; new keys get a slot.
+    pub(crate) fn slots_of(&mut self, rows: &RecordBatch, columns: &[usize]) -> Result<Vec<u32>, ArrowError> {
+        let columns: Vec<ArrayRef> = columns.iter().map(|column| rows.column(*column).clone()).collect();
+        let mut slots = Vec::new();
+        self.intern(&columns, rows.num_rows(), &mut slots)?;
+        Ok(slots)
     }
 
     /// Writes the slot of each row's key to `slots` (cleared first); new keys get a slot.

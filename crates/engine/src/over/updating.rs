@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::array::{Array, Int8Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 use mainstem_core::change::ChangeKind;
@@ -20,17 +20,15 @@ use mainstem_plan::operator::{Frame, Operator as Spec, OverAggregate};
 use self::reach::{Key, Known, Part, Reach, Rows, Touched};
 use super::evaluator::Evaluator;
 use super::frames::{Segment, distance_values};
+use crate::counted_rows::{self, CountedRow, Stored, TABLE};
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::expiry::Expiry;
-use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
+use crate::operator::{Capture, Collector, Operator, Restored};
 use crate::partitions::Partitions;
 use crate::row_codec::{RowBytes, RowCodec};
 
-/// Name and version of the table of rows: the input's columns, how many equal rows there are (Int64; 0: none any
-/// more), the time of the epoch in which the partition last changed (Int64, ms).
-const ROWS: (&str, u32) = ("all rows", 1);
 /// Rows of a batch that is given.
 const GIVE_ROWS: usize = 8192;
 /// About how many rows are computed at once.
@@ -104,10 +102,8 @@ impl UpdatingOver {
     }
 
     fn slots(&mut self, rows: &RecordBatch) -> Result<Vec<u32>, EngineError> {
-        let columns: Vec<ArrayRef> = self.over.partition.iter().map(|column| rows.column(*column).clone()).collect();
-        let mut slots = Vec::new();
-        let interned = self.partitions.intern(&columns, rows.num_rows(), &mut slots);
-        interned.map_err(|e| EngineError::arrow(&self.name, &e))?;
+        let slots = self.partitions.slots_of(rows, &self.over.partition);
+        let slots = slots.map_err(|e| EngineError::arrow(&self.name, &e))?;
         self.rows.resize_with(self.partitions.slots(), Rows::new);
         Ok(slots)
     }
@@ -205,20 +201,6 @@ impl UpdatingOver {
         self.partitions.remove(slot);
         self.expiry.forget(slot);
     }
-
-    fn stored(&self, rows: &[(RowBytes, u64, i64)]) -> Result<Vec<RecordBatch>, EngineError> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut fields: Vec<Arc<Field>> = self.over.input_schema.fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new("__count", DataType::Int64, false)));
-        fields.push(Arc::new(Field::new("__changed", DataType::Int64, false)));
-        let mut columns = self.codec.decode(rows.iter().map(|(row, _, _)| row)).map_err(|e| self.failed(&e))?;
-        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, count, _)| *count as i64))));
-        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, _, changed)| *changed))));
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| self.failed(&e))?;
-        Ok(vec![batch])
-    }
 }
 
 impl Operator for UpdatingOver {
@@ -281,46 +263,44 @@ impl Operator for UpdatingOver {
         let dirty = std::mem::take(&mut self.dirty);
         let whole = self.files.wants_whole_state(self.live);
         let now_ms = self.context.now_ms();
-        let rows: Vec<(RowBytes, u64, i64)> = if whole {
-            let mut rows: Vec<(RowBytes, u64, i64)> = Vec::new();
+        let rows: Vec<CountedRow> = if whole {
+            let mut rows: Vec<CountedRow> = Vec::new();
             for (slot, of_slot) in self.rows.iter().enumerate() {
-                let changed = self.expiry.changed(slot as u32);
+                let changed_ms = self.expiry.changed(slot as u32);
                 for (row, copy) in of_slot.keys() {
                     match rows.last_mut() {
-                        Some((last, count, _)) if last == row => *count = copy + 1,
-                        _ => rows.push((row.clone(), copy + 1, changed)),
+                        Some(last) if last.row == *row => last.count = copy + 1,
+                        _ => rows.push(CountedRow { row: row.clone(), count: copy + 1, changed_ms }),
                     }
                 }
             }
             rows
         } else {
-            dirty.iter().map(|(row, slot)| (row.clone(), self.count(*slot, row), now_ms)).collect()
+            dirty
+                .iter()
+                .map(|(row, slot)| CountedRow { row: row.clone(), count: self.count(*slot, row), changed_ms: now_ms })
+                .collect()
         };
-        let rows = self.stored(&rows)?;
+        let table = counted_rows::table(&rows, &self.codec, &self.over.input_schema, &self.over.partition);
+        let table = table.map_err(|e| self.failed(&e))?;
         let mut empty: Vec<u32> = dirty.into_values().filter(|slot| self.rows[*slot as usize].is_empty()).collect();
         empty.sort_unstable();
         empty.dedup();
         empty.into_iter().for_each(|slot| self.forget(slot));
-        let table = TableRows { name: ROWS.0, version: ROWS.1, key: self.over.partition.clone(), rows };
         Ok(Some(self.files.capture(whole, vec![table], String::new())))
     }
 
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
-        let width = self.over.input_schema.fields().len();
         let mut restored = 0;
-        for stored in state.rows(ROWS.0, ROWS.1) {
-            let stored = stored?;
-            restored += stored.num_rows();
-            let rows = RecordBatch::try_new(self.over.input_schema.clone(), stored.columns()[..width].to_vec());
-            let rows = rows.map_err(|e| self.failed(&e))?;
-            let slots = self.slots(&rows)?;
-            let values = self.values(&rows)?;
-            let encoded = self.codec.encode(&rows).map_err(|e| self.failed(&e))?;
-            let counts = stored.column(width).as_primitive::<Int64Type>();
-            let changed = stored.column(width + 1).as_primitive::<Int64Type>();
+        for batch in state.rows(TABLE.0, TABLE.1) {
+            let stored = Stored::new(batch?, &self.over.input_schema).map_err(|e| self.failed(&e))?;
+            restored += stored.rows.num_rows();
+            let slots = self.slots(&stored.rows)?;
+            let values = self.values(&stored.rows)?;
+            let encoded = self.codec.encode(&stored.rows).map_err(|e| self.failed(&e))?;
             for (position, (slot, row)) in slots.into_iter().zip(encoded).enumerate() {
                 let value = values.as_ref().filter(|values| values.is_valid(position)).map(|v| v.value(position));
-                let count = u64::try_from(counts.value(position)).unwrap_or(0);
+                let count = stored.count(position);
                 let mut touched = Touched::default();
                 while self.count(slot, &row) > count {
                     self.take(slot, &row, &mut touched);
@@ -328,7 +308,7 @@ impl Operator for UpdatingOver {
                 while self.count(slot, &row) < count {
                     self.add(slot, row.clone(), value, &mut touched);
                 }
-                self.expiry.touch(slot, changed.value(position));
+                self.expiry.touch(slot, stored.changed_ms(position));
             }
         }
         self.files.restored(state.handle, restored);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 use mainstem_core::ids::Epoch;
@@ -14,17 +14,14 @@ use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{Operator as Spec, Rank};
 
 use super::changes::{Change, Differ, emit, numbered};
+use crate::counted_rows::{self, CountedRow, Stored, TABLE};
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::expiry::Expiry;
-use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
+use crate::operator::{Capture, Collector, Operator, Restored};
 use crate::partitions::Partitions;
 use crate::row_codec::{RowBytes, RowCodec};
-
-/// Name and version of the table of rows: the input's columns, how many equal rows there are (Int64; 0: none any
-/// more), the time of the epoch in which the partition last changed (Int64, ms).
-const ROWS: (&str, u32) = ("all rows", 1);
 
 /// See the module.
 pub(crate) struct AllRows {
@@ -86,10 +83,8 @@ impl AllRows {
     }
 
     fn slots(&mut self, rows: &RecordBatch) -> Result<Vec<u32>, EngineError> {
-        let columns: Vec<ArrayRef> = self.rank.partition.iter().map(|column| rows.column(*column).clone()).collect();
-        let mut slots = Vec::new();
-        let interned = self.partitions.intern(&columns, rows.num_rows(), &mut slots);
-        interned.map_err(|e| EngineError::arrow(&self.name, &e))?;
+        let slots = self.partitions.slots_of(rows, &self.rank.partition);
+        let slots = slots.map_err(|e| EngineError::arrow(&self.name, &e))?;
         self.rows.resize_with(self.partitions.slots(), BTreeMap::new);
         Ok(slots)
     }
@@ -115,20 +110,6 @@ impl AllRows {
         self.live -= std::mem::take(&mut self.rows[slot as usize]).len();
         self.partitions.remove(slot);
         self.expiry.forget(slot);
-    }
-
-    fn stored(&self, rows: &[(RowBytes, u64, i64)]) -> Result<Vec<RecordBatch>, EngineError> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut fields: Vec<Arc<Field>> = self.rank.input_schema.fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new("__count", DataType::Int64, false)));
-        fields.push(Arc::new(Field::new("__changed", DataType::Int64, false)));
-        let mut columns = self.codec.decode(rows.iter().map(|(row, _, _)| row)).map_err(|e| self.failed(&e))?;
-        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, count, _)| *count as i64))));
-        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, _, changed)| *changed))));
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| self.failed(&e))?;
-        Ok(vec![batch])
     }
 }
 
@@ -197,40 +178,38 @@ impl Operator for AllRows {
         let dirty = std::mem::take(&mut self.dirty);
         let whole = self.files.wants_whole_state(self.live);
         let now_ms = self.context.now_ms();
-        let rows: Vec<(RowBytes, u64, i64)> = if whole {
-            let of_slot = |(slot, rows): (usize, &BTreeMap<RowBytes, u64>)| {
-                let changed = self.expiry.changed(slot as u32);
-                rows.iter().map(|(row, count)| (row.clone(), *count, changed)).collect::<Vec<_>>()
-            };
-            self.rows.iter().enumerate().flat_map(of_slot).collect()
+        let rows: Vec<CountedRow> = if whole {
+            let of_slots = self.rows.iter().enumerate();
+            let each =
+                of_slots.flat_map(|(slot, rows)| rows.iter().map(move |(row, count)| (slot as u32, row, *count)));
+            each.map(|(slot, row, count)| CountedRow { row: row.clone(), count, changed_ms: self.expiry.changed(slot) })
+                .collect()
         } else {
             let count = |row: &RowBytes, slot: u32| self.rows[slot as usize].get(row).copied().unwrap_or(0);
-            dirty.iter().map(|(row, slot)| (row.clone(), count(row, *slot), now_ms)).collect()
+            dirty
+                .iter()
+                .map(|(row, slot)| CountedRow { row: row.clone(), count: count(row, *slot), changed_ms: now_ms })
+                .collect()
         };
-        let rows = self.stored(&rows)?;
+        let table = counted_rows::table(&rows, &self.codec, &self.rank.input_schema, &self.rank.partition);
+        let table = table.map_err(|e| self.failed(&e))?;
         let mut empty: Vec<u32> = dirty.into_values().filter(|slot| self.rows[*slot as usize].is_empty()).collect();
         empty.sort_unstable();
         empty.dedup();
         empty.into_iter().for_each(|slot| self.forget(slot));
-        let table = TableRows { name: ROWS.0, version: ROWS.1, key: self.rank.partition.clone(), rows };
         Ok(Some(self.files.capture(whole, vec![table], String::new())))
     }
 
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
-        let width = self.rank.input_schema.fields().len();
         let mut restored = 0;
-        for stored in state.rows(ROWS.0, ROWS.1) {
-            let stored = stored?;
-            restored += stored.num_rows();
-            let rows = RecordBatch::try_new(self.rank.input_schema.clone(), stored.columns()[..width].to_vec());
-            let rows = rows.map_err(|e| self.failed(&e))?;
-            let slots = self.slots(&rows)?;
-            let encoded = self.codec.encode(&rows).map_err(|e| self.failed(&e))?;
-            let counts = stored.column(width).as_primitive::<Int64Type>();
-            let changed = stored.column(width + 1).as_primitive::<Int64Type>();
+        for batch in state.rows(TABLE.0, TABLE.1) {
+            let stored = Stored::new(batch?, &self.rank.input_schema).map_err(|e| self.failed(&e))?;
+            restored += stored.rows.num_rows();
+            let slots = self.slots(&stored.rows)?;
+            let encoded = self.codec.encode(&stored.rows).map_err(|e| self.failed(&e))?;
             for (position, (slot, row)) in slots.into_iter().zip(encoded).enumerate() {
-                self.set(slot, row, u64::try_from(counts.value(position)).unwrap_or(0));
-                self.expiry.touch(slot, changed.value(position));
+                self.set(slot, row, stored.count(position));
+                self.expiry.touch(slot, stored.changed_ms(position));
             }
         }
         self.files.restored(state.handle, restored);

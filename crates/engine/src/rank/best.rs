@@ -12,7 +12,7 @@ mod checkpoint;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -172,10 +172,8 @@ impl<K: OrderKey> BestRows<K> {
     }
 
     fn slots(&mut self, rows: &RecordBatch) -> Result<Vec<u32>, EngineError> {
-        let columns: Vec<ArrayRef> = self.rank.partition.iter().map(|column| rows.column(*column).clone()).collect();
-        let mut slots = Vec::new();
-        let interned = self.partitions.intern(&columns, rows.num_rows(), &mut slots);
-        interned.map_err(|e| EngineError::arrow(&self.name, &e))?;
+        let slots = self.partitions.slots_of(rows, &self.rank.partition);
+        let slots = slots.map_err(|e| EngineError::arrow(&self.name, &e))?;
         self.ranked.resize_with(self.partitions.slots(), || Ranked::None);
         self.touched.is_touched.resize(self.partitions.slots(), false);
         Ok(slots)
