@@ -96,7 +96,7 @@ def flink_run(options, cluster, query):
     settings = dict(option.split("=", 1) for option in options.flink_option)
     if options.checkpoint != "none":
         settings = {"execution.checkpointing.interval": options.checkpoint, "execution.checkpointing.mode": "EXACTLY_ONCE", **settings}
-    return cluster.run(query.statements, settings, options.timeout)
+    return cluster.run(query.for_flink(), settings, options.timeout)
 
 
 def cluster_of(options):

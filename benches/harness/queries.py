@@ -62,6 +62,19 @@ class Query:
     def text(self):
         return ";\n\n".join(self.statements) + ";\n"
 
+    def for_flink(self):
+        """The statements for Flink, whose connector 'filesystem' cannot be looked up in: `csv-lookup` of
+        `flink/nexmark-source` stands in for it."""
+        looked_up = set().union(*map(sql.looked_up, self.statements))
+
+        def changed(statement):
+            options = sql.options(statement) if sql.created(statement) in looked_up else None
+            if options is None or options.get("connector") != "filesystem":
+                return statement
+            return sql.with_options(statement, {**options, "connector": "csv-lookup"})
+
+        return [changed(statement) for statement in self.statements]
+
 
 @dataclass
 class Settings:

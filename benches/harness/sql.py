@@ -12,6 +12,7 @@ ITEM = r"`?\w+`?(?:(?:\s+AS)?\s+\w+)?"
 READ = re.compile(rf"\b(?:FROM|JOIN|TABLE)\s+(?P<tables>{ITEM}(?:\s*,\s*{ITEM})*)", re.IGNORECASE)
 CREATE_TABLE = re.compile(rf"CREATE\s+(?:TEMPORARY\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}", re.IGNORECASE)
 CREATE_VIEW = re.compile(rf"CREATE\s+(?:TEMPORARY\s+)?VIEW\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}", re.IGNORECASE)
+LOOKED_UP = re.compile(rf"\bJOIN\s+{NAME}\s+FOR\s+SYSTEM_TIME\b", re.IGNORECASE)
 INSERT = re.compile(rf"INSERT\s+INTO\s+{NAME}", re.IGNORECASE)
 WITH = re.compile(r"\)\s*WITH\s*\((?P<options>.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 OPTION = re.compile(r"'((?:[^']|'')*)'\s*=\s*'((?:[^']|'')*)'")
@@ -39,6 +40,11 @@ def created(statement):
     """The table or view that a statement creates."""
     match = CREATE_TABLE.match(statement) or CREATE_VIEW.match(statement)
     return match.group(1) if match else None
+
+
+def looked_up(statement):
+    """The tables in which a statement looks rows up."""
+    return set(LOOKED_UP.findall(statement))
 
 
 def inserted(statement):
