@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::time::Timestamp;
+use mainstem_plan::operator::JobGraph;
 
 /// Counters of one operator over all of its subtasks, since the process started.
 #[derive(Debug, Default)]
@@ -51,11 +52,11 @@ pub struct JobMetrics {
 }
 
 impl JobMetrics {
-    /// Counters at zero for the given operators and their parallelism.
+    /// Counters at zero for the operators of a job of this parallelism.
     #[must_use]
-    pub fn new(operators: impl IntoIterator<Item = (OperatorId, u32)>) -> Self {
-        let operators = operators.into_iter().map(|(id, p)| (id, Arc::new(OperatorMetrics::new(p)))).collect();
-        JobMetrics { operators }
+    pub fn of(graph: &JobGraph, parallelism: u32) -> Self {
+        let counters = |id| Arc::new(OperatorMetrics::new(graph.parallelism(id, parallelism)));
+        JobMetrics { operators: graph.nodes.iter().map(|node| (node.id, counters(node.id))).collect() }
     }
 
     /// Counters of all operators.

@@ -49,6 +49,14 @@ pub(crate) enum Command {
     Cancel(JobArgs),
     /// Run a job at another parallelism, from a checkpoint that is taken for it.
     Rescale(RescaleArgs),
+    /// Move the work of a worker to others, so that it can be stopped.
+    Drain(DrainArgs),
+    /// List the coordinators of a cluster.
+    Members(MembersArgs),
+    /// Add a coordinator, which runs and waits for it, to those of a cluster.
+    AddMember(AddMemberArgs),
+    /// Leave a coordinator, which may be lost, out of a cluster.
+    RemoveMember(RemoveMemberArgs),
 }
 
 /// What all nodes of a cluster are told.
@@ -100,7 +108,7 @@ pub(crate) struct CoordinatorArgs {
     /// This coordinator's number among the members.
     #[arg(long)]
     pub(crate) id: u64,
-    /// All coordinators, such as 1=host1:7071,2=host2:7071,3=host3:7071.
+    /// The coordinators with which the cluster began, such as 1=host1:7071,2=host2:7071,3=host3:7071.
     #[arg(long, required = true, value_delimiter = ',', value_parser = member, value_name = "ID=HOST:PORT")]
     pub(crate) members: Vec<(u64, String)>,
     /// Directory for what the coordinators agree on; on a disk of this machine.
@@ -109,6 +117,9 @@ pub(crate) struct CoordinatorArgs {
     /// Directory for checkpoints, which every node of the cluster reaches under this path.
     #[arg(long, env = "MAINSTEM_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
+    /// A worker that is silent for so long is given up.
+    #[arg(long, default_value = "3 s", value_parser = duration)]
+    pub(crate) worker_timeout: Duration,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -209,6 +220,47 @@ pub(crate) struct RescaleArgs {
     /// Subtasks of each operator from here on.
     #[arg(long, short = 'p', value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) parallelism: u32,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The worker's name, or its whole id as `mainstem jobs` shows it.
+    pub(crate) worker: String,
+    /// Do not wait until it runs nothing any more.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `members`.
+#[derive(Debug, Args)]
+pub(crate) struct MembersArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `add-member`.
+#[derive(Debug, Args)]
+pub(crate) struct AddMemberArgs {
+    /// An id that no coordinator ever had, and the address of the new one.
+    #[arg(value_parser = member, value_name = "ID=HOST:PORT")]
+    pub(crate) member: (u64, String),
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `remove-member`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveMemberArgs {
+    /// The coordinator's id.
+    pub(crate) id: u64,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

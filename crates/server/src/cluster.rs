@@ -5,6 +5,7 @@ mod client;
 mod coordinator;
 mod factory;
 mod local;
+mod operate;
 mod submission;
 mod worker;
 
@@ -18,6 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 pub(crate) use self::client::{cancel, jobs, rescale, status, stop, submit};
 pub(crate) use self::coordinator::coordinator;
 pub(crate) use self::local::cluster;
+pub(crate) use self::operate::{add_member, drain, members, remove_member};
 pub(crate) use self::worker::worker;
 use crate::cli::NodeArgs;
 

@@ -11,7 +11,6 @@ use mainstem_core::graph::StreamGraph;
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
 use mainstem_core::retry::RetryPolicy;
-use mainstem_engine::JobMetrics;
 use mainstem_plan::operator::{JobGraph, Operator, OperatorKind};
 use mainstem_planner::JobPlan;
 
@@ -169,11 +168,6 @@ pub(crate) fn committers(
         }
     }
     Ok(committers)
-}
-
-/// Counters for all operators of a job.
-pub(crate) fn metrics(graph: &JobGraph, parallelism: u32) -> JobMetrics {
-    JobMetrics::new(graph.nodes.iter().map(|n| (n.id, graph.parallelism(n.id, parallelism))))
 }
 
 /// Ids of the operators of some kind.

@@ -4,6 +4,7 @@
 mod allocator;
 mod cli;
 mod cluster;
+mod config;
 mod deployer;
 mod inspect;
 mod job;
@@ -15,13 +16,18 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use crate::cli::Command;
 
 fn main() -> ExitCode {
     allocator::configure();
-    let cli = Cli::parse();
+    let cli = match config::parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            report(&error);
+            return ExitCode::FAILURE;
+        }
+    };
     init_logs(cli.json_logs());
     let outcome = match &cli.command {
         Command::Run(args) => run::run(args),
@@ -36,6 +42,10 @@ fn main() -> ExitCode {
         Command::Stop(args) => cluster::stop(args),
         Command::Cancel(args) => cluster::cancel(args),
         Command::Rescale(args) => cluster::rescale(args),
+        Command::Drain(args) => cluster::drain(args),
+        Command::Members(args) => cluster::members(args),
+        Command::AddMember(args) => cluster::add_member(args),
+        Command::RemoveMember(args) => cluster::remove_member(args),
     };
     match outcome {
         Ok(code) => code,

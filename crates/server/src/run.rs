@@ -72,7 +72,7 @@ async fn run_job(
     let stored = store.load().await?;
     let graph = Arc::new(graph_to_run(plan, &graph_json, stored.as_ref(), &sql, id, files)?);
     let key_groups = stored.as_ref().map_or(job::key_groups(plan), |s| Ok(s.key_groups))?;
-    let metrics = Arc::new(job::metrics(&graph, parallelism));
+    let metrics = Arc::new(JobMetrics::of(&graph, parallelism));
 
     let spec = JobSpec {
         job: id.clone(),

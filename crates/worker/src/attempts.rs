@@ -143,8 +143,7 @@ impl Attempts {
         let graph: JobGraph = serde_json::from_str(&order.graph_json)
             .map_err(|error| fatal(format!("this worker's version cannot read the job's plan: {error}")))?;
         let store = self.store(&order.store)?;
-        let metrics = JobMetrics::new(graph.nodes.iter().map(|n| (n.id, graph.parallelism(n.id, order.parallelism))));
-        let metrics = Arc::new(metrics);
+        let metrics = Arc::new(JobMetrics::of(&graph, order.parallelism));
         let here = (0_u32..).zip(&order.slots).filter(|(_, slot)| slot.worker == self.worker).map(|(i, _)| i).collect();
         let attempt = order.attempt;
         let _entered = self.data_runtime.enter();

@@ -59,7 +59,7 @@ pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), W
     let WorkerOptions { worker, cluster, coordinators, advertise, slots, compress, transport, data_runtime } = options;
     let data = Arc::new(DataPlane::new(worker.clone(), cluster.clone(), transport.clone(), compress)?);
     let data_address = advertise.unwrap_or_else(|| listener.local_address());
-    let offer = WorkerOffer { worker, data_address, slots };
+    let offer = WorkerOffer { worker, data_address, slots, draining: false };
     let uplink = Uplink::default();
     let mut attempts = Attempts::new(offer.worker.clone(), data.clone(), uplink.clone(), data_runtime.clone());
     let accepting = async {
@@ -77,7 +77,7 @@ pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), W
             }
         }
     };
-    let following = follow(&coordinators, &cluster, &transport, &offer, &uplink, &mut attempts);
+    let following = follow(&coordinators, &cluster, &transport, offer, &uplink, &mut attempts);
     tokio::select! {
         error = accepting => Err(error.into()),
         () = following => Ok(()),
@@ -89,7 +89,7 @@ async fn follow(
     coordinators: &[String],
     cluster: &str,
     transport: &Transport,
-    offer: &WorkerOffer,
+    mut offer: WorkerOffer,
     uplink: &Uplink,
     attempts: &mut Attempts,
 ) {
@@ -97,8 +97,8 @@ async fn follow(
     let mut told = String::new();
     for turn in 0_usize.. {
         let address = known.take().unwrap_or_else(|| coordinators[turn % coordinators.len()].clone());
-        let session = Session { address: &address, cluster, transport, offer, uplink };
-        match session.run(attempts).await {
+        let session = Session { address: &address, cluster, transport, uplink };
+        match session.run(attempts, &mut offer).await {
             Met::Leader { reason } => {
                 tracing::warn!(coordinator = address, reason, "lost the coordinator that leads; looking for the next");
                 told.clear();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mainstem_core::cluster::messages::{FromWorker, ToWorker, WorkerOffer};
-use mainstem_net::{Connection, FrameReader, FrameWriter, Hello, PROTOCOL_VERSION, Service, Transport};
+use mainstem_net::{Connection, FrameReader, FrameWriter, Hello, Service, Transport};
 use tokio::sync::mpsc;
 
 use crate::attempts::{Attempts, Counters};
@@ -11,8 +11,6 @@ use crate::uplink::Uplink;
 
 /// How often the coordinator hears of this worker.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
-/// A coordinator that takes longer to take a message is given up.
-const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// A coordinator that takes longer to answer the registration is not waited for.
 const WELCOME_WITHIN: Duration = Duration::from_secs(3);
 
@@ -31,26 +29,20 @@ pub(crate) struct Session<'a> {
     pub(crate) address: &'a str,
     pub(crate) cluster: &'a str,
     pub(crate) transport: &'a Transport,
-    pub(crate) offer: &'a WorkerOffer,
     pub(crate) uplink: &'a Uplink,
 }
 
 impl Session<'_> {
     /// Connects, and does what the coordinator says until the connection ends.
-    pub(crate) async fn run(&self, attempts: &mut Attempts) -> Met {
+    pub(crate) async fn run(&self, attempts: &mut Attempts, offer: &mut WorkerOffer) -> Met {
         let nobody = |reason: String| Met::Nobody { reason };
-        let hello = Hello {
-            version: PROTOCOL_VERSION,
-            service: Service::Worker,
-            node: self.offer.worker.0.clone(),
-            cluster: self.cluster.to_owned(),
-        };
+        let hello = Hello::new(Service::Worker, &offer.worker.0, self.cluster);
         let connection = match self.transport.connect(self.address, &hello).await {
             Ok(connection) => connection,
             Err(error) => return nobody(error.to_string()),
         };
         let Connection { mut reader, mut writer, .. } = connection;
-        if let Err(error) = writer.write_message(&FromWorker::Register(self.offer.clone())).await {
+        if let Err(error) = writer.write_message(&FromWorker::Register(offer.clone())).await {
             return nobody(error.to_string());
         }
         let silence = match tokio::time::timeout(WELCOME_WITHIN, reader.read_message::<ToWorker>()).await {
@@ -72,7 +64,7 @@ impl Session<'_> {
         let words = self.uplink.connect();
         let counters = attempts.counters();
         let reason = tokio::select! {
-            reason = obey(&mut reader, attempts, silence) => reason,
+            reason = obey(&mut reader, attempts, offer, silence) => reason,
             reason = report(&mut writer, words, counters) => reason,
         };
         self.uplink.disconnect();
@@ -80,7 +72,7 @@ impl Session<'_> {
     }
 }
 
-async fn obey(reader: &mut FrameReader, attempts: &mut Attempts, silence: Duration) -> String {
+async fn obey(reader: &mut FrameReader, attempts: &mut Attempts, offer: &mut WorkerOffer, silence: Duration) -> String {
     loop {
         let message = match tokio::time::timeout(silence, reader.read_message::<ToWorker>()).await {
             Ok(Ok(Some(message))) => message,
@@ -90,6 +82,7 @@ async fn obey(reader: &mut FrameReader, attempts: &mut Attempts, silence: Durati
         };
         match message {
             ToWorker::Welcome { .. } | ToWorker::NotLeader { .. } | ToWorker::Alive => {}
+            ToWorker::Drain => offer.draining = true,
             ToWorker::Fence { job, generation } => attempts.fence(&job, generation),
             ToWorker::Deploy(order) => attempts.deploy(*order).await,
             ToWorker::Tell { attempt, subtask, message } => attempts.tell(&attempt, subtask, message).await,
@@ -109,10 +102,8 @@ async fn report(writer: &mut FrameWriter, mut words: mpsc::Receiver<FromWorker>,
                 None => return "another connection took over".to_owned(),
             },
         };
-        match tokio::time::timeout(WRITE_WITHIN, writer.write_message(&message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "it takes nothing any more".to_owned(),
+        if let Err(error) = writer.write_message(&message).await {
+            return error.to_string();
         }
     }
 }

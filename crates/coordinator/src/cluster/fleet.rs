@@ -20,8 +20,6 @@ use tokio::sync::{mpsc, watch};
 const OUTBOX_MAX: usize = 4096;
 /// How often a worker hears that the coordinator is alive.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
-/// A worker that takes longer to take a message is given up.
-const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// A worker says first who it is; it has so long for it.
 const REGISTER_WITHIN: Duration = Duration::from_secs(3);
 
@@ -99,6 +97,32 @@ impl FleetService {
     pub fn workers(&self) -> Vec<WorkerStatus> {
         let inner = self.lock();
         inner.fleet.workers().map(|(offer, used)| WorkerStatus { offer: offer.clone(), used }).collect()
+    }
+
+    /// Drains the workers of this name ([`Fleet::drain`]).
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn drain(&self, name: &str) -> Result<(), String> {
+        let mut inner = self.lock();
+        let drained = inner.fleet.drain(name);
+        for worker in &drained {
+            // One that cannot be told is about to be lost.
+            let _ = inner.links.get(worker).map(|(_, outbox)| outbox.try_send(ToWorker::Drain));
+        }
+        drop(inner);
+        self.note_change();
+        match drained.is_empty() {
+            true => Err(format!("there is no worker '{name}'; see `mainstem jobs` for those that there are")),
+            false => Ok(()),
+        }
+    }
+
+    /// The attempts that are to move away from workers which are drained, and can.
+    pub(crate) fn to_move(&self) -> Vec<AttemptId> {
+        let inner = self.lock();
+        let attempt = |job: JobId| Some(AttemptId { generation: *inner.holders.get(&job)?, job });
+        inner.fleet.to_move().into_iter().filter_map(attempt).collect()
     }
 
     /// The counters of a job by operator, over all workers.
@@ -270,10 +294,8 @@ async fn speak(writer: &mut FrameWriter, mut outbox: mpsc::Receiver<ToWorker>) -
             Ok(None) => return "this coordinator gives it up".to_owned(),
             Err(_) => ToWorker::Alive,
         };
-        match tokio::time::timeout(WRITE_WITHIN, writer.write_message(&message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "it takes nothing any more".to_owned(),
+        if let Err(error) = writer.write_message(&message).await {
+            return error.to_string();
         }
     }
 }

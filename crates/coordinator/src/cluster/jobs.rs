@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mainstem_consensus::{Consensus, ProposeError};
-use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_core::cluster::messages::{AttemptId, OperatorCounters};
 use mainstem_core::ids::{Generation, JobId, OperatorId};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
@@ -74,6 +74,8 @@ struct Driven {
     /// What it was told last.
     wish: Wish,
     parallelism: u32,
+    /// The attempt that was told to move to other workers.
+    moving: Option<Generation>,
 }
 
 impl<F: JobFactory> ClusterJobs<F> {
@@ -148,6 +150,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             }
             if term.is_some() {
                 self.reconcile(&ended);
+                self.move_drained();
             }
             tokio::select! {
                 changed = leadership.changed() => if changed.is_err() { break },
@@ -189,6 +192,18 @@ impl<F: JobFactory> ClusterJobs<F> {
         }
     }
 
+    /// Moves jobs away from workers that are drained: a last checkpoint, and on from it where there is room.
+    fn move_drained(&self) {
+        let attempts = self.fleet.to_move();
+        let mut driven = self.lock();
+        for AttemptId { job, generation } in attempts {
+            let Some(known) = driven.get_mut(&job).filter(|known| known.moving != Some(generation)) else { continue };
+            if known.control.try_send(Control::Rescale(known.parallelism)).is_ok() {
+                known.moving = Some(generation);
+            }
+        }
+    }
+
     fn start(self: &Arc<Self>, job: JobId, parallelism: u32, ended: Arc<Notify>) -> Driven {
         let (control, controls) = mpsc::channel(16);
         let (status_sender, status) = watch::channel(JobStatus::default());
@@ -201,7 +216,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             }
             ended.notify_one();
         });
-        Driven { task, control, status, wish: Wish::Run, parallelism }
+        Driven { task, control, status, wish: Wish::Run, parallelism, moving: None }
     }
 
     /// The job with all that drivers of before have proposed: what is on its way is in front of what is proposed now.

@@ -59,8 +59,6 @@ impl fmt::Display for Shortage {
 struct Known {
     offer: WorkerOffer,
     heard_at: Timestamp,
-    /// No new subtasks come here.
-    draining: bool,
 }
 
 /// The workers of a cluster and the slots in use. Nothing of it is durable: workers tell a new leader anew.
@@ -83,7 +81,7 @@ impl Fleet {
 
     /// A worker registers.
     pub fn on_joined(&mut self, now: Timestamp, offer: WorkerOffer) {
-        self.workers.insert(offer.worker.clone(), Known { offer, heard_at: now, draining: false });
+        self.workers.insert(offer.worker.clone(), Known { offer, heard_at: now });
     }
 
     /// A worker has said something.
@@ -116,9 +114,32 @@ impl Fleet {
         oldest.map_or(Timestamp::MAX, |heard_at| heard_at.plus_ms(self.config.silence_ms))
     }
 
-    /// No new subtasks for the worker.
-    pub fn drain(&mut self, worker: &WorkerId) -> bool {
-        self.workers.get_mut(worker).map(|known| known.draining = true).is_some()
+    /// No new subtasks for the workers of this name ([`WorkerId::is_named`]), and the jobs there move away as soon as there
+    /// is room for them. Gives the workers that it means.
+    pub fn drain(&mut self, name: &str) -> Vec<WorkerId> {
+        let mut drained = Vec::new();
+        for (id, known) in self.workers.iter_mut().filter(|(id, _)| id.is_named(name)) {
+            known.offer.draining = true;
+            drained.push(id.clone());
+        }
+        drained
+    }
+
+    /// Jobs that run on workers which are drained and for whose subtasks there is room on others: all that move at once
+    /// fit in beside each other.
+    #[must_use]
+    pub fn to_move(&self) -> Vec<JobId> {
+        let is_draining = |worker: &WorkerId| self.workers.get(worker).is_some_and(|known| known.offer.draining);
+        let mut free: usize = self.free_slots().values().map(|slots| *slots as usize).sum();
+        let mut moving = Vec::new();
+        for (job, slots) in &self.used {
+            let leaving = slots.iter().filter(|worker| is_draining(worker)).count();
+            if leaving > 0 && leaving <= free {
+                free -= leaving;
+                moving.push(job.clone());
+            }
+        }
+        moving
     }
 
     /// Finds slots for a job and takes them; those that it had before are free again. Slots go to where the job was,
@@ -176,7 +197,7 @@ impl Fleet {
     }
 
     fn free_slots(&self) -> BTreeMap<WorkerId, u32> {
-        let open = self.workers.iter().filter(|(_, known)| !known.draining);
+        let open = self.workers.iter().filter(|(_, known)| !known.offer.draining);
         open.map(|(id, known)| (id.clone(), known.offer.slots.saturating_sub(self.in_use(id)))).collect()
     }
 }
@@ -201,7 +222,7 @@ mod tests {
     }
 
     fn offer(index: usize, slots: u32) -> WorkerOffer {
-        WorkerOffer { worker: worker(index), data_address: format!("host{index}:1"), slots }
+        WorkerOffer { worker: worker(index), data_address: format!("host{index}:1"), slots, draining: false }
     }
 
     fn worker(index: usize) -> WorkerId {
@@ -258,9 +279,40 @@ mod tests {
     fn a_drained_worker_keeps_what_it_runs_and_gets_nothing_new() {
         let mut fleet = fleet(&[2, 2]);
         fleet.place(&job("a"), 2).unwrap();
-        assert!(fleet.drain(&worker(0)));
+        assert_eq!(fleet.drain("w0"), [worker(0)]);
         assert_eq!(names(&fleet.place(&job("b"), 1).unwrap()), "w1");
         assert_eq!(fleet.place(&job("a"), 2).unwrap_err().free, 1);
-        assert!(!fleet.drain(&worker(9)));
+        assert_eq!(fleet.drain("w9"), []);
+    }
+
+    #[test]
+    fn jobs_move_away_from_a_drained_worker_when_there_is_room_for_them() {
+        let mut fleet = fleet(&[2, 1]);
+        fleet.place(&job("b"), 1).unwrap();
+        fleet.place(&job("a"), 2).unwrap();
+        assert_eq!(fleet.to_move(), [], "nothing is drained");
+        fleet.drain("w0");
+        assert_eq!(fleet.to_move(), [], "there is no room");
+        fleet.on_joined(Timestamp(0), offer(2, 1));
+        assert_eq!(fleet.to_move(), [job("a")], "one slot is enough for the subtask that was on it");
+        assert_eq!(names(&fleet.place(&job("a"), 2).unwrap()), "w2 w1");
+        assert_eq!(fleet.to_move(), [], "there is no room for the other one");
+        // The worker tells a new leader.
+        let offers: Vec<WorkerOffer> = fleet.workers().map(|(offer, _)| offer.clone()).collect();
+        let mut next = Fleet::new(FleetConfig::default());
+        offers.into_iter().for_each(|offer| next.on_joined(Timestamp(0), offer));
+        assert_eq!(next.place(&job("c"), 3).unwrap_err().free, 2);
+    }
+
+    #[test]
+    fn jobs_that_move_at_once_have_room_beside_each_other() {
+        let mut fleet = fleet(&[2]);
+        fleet.place(&job("a"), 1).unwrap();
+        fleet.place(&job("b"), 1).unwrap();
+        fleet.drain("w0");
+        fleet.on_joined(Timestamp(0), offer(1, 1));
+        assert_eq!(fleet.to_move(), [job("a")]);
+        fleet.on_joined(Timestamp(0), offer(2, 1));
+        assert_eq!(fleet.to_move(), [job("a"), job("b")]);
     }
 }

@@ -14,6 +14,14 @@ use crate::time::Timestamp;
 #[serde(transparent)]
 pub struct WorkerId(pub String);
 
+impl WorkerId {
+    /// Whether a user means this worker: by its whole id, or by the part in front of its `@`.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        self.0 == name || self.0.split_once('@').is_some_and(|(front, _)| front == name)
+    }
+}
+
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -44,6 +52,9 @@ pub struct WorkerOffer {
     pub data_address: String,
     /// How many subtasks of each task of a job it runs at a time, over all jobs.
     pub slots: u32,
+    /// Whether it was told to take nothing new; it remembers that for a leader to come.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// A worker's part of an attempt. Every worker of the attempt gets the same order and runs the subtasks that are
@@ -128,6 +139,8 @@ pub enum ToWorker {
         /// The least generation that may run.
         generation: Generation,
     },
+    /// Take nothing new, and say so to each leader to come.
+    Drain,
     /// Run a part of an attempt. Answered by [`FromWorker::Deployed`].
     Deploy(Box<AttemptOrder>),
     /// For a subtask.

@@ -1,5 +1,8 @@
 //! What commands say to a coordinator and what it answers.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
 use mainstem_coordinator::{JobEnd, JobStatus};
 use mainstem_core::ids::{Generation, JobId};
@@ -16,6 +19,21 @@ pub(crate) enum Request {
     Wish { job: JobId, wish: Wish },
     /// Run a job at another parallelism.
     Rescale { job: JobId, parallelism: u32 },
+    /// Let a worker take nothing new, and move what it runs.
+    Drain { worker: String },
+    /// Tell of the coordinators.
+    Members,
+    /// Take another coordinator in.
+    AddMember { id: u64, address: String },
+    /// Leave a coordinator out.
+    RemoveMember { id: u64 },
+}
+
+impl Request {
+    /// How long the answer may take: a new member reads all that was agreed on.
+    pub(crate) fn answer_within(&self) -> Duration {
+        Duration::from_secs(if matches!(self, Request::AddMember { .. }) { 60 } else { 10 })
+    }
 }
 
 /// A job to plan and run.
@@ -44,12 +62,49 @@ pub(crate) enum Response {
         jobs: Vec<JobSummary>,
         workers: Vec<WorkerStatus>,
     },
+    /// The coordinators.
+    Members(MembersView),
     /// Done.
     Done,
     /// Not done, and why.
     Refused { reason: String },
     /// Only the coordinator that leads does this.
     NotLeader { leader: Option<String> },
+}
+
+impl Response {
+    /// Whether a coordinator that leads tells what it knows.
+    pub(crate) fn leads(&self) -> bool {
+        matches!(self, Response::Jobs { leads: true, .. } | Response::Members(MembersView { leads: true, .. }))
+    }
+
+    /// The address of the coordinator that leads, where one that does not has answered and knows it.
+    pub(crate) fn leader(&self) -> Option<&str> {
+        match self {
+            Response::Jobs { leads: false, leader, .. } | Response::NotLeader { leader } => leader.as_deref(),
+            Response::Members(MembersView { leads: false, leader, .. }) => {
+                leader.as_ref().map(|(_, address)| address.as_str())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Who belongs to the coordinators, as one of them knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MembersView {
+    /// Whether this coordinator leads. Otherwise what it knows may be old.
+    pub(crate) leads: bool,
+    /// Who leads, by id and address, as far as it knows.
+    pub(crate) leader: Option<(u64, String)>,
+    /// Who votes, by id, with addresses.
+    pub(crate) members: BTreeMap<u64, String>,
+    /// Who is being added.
+    pub(crate) learners: BTreeMap<u64, String>,
+    /// Raft's term.
+    pub(crate) term: u64,
+    /// The last entry that is agreed on, counted from 0.
+    pub(crate) committed: Option<u64>,
 }
 
 /// A job in a list.

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use mainstem_coordinator::JobEnd;
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
 use mainstem_core::ids::JobId;
-use mainstem_net::{Hello, RpcClient, RpcError, Service};
+use mainstem_net::{Hello, RpcClient, RpcError, Service, Transport};
 use serde_json::json;
 
 use super::api::{JobSummary, Request, Response, SubmitRequest};
@@ -16,12 +16,10 @@ use super::local;
 use crate::cli::{ClientArgs, JobArgs, JobsArgs, RescaleArgs, StatusArgs, SubmitArgs};
 use crate::sql_files::SqlFiles;
 
-/// How long an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a coordinator that leads is looked for.
 const SEARCH: Duration = Duration::from_secs(15);
 /// Wait between two looks at a job, or for a coordinator.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Sends a SQL file to be run.
 #[expect(clippy::print_stderr, reason = "the command's output")]
@@ -89,10 +87,11 @@ fn jobs_table(jobs: &[JobSummary]) -> String {
 }
 
 fn workers_table(workers: &[WorkerStatus]) -> String {
-    let head = format!("{:<40} {:<24} {:>5} {:>4}\n", "WORKER", "ADDRESS", "SLOTS", "USED");
+    let head = format!("{:<40} {:<24} {:>5} {:>4}  {}\n", "WORKER", "ADDRESS", "SLOTS", "USED", "STATE");
     let line = |worker: &WorkerStatus| {
         let WorkerStatus { offer, used } = worker;
-        format!("{:<40} {:<24} {:>5} {used:>4}\n", offer.worker.0, offer.data_address, offer.slots)
+        let state = if offer.draining { "draining" } else { "ready" };
+        format!("{:<40} {:<24} {:>5} {used:>4}  {state}\n", offer.worker.0, offer.data_address, offer.slots)
     };
     workers.iter().map(line).fold(head, |table, line| table + &line)
 }
@@ -163,23 +162,25 @@ fn change(client: &ClientArgs, job: &JobId, request: &Request, wait: bool) -> an
     })
 }
 
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start")?.block_on(work)
 }
 
-fn unexpected<T>() -> anyhow::Result<T> {
+pub(super) fn unexpected<T>() -> anyhow::Result<T> {
     bail!("bug: the coordinator's answer does not fit the question; please report it")
 }
 
 /// The coordinators, as a command sees them.
-struct Client {
+pub(super) struct Client {
     addresses: Vec<String>,
     clients: Vec<RpcClient>,
+    transport: Transport,
+    hello: Hello,
 }
 
 impl Client {
-    fn new(args: &ClientArgs) -> anyhow::Result<Client> {
+    pub(super) fn new(args: &ClientArgs) -> anyhow::Result<Client> {
         let found = local::coordinators(Path::new("."));
         let addresses = if args.coordinators.is_empty() { found } else { args.coordinators.clone() };
         if addresses.is_empty() {
@@ -191,18 +192,24 @@ impl Client {
         let transport = super::transport(&args.node)?;
         let hello = Hello::new(Service::Client, "client", args.node.cluster.clone());
         let clients = addresses.iter().map(|a| RpcClient::new(transport.clone(), a, hello.clone())).collect();
-        Ok(Client { addresses, clients })
+        Ok(Client { addresses, clients, transport, hello })
     }
 
     /// Asks whoever leads; looks for a while until somebody does.
-    async fn ask_leader(&self, request: &Request) -> anyhow::Result<Response> {
+    pub(super) async fn ask_leader(&self, request: &Request) -> anyhow::Result<Response> {
         let mut reason = String::new();
+        // Whom the others name; it may have joined the cluster later than this list was written.
+        let mut hinted: Option<RpcClient> = None;
         let search = async {
             for turn in 0_usize.. {
-                let client = &self.clients[turn % self.clients.len()];
-                match client.call::<_, Response>(request, ANSWER_WITHIN).await {
+                let taken = hinted.take();
+                let client = taken.as_ref().unwrap_or(&self.clients[turn % self.clients.len()]);
+                match client.call::<_, Response>(request, request.answer_within()).await {
                     Ok(Response::Refused { reason }) => bail!("{reason}"),
-                    Ok(Response::NotLeader { .. }) => reason = "no coordinator leads at the moment".to_owned(),
+                    Ok(Response::NotLeader { leader }) => {
+                        reason = "no coordinator leads at the moment".to_owned();
+                        hinted = leader.and_then(|address| self.newcomer(&address));
+                    }
                     Ok(response) => return Ok(response),
                     Err(error @ RpcError::Unreachable(_)) => reason = error.to_string(),
                     Err(error) => bail!("{error}; whether it was done is not known: see `mainstem jobs`"),
@@ -220,17 +227,28 @@ impl Client {
     }
 
     /// Asks whoever leads, or if nobody does, whoever answers.
-    async fn ask_any(&self, request: &Request) -> anyhow::Result<Response> {
-        let mut old = None;
+    pub(super) async fn ask_any(&self, request: &Request) -> anyhow::Result<Response> {
+        let mut old: Option<Response> = None;
         let mut reasons = Vec::new();
         for client in &self.clients {
-            match client.call::<_, Response>(request, ANSWER_WITHIN).await {
-                Ok(response @ Response::Jobs { leads: true, .. }) => return Ok(response),
+            match client.call::<_, Response>(request, request.answer_within()).await {
+                Ok(response) if response.leads() => return Ok(response),
                 Ok(response) => old = Some(response),
                 Err(error) => reasons.push(error.to_string()),
             }
         }
+        if let Some(leader) = old.as_ref().and_then(Response::leader).and_then(|address| self.newcomer(address))
+            && let Ok(response) = leader.call(request, request.answer_within()).await
+        {
+            return Ok(response);
+        }
         old.with_context(|| format!("no coordinator answers: {}", reasons.join("; ")))
+    }
+
+    /// A client of a coordinator that is not on the list.
+    fn newcomer(&self, address: &str) -> Option<RpcClient> {
+        let is_known = self.addresses.iter().any(|known| known == address);
+        (!is_known).then(|| RpcClient::new(self.transport.clone(), address, self.hello.clone()))
     }
 
     /// As [`Client::job`], from the coordinator that leads: what another one knows may be of an earlier run.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use mainstem_consensus::{Consensus, Options, ProposeError};
+use mainstem_consensus::{Consensus, MembershipError, Options, ProposeError, RaftStatus};
 use mainstem_coordinator::cluster::{Answer, ClusterJobs, ClusterState, FleetService, JobView};
 use mainstem_core::cluster::FleetConfig;
 use mainstem_core::cluster::messages::OperatorCounters;
@@ -13,7 +13,7 @@ use mainstem_net::{Connection, Service, serve_rpc};
 use mainstem_plan::operator::{JobGraph, OperatorKind};
 use mainstem_rt::{Clock, SystemClock};
 
-use super::api::{JobSummary, Request, Response};
+use super::api::{JobSummary, MembersView, Request, Response};
 use super::factory::GraphFactory;
 use super::submission;
 use crate::cli::CoordinatorArgs;
@@ -42,17 +42,25 @@ struct Node {
 async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let transport = super::transport(&args.node)?;
     let members: BTreeMap<u64, String> = args.members.iter().cloned().collect();
-    let Some(own) = members.get(&args.id) else {
-        bail!("--id {} is not among the members {:?}", args.id, members.keys().collect::<Vec<_>>());
+    let Some(listen) = args.node.listen.as_ref().or(members.get(&args.id)) else {
+        bail!(
+            "--id {} is not among the members {:?}: a coordinator that is to be added to them needs --listen, and then \
+             `mainstem add-member {}=HOST:PORT`",
+            args.id,
+            members.keys().collect::<Vec<_>>(),
+            args.id
+        );
     };
-    let listen = args.node.listen.as_ref().unwrap_or(own);
     let mut listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let store = super::directory(&args.state_dir)?;
     let options =
         Options::new(args.id, super::directory(&args.data_dir)?, members, args.node.cluster.clone(), transport);
     let consensus = Arc::new(Consensus::<ClusterState>::start(options).await?);
-    let fleet = FleetService::new(clock.clone(), FleetConfig::default());
+    let fleet = FleetService::new(
+        clock.clone(),
+        FleetConfig { silence_ms: i64::try_from(args.worker_timeout.as_millis()).unwrap_or(i64::MAX) },
+    );
     let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), GraphFactory, clock.clone(), store);
     let node = Arc::new(Node { consensus, fleet, jobs: jobs.clone(), clock });
     tracing::info!(id = args.id, address = listener.local_address(), "coordinator listens");
@@ -115,6 +123,11 @@ impl Node {
             }
             Request::Wish { job, wish } => self.jobs.wish(job, wish).await,
             Request::Rescale { job, parallelism } => self.jobs.rescale(job, parallelism).await,
+            Request::Members => return Response::Members(self.members()),
+            Request::Drain { worker } if self.leads() => Ok(self.fleet.drain(&worker)),
+            Request::Drain { .. } => return self.not_leader(),
+            Request::AddMember { id, address } => return self.membership(self.consensus.add_member(id, address).await),
+            Request::RemoveMember { id } => return self.membership(self.consensus.remove_member(id).await),
         };
         self.response(outcome, Response::Done)
     }
@@ -126,6 +139,20 @@ impl Node {
             Err(ProposeError::NotLeader { .. }) => self.not_leader(),
             Err(error) => Response::Refused { reason: error.to_string() },
         }
+    }
+
+    fn membership(&self, outcome: Result<(), MembershipError>) -> Response {
+        match outcome {
+            Ok(()) => Response::Done,
+            Err(MembershipError::Propose(error)) => self.response(Err(error), Response::Done),
+            Err(error @ MembershipError::Refused { .. }) => Response::Refused { reason: error.to_string() },
+        }
+    }
+
+    fn members(&self) -> MembersView {
+        let RaftStatus { term, committed, members, learners, .. } = self.consensus.status();
+        let leader = self.consensus.leadership().borrow().leader.clone();
+        MembersView { leads: self.leads(), leader, members, learners, term, committed }
     }
 
     fn leads(&self) -> bool {

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use crate::cli::ClusterArgs;
+use crate::config;
 
 /// The directory of a local cluster unless the user says otherwise.
 const DIRECTORY: &str = ".mainstem-cluster";
@@ -51,28 +52,30 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
     let members: Vec<String> = (1..).zip(&layout.coordinators).map(|(id, address)| format!("{id}={address}")).collect();
     let mut nodes = JoinSet::new();
     let (stop, stopping) = tokio::sync::watch::channel(false);
+    let mut start = |name: String, arguments: Vec<String>| {
+        let node = Node { binary: binary.clone(), name, arguments, directory: directory.clone() };
+        nodes.spawn(node.keep_running(stopping.clone()));
+    };
     for id in 1..=layout.coordinators.len() {
         let name = format!("coordinator-{id}");
-        let arguments = [
+        let arguments = vec![
             "coordinator".to_owned(),
             format!("--id={id}"),
             format!("--members={}", members.join(",")),
             format!("--data-dir={}", directory.join(&name).display()),
             format!("--state-dir={}", directory.join("state").display()),
         ];
-        let node = Node { binary: binary.clone(), name, arguments: arguments.to_vec(), directory: directory.clone() };
-        nodes.spawn(node.keep_running(stopping.clone()));
+        start(name, arguments);
     }
     for id in 1..=args.workers {
         let name = format!("worker-{id}");
-        let arguments = [
+        let arguments = vec![
             "worker".to_owned(),
             format!("--name={name}"),
             format!("--coordinators={}", layout.coordinators.join(",")),
             format!("--slots={}", args.slots),
         ];
-        let node = Node { binary: binary.clone(), name, arguments: arguments.to_vec(), directory: directory.clone() };
-        nodes.spawn(node.keep_running(stopping.clone()));
+        start(name, arguments);
     }
     eprintln!(
         "cluster of {} coordinators and {} workers with {} slots each",
@@ -137,6 +140,10 @@ impl Node {
         let mut command = Command::new(&self.binary);
         command.args(&self.arguments).arg("--with-parent");
         command.stdin(Stdio::piped()).stdout(output).stderr(log).kill_on_drop(true);
+        // What holds for one process, as a port, does not for several.
+        for variable in config::variables() {
+            command.env_remove(variable);
+        }
         if std::env::var_os("MAINSTEM_LOG").is_none() {
             command.env("MAINSTEM_LOG", "info,openraft=warn");
         }

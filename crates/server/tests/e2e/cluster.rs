@@ -1,6 +1,8 @@
 //! A cluster of real processes: `mainstem cluster` and the commands that speak to it, while processes are killed
 //! and stopped. The output is compared with that of one process that nobody disturbs.
 
+mod operate;
+
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;

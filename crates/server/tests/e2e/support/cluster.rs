@@ -106,30 +106,27 @@ impl LocalCluster<'_> {
         panic!("{what}: not within {PATIENCE:?}\n{}", self.story());
     }
 
-    /// The end of each node's log.
+    /// What is known of the jobs, and the end of each node's log.
     pub(crate) fn story(&self) -> String {
-        let directory = self.sandbox.path(".mainstem-cluster");
         let mut story = text(&self.sandbox.run(&["jobs", "--json"]).stdout);
-        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
-            if entry.path().extension().is_some_and(|extension| extension == "log") {
-                let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
-                let lines: Vec<&str> = log.lines().collect();
-                let end = lines[lines.len().saturating_sub(30)..].join("\n");
-                story += &format!("\n== {}\n{end}\n", entry.path().display());
-            }
+        for (node, log) in self.logs_by_node() {
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(30)..].join("\n");
+            story += &format!("\n== {node}\n{end}\n");
         }
         story
     }
 
     /// Everything that any node has logged.
     pub(crate) fn logs(&self) -> String {
-        let mut all = String::new();
-        for entry in std::fs::read_dir(self.sandbox.path(".mainstem-cluster")).unwrap().map(Result::unwrap) {
-            if entry.path().extension().is_some_and(|extension| extension == "log") {
-                all += &std::fs::read_to_string(entry.path()).unwrap_or_default();
-            }
-        }
-        all
+        self.logs_by_node().into_values().collect()
+    }
+
+    fn logs_by_node(&self) -> BTreeMap<String, String> {
+        let entries =
+            std::fs::read_dir(self.sandbox.path(".mainstem-cluster")).unwrap().map(|entry| entry.unwrap().path());
+        let logs = entries.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap_or_default())).collect()
     }
 }
 
