@@ -16,8 +16,8 @@ mod spec;
 pub use coordinator::JobCoordinator;
 pub use error::CoordinatorError;
 pub use job_store::{JobHome, JobStore, StoredJob};
+pub use mainstem_core::checkpoint::CheckpointOptions;
 pub use meta_log::{EpochRecord, JobCreated, JobEnd, JobRecord, LocalMetaLog, MetaLog, MetaLogError, Record};
 pub use spec::{
-    Attempt, CheckpointOptions, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestorePlan, SourceSpec,
-    TaskSpec,
+    Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestorePlan, SourceSpec, TaskSpec,
 };

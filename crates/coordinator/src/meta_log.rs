@@ -2,12 +2,11 @@
 //! add up to. [`LocalMetaLog`] keeps it in one file; a replicated log comes behind the same trait.
 
 mod local;
-mod record;
 
 use async_trait::async_trait;
+pub use mainstem_core::job_record::{EpochRecord, JobCreated, JobEnd, JobRecord, Record};
 
 pub use self::local::LocalMetaLog;
-pub use self::record::{EpochRecord, JobCreated, JobEnd, JobRecord, Record};
 
 /// Why a record was not taken.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstem_connectors::{Committer, SplitEnumerator};
-use mainstem_core::checkpoint::CheckpointConfig;
+use mainstem_core::checkpoint::CheckpointOptions;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::job::JobState;
 use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
-use mainstem_core::retry::RetryPolicy;
 use mainstem_core::time::Timestamp;
 use mainstem_state::StateSize;
 use serde::{Deserialize, Serialize};
@@ -62,69 +61,6 @@ pub struct SourceSpec {
     /// Sources of one group hold each other's windows back, so an idle one follows the others. None: no window
     /// depends on it.
     pub group: Option<OperatorId>,
-}
-
-/// When checkpoints are taken, what is kept, and how failures are met. Times in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointOptions {
-    /// From one barrier to the next. Default 10 s.
-    pub interval_ms: i64,
-    /// Least time between the end of a checkpoint and the next barrier. Default 0.
-    pub min_pause_ms: i64,
-    /// A checkpoint that takes longer fails the attempt. Default 10 min.
-    pub timeout_ms: i64,
-    /// Checkpoints that may run at a time. Default 1.
-    pub in_flight_max: u32,
-    /// Checkpoints that are kept. Default 2: one unreadable file does not stop the job.
-    pub retained: u32,
-    /// After a failed attempt.
-    pub restart: RetryPolicy,
-    /// After a failed write, commit or discovery, within an attempt.
-    pub operation: RetryPolicy,
-    /// One try of a commit or a discovery that takes longer counts as failed. Default 60 s.
-    pub operation_timeout_ms: i64,
-}
-
-impl Default for CheckpointOptions {
-    fn default() -> Self {
-        CheckpointOptions {
-            interval_ms: 10_000,
-            min_pause_ms: 0,
-            timeout_ms: 600_000,
-            in_flight_max: 1,
-            retained: 2,
-            restart: RetryPolicy::RESTART,
-            operation: RetryPolicy::OPERATION,
-            operation_timeout_ms: 60_000,
-        }
-    }
-}
-
-impl CheckpointOptions {
-    /// The options in the form of the checkpoint machine.
-    ///
-    /// # Errors
-    /// Names the option that is out of range.
-    pub fn validate(&self) -> Result<CheckpointConfig, String> {
-        let positive = |name: &str, value: i64| {
-            u64::try_from(value)
-                .ok()
-                .filter(|v| *v > 0)
-                .ok_or_else(|| format!("{name} must be positive, it is {value} ms"))
-        };
-        positive("the time-out of an operation", self.operation_timeout_ms)?;
-        if self.in_flight_max == 0 || self.retained == 0 {
-            return Err("checkpoints in flight and checkpoints retained must be at least 1".to_owned());
-        }
-        Ok(CheckpointConfig {
-            interval_ms: positive("the checkpoint interval", self.interval_ms)?,
-            min_pause_ms: u64::try_from(self.min_pause_ms)
-                .map_err(|_| "the pause between checkpoints is negative".to_owned())?,
-            timeout_ms: positive("the checkpoint time-out", self.timeout_ms)?,
-            in_flight_max: self.in_flight_max as usize,
-            retained: self.retained as usize,
-        })
-    }
 }
 
 /// Starts the subtasks of an attempt.

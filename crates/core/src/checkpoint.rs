@@ -14,6 +14,7 @@
 //!   retired only when its output is published and enough newer ones of the same kind are kept.
 
 mod messages;
+mod options;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 pub use self::messages::{CheckpointCommand, CheckpointEvent, End};
+pub use self::options::CheckpointOptions;
 pub use self::retention::Retention;
 use crate::ids::{Epoch, Generation, OperatorId, SubtaskId};
 use crate::protocol::{Barrier, Committable, Failure, SubtaskSnapshot};

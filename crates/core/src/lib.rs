@@ -10,6 +10,7 @@ pub mod graph;
 pub mod idleness;
 pub mod ids;
 pub mod job;
+pub mod job_record;
 pub mod key_group;
 pub mod owned_splits;
 pub mod protocol;

@@ -129,6 +129,17 @@ pub struct StateHandle {
     pub epoch: Epoch,
 }
 
+/// A manifest that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRef {
+    /// Path, relative to the job's directory.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// CRC-32C of the whole object.
+    pub crc32c: u32,
+}
+
 /// What a sink writer has made durable but not yet visible. The payload is the connector's own (JSON).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committable {

@@ -10,6 +10,7 @@ mod store;
 
 pub use error::{StateError, advice};
 pub use lock::JobLock;
-pub use manifest::{Manifest, ManifestRef, StateSize};
+pub use mainstem_core::protocol::ManifestRef;
+pub use manifest::{Manifest, StateSize};
 pub use state_file::TableDelta;
 pub use store::{CheckpointStore, OrphanReport};

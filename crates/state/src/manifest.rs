@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
-use mainstem_core::protocol::{OperatorSnapshot, SplitState};
+use mainstem_core::protocol::{ManifestRef, OperatorSnapshot, SplitState};
 use mainstem_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -47,17 +47,6 @@ pub struct StateSize {
     pub rows: u64,
     /// Bytes of the files that a restore would read.
     pub bytes: u64,
-}
-
-/// A manifest that was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestRef {
-    /// Path, relative to the job's directory.
-    pub path: String,
-    /// Size in bytes.
-    pub size: u64,
-    /// CRC-32C of the whole object.
-    pub crc32c: u32,
 }
 
 impl Manifest {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mainstem_consensus::{Consensus, ProposeError};
 use mainstem_core::cluster::messages::{AttemptId, OperatorCounters};
+use mainstem_core::cluster::state::{Answer, Command, JobEntry, Submission, Wish};
 use mainstem_core::ids::{Generation, JobId, OperatorId};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
@@ -16,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::agreed::Agreed;
 use super::deployer::ClusterDeployer;
 use super::fleet::FleetService;
 use super::replicated_log::ReplicatedLog;
-use super::state::{Answer, ClusterState, Command, JobEntry, Submission, Wish};
 use crate::coordinator::JobCoordinator;
 use crate::job_store::JobHome;
 use crate::meta_log::{JobEnd, Record};
@@ -55,7 +56,7 @@ pub struct JobView {
 
 /// All jobs of a cluster, as one coordinator sees and, while it leads, drives them.
 pub struct ClusterJobs<F> {
-    consensus: Arc<Consensus<ClusterState>>,
+    consensus: Arc<Consensus<Agreed>>,
     fleet: Arc<FleetService>,
     factory: F,
     clock: Arc<dyn Clock>,
@@ -81,7 +82,7 @@ struct Driven {
 impl<F: JobFactory> ClusterJobs<F> {
     /// Drives nothing yet.
     pub fn new(
-        consensus: Arc<Consensus<ClusterState>>,
+        consensus: Arc<Consensus<Agreed>>,
         fleet: Arc<FleetService>,
         factory: F,
         clock: Arc<dyn Clock>,
@@ -141,7 +142,7 @@ impl<F: JobFactory> ClusterJobs<F> {
                 match term {
                     Some(term) => {
                         tracing::info!(term, "this coordinator leads");
-                        self.fleet.lead(term, self.consensus.read_stale(fences));
+                        self.fleet.lead(term, self.consensus.read_stale(|state| state.fences()));
                     }
                     None => self.fleet.stand_down(now.leader.map(|(_, address)| address)),
                 }
@@ -316,12 +317,4 @@ impl Driven {
         };
         self.control.try_send(control).is_ok()
     }
-}
-
-/// The least generation of each job that may run: the one that was recorded last, or none of a job that has ended.
-fn fences(state: &ClusterState) -> BTreeMap<JobId, Generation> {
-    let least = |entry: &JobEntry| {
-        if entry.active { entry.record.generation } else { entry.record.generation.next() }
-    };
-    state.jobs.iter().map(|(job, entry)| (job.clone(), least(entry))).collect()
 }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mainstem_consensus::{Consensus, ProposeError};
+use mainstem_core::cluster::state::Command;
 use mainstem_core::ids::JobId;
 use tokio::sync::mpsc;
 
-use super::state::{ClusterState, Command};
+use super::agreed::Agreed;
 use crate::meta_log::{JobRecord, MetaLog, MetaLogError, Record};
 
 /// The log of one job, for the coordinator that leads.
 pub(crate) struct ReplicatedLog {
     job: JobId,
-    consensus: Arc<Consensus<ClusterState>>,
+    consensus: Arc<Consensus<Agreed>>,
     state: JobRecord,
     /// Told when this coordinator cannot know any more whether its record was taken.
     lost: mpsc::Sender<String>,
@@ -23,7 +24,7 @@ impl ReplicatedLog {
     /// The log as of `state`, which was read while leading.
     pub(crate) fn new(
         job: JobId,
-        consensus: Arc<Consensus<ClusterState>>,
+        consensus: Arc<Consensus<Agreed>>,
         state: JobRecord,
         lost: mpsc::Sender<String>,
     ) -> ReplicatedLog {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mainstem_consensus::{Consensus, MembershipError, Options, ProposeError, RaftStatus};
-use mainstem_coordinator::cluster::{Answer, ClusterJobs, ClusterState, FleetService, JobView};
+use mainstem_coordinator::cluster::{Agreed, Answer, ClusterJobs, FleetService, JobView};
 use mainstem_core::cluster::FleetConfig;
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_net::{Connection, Service, serve_rpc};
@@ -33,7 +33,7 @@ pub(crate) fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
 }
 
 struct Node {
-    consensus: Arc<Consensus<ClusterState>>,
+    consensus: Arc<Consensus<Agreed>>,
     fleet: Arc<FleetService>,
     jobs: Arc<ClusterJobs<GraphFactory>>,
     clock: Arc<dyn Clock>,
@@ -56,7 +56,7 @@ async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let store = super::directory(&args.state_dir)?;
     let options =
         Options::new(args.id, super::directory(&args.data_dir)?, members, args.node.cluster.clone(), transport);
-    let consensus = Arc::new(Consensus::<ClusterState>::start(options).await?);
+    let consensus = Arc::new(Consensus::<Agreed>::start(options).await?);
     let fleet = FleetService::new(
         clock.clone(),
         FleetConfig { silence_ms: i64::try_from(args.worker_timeout.as_millis()).unwrap_or(i64::MAX) },

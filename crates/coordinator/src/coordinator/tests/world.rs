@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
 use mainstem_connectors::{Committer, ConnectorError, ErrorKind, SplitEnumerator};
+use mainstem_core::checkpoint::CheckpointOptions;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SplitId, SubtaskId};
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::{
@@ -24,9 +25,7 @@ use object_store::local::LocalFileSystem;
 use tokio::sync::{mpsc, watch};
 
 use super::flaky::FlakyStore;
-use crate::spec::{
-    Attempt, CheckpointOptions, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, SourceSpec, TaskSpec,
-};
+use crate::spec::{Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, SourceSpec, TaskSpec};
 use crate::{JobCoordinator, JobStore};
 
 pub(super) const SOURCE: OperatorId = OperatorId(0);

@@ -1,16 +1,16 @@
-//! The records of the metadata log and what they add up to. Pure: checked before they are written, applied
+//! The records of a job's metadata log and what they add up to. Pure: checked before they are written, applied
 //! after. The checks are the last line of I1 to I3: whatever a confused caller asks for, a completed epoch is
 //! never overtaken, published twice, or written by an older attempt.
 
 use std::collections::BTreeMap;
 
-use mainstem_core::checkpoint::End;
-use mainstem_core::ids::{Epoch, Generation, OperatorId};
-use mainstem_core::protocol::{Barrier, Committable, SourceSplit};
-use mainstem_core::splits::SourceEpoch;
-use mainstem_core::time::Timestamp;
-use mainstem_state::ManifestRef;
 use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::End;
+use crate::ids::{Epoch, Generation, OperatorId};
+use crate::protocol::{Barrier, Committable, ManifestRef, SourceSplit};
+use crate::splits::SourceEpoch;
+use crate::time::Timestamp;
 
 /// What a job is; fixed for its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,12 +253,11 @@ impl JobRecord {
 
 #[cfg(test)]
 mod tests {
-    use mainstem_core::ids::SplitId;
-    use mainstem_core::protocol::Floor;
-
     use super::*;
+    use crate::ids::SplitId;
+    use crate::protocol::Floor;
 
-    pub(crate) fn epoch(epoch: u64, generation: u64) -> Record {
+    fn epoch(epoch: u64, generation: u64) -> Record {
         Record::EpochComplete(EpochRecord {
             epoch: Epoch(epoch),
             generation: Generation(generation),

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use mainstem_core::ids::JobId;
-use mainstem_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::meta_log::{JobEnd, JobRecord, Record};
-use crate::spec::CheckpointOptions;
+use crate::checkpoint::CheckpointOptions;
+use crate::ids::{Generation, JobId};
+use crate::job_record::{JobEnd, JobRecord, Record};
+use crate::time::Timestamp;
 
 /// What a user hands in to be run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +139,15 @@ impl ClusterState {
         }
     }
 
+    /// The least generation of each job that may run: the one that was recorded last, or none of a job that has ended.
+    #[must_use]
+    pub fn fences(&self) -> BTreeMap<JobId, Generation> {
+        let least = |entry: &JobEntry| {
+            if entry.active { entry.record.generation } else { entry.record.generation.next() }
+        };
+        self.jobs.iter().map(|(job, entry)| (job.clone(), least(entry))).collect()
+    }
+
     fn submit(&mut self, job: JobId, submission: Submission) -> Answer {
         let Some(entry) = self.jobs.get_mut(&job) else {
             let record = JobRecord::default();
@@ -175,20 +184,10 @@ fn unknown(job: &JobId) -> String {
     format!("there is no job '{job}'")
 }
 
-impl mainstem_consensus::Replicated for ClusterState {
-    type Command = Command;
-    type Reply = Answer;
-
-    fn apply(&mut self, _index: u64, command: Command) -> Answer {
-        self.apply_command(command)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use mainstem_core::ids::{Epoch, Generation};
-
     use super::*;
+    use crate::ids::Epoch;
 
     fn job() -> JobId {
         JobId::new("j").unwrap()
