@@ -147,6 +147,7 @@ impl<'a, D: Deployer> Running<'a, D> {
             epoch_now: recovered.first_epoch_now,
             replay: recovered.barriers(),
             retained: recovered.retained.clone(),
+            unreadable: recovered.unreadable.clone(),
             started_at: now,
             subtasks: subtasks.clone(),
         });

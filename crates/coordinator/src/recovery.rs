@@ -26,6 +26,8 @@ pub(crate) struct Recovered {
     pub(crate) replay: Vec<EpochRecord>,
     /// Readable checkpoints up to the one that is restored, with the objects that each names.
     pub(crate) retained: BTreeMap<Epoch, BTreeSet<String>>,
+    /// Checkpoints before the one that is restored that cannot be read, with their manifests.
+    pub(crate) unreadable: BTreeMap<Epoch, BTreeSet<String>>,
 }
 
 impl Recovered {
@@ -70,19 +72,24 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
         (None, Some(first)) => first.epoch_now,
         (None, None) => driver.clock.now(),
     };
-    Ok(Recovered { generation, manifest: found.manifest, first_epoch_now, replay, retained: found.retained })
+    let Found { manifest, retained, mut unreadable, .. } = found;
+    // The others are run again, which gives them another manifest.
+    unreadable.retain(|epoch, _| *epoch < restored_from);
+    Ok(Recovered { generation, manifest, first_epoch_now, replay, retained, unreadable })
 }
 
 /// The newest checkpoint that can be read.
 struct Found {
     manifest: Option<Manifest>,
     retained: BTreeMap<Epoch, BTreeSet<String>>,
+    unreadable: BTreeMap<Epoch, BTreeSet<String>>,
     damaged: Vec<String>,
 }
 
 async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failure> {
     let store = driver.home.checkpoints.clone();
-    let mut found = Found { manifest: None, retained: BTreeMap::new(), damaged: Vec::new() };
+    let (retained, unreadable) = (BTreeMap::new(), BTreeMap::new());
+    let mut found = Found { manifest: None, retained, unreadable, damaged: Vec::new() };
     let records: Vec<EpochRecord> = driver.home.log.state().epochs.values().rev().cloned().collect();
     for record in &records {
         let read = async {
@@ -112,12 +119,12 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
             }
             Err(error) => {
                 tracing::warn!(job = %driver.spec.job, epoch = %record.epoch, %error, "checkpoint cannot be used; falling back to the one before");
+                found.unreadable.insert(record.epoch, BTreeSet::from([record.manifest.path.clone()]));
                 found.damaged.push(error.to_string());
             }
         }
     }
-    let complete_from_start = records.last().is_none_or(|oldest| oldest.epoch == Epoch(1));
-    if found.manifest.is_none() && !complete_from_start {
+    if found.manifest.is_none() && !driver.home.log.state().can_run_again_after(Epoch(0)) {
         let damage = found.damaged.join("; ");
         return Err(fatal(format!(
             "no checkpoint of the job can be read: {damage}; restore the files from a backup, or give up the state with --fresh"

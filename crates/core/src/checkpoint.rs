@@ -69,6 +69,8 @@ pub struct CheckpointStart {
     pub replay: Vec<Barrier>,
     /// Published checkpoints up to `restored` that still exist, each with every object that it names.
     pub retained: BTreeMap<Epoch, BTreeSet<String>>,
+    /// Those up to `restored` that are recorded and cannot be read, each with what is known of its objects.
+    pub unreadable: BTreeMap<Epoch, BTreeSet<String>>,
     /// Now, by the clock of the events.
     pub started_at: Timestamp,
 }
@@ -144,7 +146,7 @@ impl CheckpointCoordinator {
             replaying: !start.replay.is_empty(),
             replay: start.replay.into(),
             running: BTreeMap::new(),
-            retention: Retention::new(config.retained, start.retained),
+            retention: Retention::new(config.retained, start.retained, start.unreadable),
             last_begun: start.restored,
             epoch_now: start.epoch_now,
             due_at: start.started_at.plus_ms(to_ms(config.interval_ms)),

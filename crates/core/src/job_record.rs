@@ -155,6 +155,12 @@ impl JobRecord {
         self.epochs.keys().next_back().copied().unwrap_or_default()
     }
 
+    /// Whether every epoch behind the given one is recorded, so that all of them can be run again.
+    #[must_use]
+    pub fn can_run_again_after(&self, epoch: Epoch) -> bool {
+        (epoch.0 + 1..).zip(self.epochs.range(epoch.next()..)).all(|(expected, (found, _))| found.0 == expected)
+    }
+
     /// Whether the record may follow.
     ///
     /// # Errors
@@ -329,6 +335,19 @@ mod tests {
         loud.committables.insert(OperatorId(1), vec![Committable { payload: "x".to_owned() }]);
         assert!(state.check(&Record::EpochComplete(loud)).is_err());
         assert!(state.check(&retired(&[2], 2)).is_err(), "the newest one");
+    }
+
+    #[test]
+    fn epochs_are_run_again_without_a_gap_or_not_at_all() {
+        let mut records = vec![generation(1)];
+        for number in 1..=5 {
+            records.extend([epoch(number, 1), committed(number, 1)]);
+        }
+        records.push(retired(&[2, 3], 1));
+        let state = state(records);
+        assert!(JobRecord::default().can_run_again_after(Epoch(0)));
+        assert!(!state.can_run_again_after(Epoch(0)) && !state.can_run_again_after(Epoch(1)));
+        assert!([3, 4, 5].iter().all(|epoch| state.can_run_again_after(Epoch(*epoch))));
     }
 
     #[test]

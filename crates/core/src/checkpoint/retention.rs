@@ -15,23 +15,32 @@ const UNDELETED_MAX: usize = 10_000;
 pub struct Retention {
     keep: usize,
     kept: BTreeMap<Epoch, BTreeSet<String>>,
+    /// Cannot be restored, and may name more than is known: they go with the next that is retired, so that nothing is
+    /// deleted while they are recorded.
+    unreadable: BTreeMap<Epoch, BTreeSet<String>>,
     /// Being recorded as retired; their objects still count as present.
     retiring: BTreeMap<Epoch, BTreeSet<String>>,
     undeleted: BTreeSet<String>,
 }
 
 impl Retention {
-    /// Keeps the newest `keep` (at least 1) of the given checkpoints and of those that are added.
+    /// Keeps the newest `keep` (at least 1) of the given checkpoints and of those that are added. `unreadable` are
+    /// others that are recorded, with what is known of their objects.
     #[must_use]
-    pub fn new(keep: usize, kept: BTreeMap<Epoch, BTreeSet<String>>) -> Retention {
+    pub fn new(
+        keep: usize,
+        kept: BTreeMap<Epoch, BTreeSet<String>>,
+        unreadable: BTreeMap<Epoch, BTreeSet<String>>,
+    ) -> Retention {
         assert!(keep > 0, "the newest checkpoint is always kept");
-        Retention { keep, kept, retiring: BTreeMap::new(), undeleted: BTreeSet::new() }
+        Retention { keep, kept, unreadable, retiring: BTreeMap::new(), undeleted: BTreeSet::new() }
     }
 
     /// Adds a published checkpoint; gives those that are to be retired for it.
     pub fn add(&mut self, epoch: Epoch, objects: BTreeSet<String>) -> Vec<Epoch> {
         self.kept.insert(epoch, objects);
-        let mut retired = Vec::new();
+        let mut retired: Vec<Epoch> = self.unreadable.keys().copied().collect();
+        self.retiring.append(&mut self.unreadable);
         while self.kept.len() > self.keep {
             let (epoch, objects) = self.kept.pop_first().expect("more than `keep`, which is at least 1");
             self.retiring.insert(epoch, objects);
@@ -79,7 +88,7 @@ mod tests {
 
     #[test]
     fn shared_objects_stay_and_the_newest_checkpoints_are_kept() {
-        let mut retention = Retention::new(2, BTreeMap::from([(Epoch(4), objects(&["a", "m4"]))]));
+        let mut retention = Retention::new(2, BTreeMap::from([(Epoch(4), objects(&["a", "m4"]))]), BTreeMap::new());
         assert_eq!(retention.add(Epoch(5), objects(&["a", "b", "m5"])), vec![]);
         assert_eq!(retention.add(Epoch(6), objects(&["b", "c", "m6"])), vec![Epoch(4)]);
         assert_eq!(retention.remove(&[Epoch(4)], std::iter::empty()), vec!["m4"]);
@@ -89,8 +98,20 @@ mod tests {
     }
 
     #[test]
+    fn an_unreadable_checkpoint_goes_before_anything_is_deleted_that_it_may_name() {
+        let kept = BTreeMap::from([(Epoch(2), objects(&["x", "m2"])), (Epoch(4), objects(&["y", "m4"]))]);
+        let unreadable = BTreeMap::from([(Epoch(3), objects(&["m3"]))]);
+        let mut retention = Retention::new(3, kept, unreadable);
+        assert_eq!(retention.add(Epoch(5), objects(&["y", "m5"])), vec![Epoch(3)], "it takes no other's place");
+        assert!(retention.is_retiring());
+        assert_eq!(retention.remove(&[Epoch(3)], std::iter::empty()), vec!["m3"]);
+        assert_eq!(retention.add(Epoch(6), objects(&["y", "m6"])), vec![Epoch(2)]);
+        assert_eq!(retention.remove(&[Epoch(2)], std::iter::empty()), vec!["m2", "x"]);
+    }
+
+    #[test]
     fn failed_deletions_come_again_unless_needed() {
-        let mut retention = Retention::new(1, BTreeMap::new());
+        let mut retention = Retention::new(1, BTreeMap::new(), BTreeMap::new());
         retention.add(Epoch(1), objects(&["m1", "x"]));
         assert_eq!(retention.add(Epoch(2), objects(&["m2"])), vec![Epoch(1)]);
         assert_eq!(retention.remove(&[Epoch(1)], std::iter::empty()), vec!["m1", "x"]);

@@ -537,6 +537,7 @@ impl Attempt {
             epoch_now: replay.first().map_or(Timestamp(now), |r| r.epoch_now),
             replay: replay.iter().map(|r| r.barrier).collect(),
             retained,
+            unreadable: BTreeMap::new(),
             started_at: Timestamp(now),
         });
         let all = (0..SPLITS).map(|s| SourceSplit { id: SplitId(s.to_string()), payload: String::new() });

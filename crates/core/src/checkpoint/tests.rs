@@ -24,6 +24,7 @@ fn start() -> CheckpointStart {
         epoch_now: Timestamp(1_000),
         replay: Vec::new(),
         retained: BTreeMap::new(),
+        unreadable: BTreeMap::new(),
         started_at: Timestamp(0),
     }
 }
