@@ -4,6 +4,7 @@
 //! Invariant: between the first and the last barrier of an epoch, no element is taken from an input that has
 //! delivered its barrier, so that a snapshot holds exactly the effects of everything before the barriers.
 
+use crate::bug::{Bug, is_put_back};
 use crate::protocol::Barrier;
 
 /// What the caller does after a barrier or an end has come in.
@@ -43,7 +44,8 @@ impl BarrierAligner {
     /// Whether elements may be taken from the input.
     #[must_use]
     pub fn may_take(&self, input: usize) -> bool {
-        self.inputs[input] == Input::Flowing
+        let input = self.inputs[input];
+        input == Input::Flowing || (input == Input::Blocked && is_put_back(Bug::RowsOvertakeBarrier))
     }
 
     /// A barrier has come from an input.

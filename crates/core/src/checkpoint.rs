@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::messages::{CheckpointCommand, CheckpointEvent, End};
 pub use self::options::CheckpointOptions;
 pub use self::retention::Retention;
+use crate::bug::{Bug, is_put_back};
 use crate::ids::{Epoch, Generation, OperatorId, SubtaskId};
 use crate::protocol::{Barrier, Committable, Failure, SubtaskSnapshot};
 use crate::time::Timestamp;
@@ -258,7 +259,8 @@ impl CheckpointCoordinator {
         } else if self.wants_last() || now >= self.due_at {
             // Not before the running epoch's own time, or time would run backwards for `NOW()` where the
             // clock of the machine was set back.
-            let barrier = Barrier { epoch: self.last_begun.next(), next_epoch_now: wall.max(self.epoch_now) };
+            let least = if is_put_back(Bug::ClockGoesBack) { wall } else { self.epoch_now };
+            let barrier = Barrier { epoch: self.last_begun.next(), next_epoch_now: wall.max(least) };
             let end = self.wants_last().then(|| if self.is_exhausted() { End::InputEnd } else { End::Stop });
             self.begin(now, barrier, false, end);
             self.due_at = now.plus_ms(to_ms(self.config.interval_ms));
@@ -293,7 +295,7 @@ impl CheckpointCoordinator {
         snapshot: SubtaskSnapshot,
         commands: &mut Vec<CheckpointCommand>,
     ) {
-        if generation != self.generation {
+        if generation != self.generation && !is_put_back(Bug::OlderReportCounts) {
             refuse(
                 commands,
                 format!(
@@ -308,6 +310,8 @@ impl CheckpointCoordinator {
         } else if let Some(running) = self.running.get_mut(&epoch)
             && running.phase == Phase::Collecting
         {
+            let missing = self.subtasks.iter().find(|s| !running.snapshots.contains_key(s));
+            let subtask = missing.filter(|_| is_put_back(Bug::WrongSubtaskCounted)).copied().unwrap_or(subtask);
             // The first one counts: a duplicate says the same.
             running.snapshots.entry(subtask).or_insert(snapshot);
         }
@@ -354,11 +358,18 @@ impl CheckpointCoordinator {
                     commands.push(running.write_manifest());
                 }
                 Phase::ManifestDurable if ahead >= Phase::Complete => {
+                    if is_put_back(Bug::CommitBeforeRecord) {
+                        let committables = running.committables.clone();
+                        commands.push(CheckpointCommand::Commit { epoch, committables });
+                    }
                     running.phase = Phase::RecordingComplete;
                     commands.push(CheckpointCommand::RecordComplete { epoch });
                 }
                 Phase::Complete if running.replayed && ahead == Phase::Done => running.phase = Phase::Done,
-                Phase::Complete if ahead == Phase::Done => {
+                Phase::Complete if running.end.is_some() && is_put_back(Bug::LastEpochNotPublished) => {
+                    running.phase = Phase::Done;
+                }
+                Phase::Complete if ahead == Phase::Done || is_put_back(Bug::CommitsOvertake) => {
                     running.phase = Phase::Committing;
                     let committables = std::mem::take(&mut running.committables);
                     commands.push(CheckpointCommand::Commit { epoch, committables });
@@ -444,7 +455,7 @@ impl Running {
         let mut snapshots = std::mem::take(&mut self.snapshots);
         for snapshot in snapshots.values_mut() {
             for (operator, part) in snapshot {
-                if self.replayed {
+                if self.replayed && !is_put_back(Bug::ReplayPublishedAgain) {
                     // The output of this epoch is visible already, from its first run.
                     part.committables.clear();
                 } else if !part.committables.is_empty() {

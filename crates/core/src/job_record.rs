@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::End;
 use crate::ids::{Epoch, Generation, OperatorId};
 use crate::protocol::{Barrier, Committable, ManifestRef, SourceSplit};
@@ -168,7 +169,8 @@ impl JobRecord {
     pub fn check(&self, record: &Record) -> Result<(), String> {
         let current = |generation: &Generation| {
             let fenced = || format!("attempt {generation} writes while attempt {} runs", self.generation);
-            if *generation == self.generation { Ok(()) } else { Err(fenced()) }
+            let newest = *generation == self.generation || is_put_back(Bug::OlderDriverWrites);
+            if newest { Ok(()) } else { Err(fenced()) }
         };
         match record {
             Record::JobCreated(_) if self.created.is_some() => Err("the job exists already".to_owned()),
@@ -176,7 +178,9 @@ impl JobRecord {
             Record::GenerationStarted { generation, .. } if *generation <= self.generation => {
                 Err(format!("attempt {generation} starts after attempt {}", self.generation))
             }
-            Record::GenerationStarted { .. } if self.end == Some(JobEnd::Finished) => {
+            Record::GenerationStarted { .. }
+                if self.end == Some(JobEnd::Finished) && !is_put_back(Bug::FinishedJobRunsAgain) =>
+            {
                 Err("a finished job starts again".to_owned())
             }
             Record::GenerationStarted { .. } => Ok(()),
@@ -248,7 +252,7 @@ impl JobRecord {
         }
         match self.epochs.get(&epoch) {
             Some(old) if old.generation < record.generation && epoch <= self.committed => {
-                let silent = record.committables.is_empty();
+                let silent = record.committables.is_empty() || is_put_back(Bug::ReplayPublishedAgain);
                 if silent { Ok(()) } else { Err(format!("epoch {epoch} is replayed and would be published again")) }
             }
             Some(_) => Err(format!("epoch {epoch} is complete already")),

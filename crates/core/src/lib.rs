@@ -3,6 +3,7 @@
 //! drives exactly the code that runs in production.
 
 pub mod alignment;
+mod bug;
 pub mod change;
 pub mod checkpoint;
 pub mod cluster;
@@ -15,6 +16,8 @@ pub mod key_group;
 pub mod owned_splits;
 pub mod protocol;
 pub mod retry;
+#[cfg(test)]
+mod simulation;
 pub mod splits;
 pub mod time;
 pub mod watermark;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use self::replay::Piece;
 use self::replay::Replay;
+use crate::bug::{Bug, is_put_back};
 use crate::ids::SplitId;
 use crate::protocol::{Floor, OperatorSnapshot, SourceStatus, SplitProgress, SplitState};
 use crate::time::Timestamp;
@@ -82,7 +83,7 @@ impl OwnedSplits {
             idle_timeout,
             finished: Timestamp::MIN,
             followed: Timestamp::MIN,
-            emitted: start,
+            emitted: if is_put_back(Bug::WatermarkNotRestored) { Timestamp::MIN } else { start },
             sent: Timestamp::MIN,
             floors: Vec::new(),
             replay: replaying.then(|| Replay::new(start)),
@@ -104,7 +105,8 @@ impl OwnedSplits {
 
     /// Rows of a split have come: it is not idle any more. Gives the watermark against which they are judged.
     pub fn wake(&mut self, id: &SplitId) -> Timestamp {
-        if self.splits.get(id).is_some_and(|split| self.is_idle(split)) {
+        let returns = self.splits.get(id).is_some_and(|split| self.is_idle(split));
+        if returns && !is_put_back(Bug::ReturningSplitNotRaised) {
             self.raise(id, self.emitted);
         }
         let Some(split) = self.splits.get_mut(id) else { return self.emitted };
@@ -194,6 +196,7 @@ impl OwnedSplits {
         match self.own() {
             _ if self.is_exhausted() => SourceStatus::Ended { greatest },
             Some(_) => SourceStatus::Active { watermark: self.emitted },
+            None if is_put_back(Bug::IdleIsEndOfTime) => SourceStatus::Idle { greatest: Timestamp::MAX },
             None => SourceStatus::Idle { greatest },
         }
     }
@@ -216,7 +219,9 @@ impl OwnedSplits {
             return Some(Timestamp::MAX);
         }
         let reading = self.splits.values().filter(|s| !s.state.is_finished() && !self.is_idle(s));
-        match reading.map(|s| s.watermark).min() {
+        let watermarks = reading.map(|s| s.watermark);
+        let least = if is_put_back(Bug::FastestSplitLeads) { watermarks.max() } else { watermarks.min() };
+        match least {
             Some(least) => Some(least.min(self.unassigned)),
             // Nothing to read at the moment, but more may come: nobody waits for this subtask meanwhile,
             // unless there are splits that no one has begun.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bug::{Bug, is_put_back};
 use crate::ids::{SplitId, SubtaskId};
 use crate::protocol::{Barrier, Floor, OperatorSnapshot, ReplayPart, SourceSplit, SplitProgress, SplitState};
 use crate::time::Timestamp;
@@ -185,7 +186,7 @@ impl SplitCut {
                 finished.push(split.split.id.clone());
             }
         }
-        if let Some(missing) = unreported.first() {
+        if let Some(missing) = unreported.first().filter(|_| !is_put_back(Bug::SplitLostAtBarrier)) {
             return Err(CutError::Missing((*missing).clone()));
         }
         let reported = || reported.values().map(|s| (*s).clone());
@@ -252,6 +253,10 @@ impl SplitAssigner {
         let is_begun = |s: &&SplitState| matches!(s.progress, Some(SplitProgress::Reading { .. }));
         assigner.waiting.extend(restored.iter().filter(is_begun).cloned());
         assigner.waiting.extend(restored.iter().filter(|s| s.progress.is_none()).cloned());
+        if is_put_back(Bug::FinishedSplitsReadAgain) {
+            let unread = |s: &SplitState| SplitState { progress: None, ..s.clone() };
+            assigner.waiting.extend(restored.iter().filter(|s| s.is_finished()).map(unread));
+        }
         let finished = restored.iter().filter(|s| s.is_finished());
         assigner.finished = finished.map(|s| s.split.id.clone()).collect();
         assigner
@@ -325,7 +330,7 @@ impl SplitAssigner {
     #[must_use]
     pub fn cut(&self) -> SplitCut {
         SplitCut {
-            waiting: self.waiting.iter().cloned().collect(),
+            waiting: self.waiting.iter().filter(|split| !is_forgotten(split)).cloned().collect(),
             finished: self.finished.difference(&self.gone).cloned().collect(),
             owned: self.owned.clone(),
             bound: self.bound_told,
@@ -445,6 +450,10 @@ impl SplitAssigner {
             commands.push(SplitCommand::Bound { bound });
         }
     }
+}
+
+fn is_forgotten(split: &SplitState) -> bool {
+    split.progress.is_some() && is_put_back(Bug::RestoredSplitsForgotten)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::CheckpointOptions;
 use crate::ids::{Generation, JobId};
 use crate::job_record::{JobEnd, JobRecord, Record};
@@ -111,6 +112,7 @@ impl ClusterState {
                 let entry = self.active(&job)?;
                 // A cancel is stronger than a stop, and neither is taken back.
                 entry.wish = match (entry.wish, wish) {
+                    (_, wish) if is_put_back(Bug::WishOverwritten) => wish,
                     (Wish::Cancel, _) | (_, Wish::Cancel) => Wish::Cancel,
                     (Wish::Stop, _) | (_, Wish::Stop) => Wish::Stop,
                     (Wish::Run, Wish::Run) => Wish::Run,
@@ -159,7 +161,7 @@ impl ClusterState {
                 "job '{job}' runs already; stop it first, or give the new one another name by --job-id"
             ));
         }
-        if entry.record.end == Some(JobEnd::Finished) {
+        if entry.record.end == Some(JobEnd::Finished) && !is_put_back(Bug::FinishedJobRunsAgain) {
             return Err(format!("job '{job}' has finished before; give the new one another name by --job-id"));
         }
         if entry.submission.sql_hash != submission.sql_hash && entry.submission.graph_json != submission.graph_json {
@@ -234,6 +236,16 @@ mod tests {
         assert!(record(&mut state, ended(1, JobEnd::Stopped)).is_err(), "of an older attempt");
         record(&mut state, ended(2, JobEnd::Finished)).unwrap();
         assert!(submit(&mut state, "a", 2).unwrap_err().contains("finished"));
+    }
+
+    #[test]
+    fn of_a_job_that_runs_the_newest_attempt_may_run_and_of_one_that_has_ended_none() {
+        let mut state = ClusterState::default();
+        submit(&mut state, "a", 2).unwrap();
+        record(&mut state, started(3)).unwrap();
+        assert_eq!(state.fences(), BTreeMap::from([(job(), Generation(3))]));
+        record(&mut state, ended(3, JobEnd::Stopped)).unwrap();
+        assert_eq!(state.fences(), BTreeMap::from([(job(), Generation(4))]));
     }
 
     #[test]
