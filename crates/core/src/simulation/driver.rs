@@ -171,7 +171,13 @@ impl Driver {
 impl World {
     /// Some driver of some coordinator that leads takes a step.
     pub(super) fn driver_turn(&mut self) {
-        let at = self.random.below(self.coordinators.len());
+        let leaders = self.coordinators.iter().filter(|coordinator| coordinator.leading.is_some()).count();
+        if leaders == 0 {
+            return;
+        }
+        let choice = self.random.below(leaders);
+        let mut leaders = (0..self.coordinators.len()).filter(|at| self.coordinators[*at].leading.is_some());
+        let at = leaders.nth(choice).expect("below their number");
         if self.coordinators[at].stalled_until > self.now || !self.raft.members[at].up {
             return;
         }

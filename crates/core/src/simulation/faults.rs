@@ -33,7 +33,7 @@ impl Faults {
     pub(super) fn new(random: &mut Random) -> Faults {
         let restart = RetryPolicy { first_delay_ms: 5, delay_ms_max: 60, retries_max: 8, quiet_ms: 3_000 };
         let options = CheckpointOptions {
-            interval_ms: 5 + random.below(40) as i64,
+            interval_ms: 1 + random.below(30) as i64,
             min_pause_ms: random.below(10) as i64,
             timeout_ms: 1_500,
             in_flight_max: 1 + random.below(3) as u32,
@@ -58,38 +58,38 @@ impl Faults {
 
     pub(super) fn plan(&self, random: &mut Random) -> Plan {
         let idle = random.one_in(2).then_some(Duration::from_millis(100));
-        Plan { splits: 1 + random.below(5) as u8, rows: 6 + random.below(14) as u8, idle }
+        let splits = 1 + random.below(4).min(random.below(4)) as u8;
+        Plan { splits, rows: 6 + random.below(14) as u8, idle }
     }
 }
 
 impl World {
     pub(super) fn fault_turn(&mut self) {
+        if self.random.one_in(30) {
+            self.mend_something();
+        }
         if !self.random.one_in(50) {
             return;
         }
         let at = self.random.below(3);
         let other = (at + 1 + self.random.below(2)) % 3;
-        match self.random.below(14) {
+        match self.random.below(12) {
             0 | 1 if self.faults.workers => self.crash_worker(at),
-            2 | 3 => self.workers[at].up = true,
-            4 if self.faults.coordinators => self.crash_coordinator(at),
-            5 | 6 => self.raft.members[at].up = true,
-            7 if self.faults.elections => {
+            2 if self.faults.coordinators => self.crash_coordinator(at),
+            3 if self.faults.elections => {
                 self.say(|| format!("c{at} wants to lead"));
                 self.raft.elect(at);
             }
-            8 if self.faults.cuts => {
-                let cut = self.random.one_in(2);
-                self.raft.cut(at, other, cut);
+            5 if self.faults.cuts => self.raft.cut(at, other, true),
+            6 if self.faults.cuts => {
+                // The leader alone, and some worker that loses its connection.
+                let leader = (0..3).find(|member| self.raft.claims(*member)).unwrap_or(at);
+                (0..3).filter(|member| *member != leader).for_each(|member| self.raft.cut(leader, member, true));
+                self.workers[other].session = None;
             }
-            9 if self.faults.cuts => self.cut_off[at] = self.random.one_in(2),
-            10 if self.faults.cuts => {
-                let pair = (at.min(other), at.max(other));
-                if !self.data_cuts.remove(&pair) {
-                    self.data_cuts.insert(pair);
-                }
-            }
-            11 if self.faults.stalls => {
+            7 if self.faults.cuts => self.cut_off[at] = true,
+            8 if self.faults.cuts => _ = self.data_cuts.insert((at.min(other), at.max(other))),
+            9 if self.faults.stalls => {
                 let until = self.now + self.random.below(900) as i64;
                 if self.random.one_in(2) {
                     self.workers[at].stalled_until = until;
@@ -97,11 +97,23 @@ impl World {
                     self.coordinators[at].stalled_until = until;
                 }
             }
-            12 if self.faults.clocks => {
+            10 if self.faults.clocks => {
                 self.coordinators[at].skew_ms = self.random.below(4_000) as i64 - 2_000;
             }
-            13 if self.faults.store => self.damage(),
+            11 if self.faults.store => self.damage(),
             _ => {}
+        }
+    }
+
+    /// Something that is down comes up, or a cut ends.
+    fn mend_something(&mut self) {
+        let at = self.random.below(3);
+        match self.random.below(5) {
+            0 => self.workers[at].up = true,
+            1 => self.raft.members[at].up = true,
+            2 => self.raft.cut(at, (at + 1) % 3, false),
+            3 => self.cut_off[at] = false,
+            _ => _ = self.data_cuts.pop_first(),
         }
     }
 
@@ -171,7 +183,7 @@ impl World {
         let parallelism = 1 + self.random.below(3) as u32;
         let command = match self.random.below(50) {
             _ if !is_active => Command::Submit { job, submission: Box::new(self.submission(parallelism)) },
-            0..=3 if self.faults.user => Command::Rescale { job, parallelism },
+            0..=3 | 6 if self.faults.user => Command::Rescale { job, parallelism },
             4 if self.faults.user => Command::Wish { job, wish: Wish::Stop },
             5 if self.faults.user => Command::Wish { job, wish: Wish::Cancel },
             _ => return,

@@ -279,6 +279,11 @@ fn check_step(plan: &Plan, epoch: Epoch, before: Option<&FirstRun>, run: &FirstR
     let from = before.map_or(&start, |run| &run.positions);
     let watermark = before.map_or(Timestamp::MIN, |run| run.watermark);
     assert!(run.watermark >= watermark, "the watermark goes back in epoch {epoch}");
+    let reached = (0..plan.splits).zip(&run.positions).filter(|(_, position)| **position > 0);
+    let greatest = reached.map(|(split, position)| plan.row(split, position - 1).time - 1).max();
+    let over = run.positions.iter().all(|position| *position == plan.rows);
+    let legal = over || run.watermark <= Timestamp(greatest.unwrap_or(i64::MIN));
+    assert!(legal, "the watermark {} of epoch {epoch} is ahead of every row", run.watermark);
     assert!(before.is_none_or(|run| run.next_epoch_now == epoch_now), "the time of epoch {epoch} is another one");
     assert!(run.next_epoch_now >= epoch_now, "the time goes back after epoch {epoch}");
     let mut rows = 0;

@@ -9,7 +9,7 @@ use crate::bug::{Bug, put_back};
 /// Seeds that are run unless the environment says otherwise.
 const SEEDS: u64 = 5_000;
 /// Seeds within which each bug must be found.
-const SEEDS_PER_BUG: u64 = 1_000;
+const SEEDS_PER_BUG: u64 = 5_000;
 /// Trials of each bug, each over seeds of its own.
 const TRIALS: u64 = 3;
 

@@ -134,7 +134,12 @@ impl World {
             }
             ToWorker::Alive => {}
             ToWorker::Fence { job, generation } => self.fence_worker(at, &job, generation),
-            ToWorker::Deploy(order) => self.on_deploy(at, order),
+            ToWorker::Deploy(order) => {
+                if self.faults.duplicates {
+                    self.old_orders.push((self.workers[at].id.clone(), order.clone()));
+                }
+                self.on_deploy(at, order);
+            }
             ToWorker::Tell { attempt, subtask, message } => {
                 let Some(local) = worker.attempts.get_mut(&attempt) else { return };
                 let Some(told) = local.subtasks.iter_mut().find(|s| s.id == subtask && !s.gone) else { return };
@@ -269,6 +274,9 @@ impl World {
                 self.start_blocked(at);
             }
         }
+        if self.workers[at].blocked.is_none() && self.random.one_in(40) {
+            self.repeat_order(at);
+        }
         match &self.workers[at].session {
             None => self.connect(at),
             Some(session) if session.welcomed && self.random.one_in(2) => {
@@ -278,6 +286,18 @@ impl World {
                 }
             }
             Some(_) => {}
+        }
+    }
+
+    /// An order comes once more, however old it is.
+    fn repeat_order(&mut self, at: usize) {
+        let worker = &self.workers[at];
+        let welcomed = worker.session.as_ref().is_some_and(|session| session.welcomed);
+        let mut to_it = self.old_orders.iter().rev().filter(|(id, _)| *id == worker.id);
+        let choice = self.random.below(4);
+        if let Some((_, order)) = to_it.nth(choice).filter(|_| welcomed) {
+            let order = order.clone();
+            self.to_worker(at, ToWorker::Deploy(order));
         }
     }
 

@@ -12,6 +12,7 @@ use super::random::{Random, Trace};
 use super::store::{Effect, Store};
 use super::worker::Worker;
 use crate::checkpoint::CheckpointEvent;
+use crate::cluster::messages::{AttemptOrder, WorkerId};
 use crate::ids::JobId;
 use crate::protocol::Committable;
 
@@ -43,6 +44,8 @@ pub(super) struct World {
     left_behind: Vec<Effect>,
     /// Reports of attempts, for those who come later.
     old_reports: Vec<(JobId, CheckpointEvent)>,
+    /// Orders that processes of workers were given.
+    pub(super) old_orders: Vec<(WorkerId, Box<AttemptOrder>)>,
     /// How often something has happened that must happen in some run.
     pub(super) seen: BTreeMap<&'static str, u64>,
 }
@@ -79,6 +82,7 @@ impl World {
             plans,
             left_behind: Vec::new(),
             old_reports: Vec::new(),
+            old_orders: Vec::new(),
             seen: BTreeMap::new(),
         }
     }
@@ -118,13 +122,13 @@ impl World {
     fn step(&mut self) {
         let action = self.random.below(32);
         match action {
-            0..=11 => {
+            0..=9 => {
                 let worker = self.random.below(self.workers.len());
                 self.subtask_turn(worker);
             }
-            12..=17 => (0..3).for_each(|_| self.connection_turn()),
-            18..=20 => self.driver_turn(),
-            21..=23 => self.raft_turn(),
+            10..=14 => (0..3).for_each(|_| self.connection_turn()),
+            15..=18 => self.driver_turn(),
+            19..=23 => self.raft_turn(),
             24 | 25 => {
                 let worker = self.random.below(self.workers.len());
                 self.worker_turn(worker);
@@ -152,7 +156,7 @@ impl World {
         for member in leader.into_iter().chain([member]) {
             while self.raft.apply(member) {}
         }
-        if !self.raft.is_led() && self.random.one_in(12) {
+        if !self.raft.is_led() && self.random.one_in(6) {
             self.raft.elect(member);
         }
         for command in self.raft.fresh() {
