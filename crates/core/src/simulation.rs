@@ -10,8 +10,10 @@
 //! `MAINSTEM_SIM_SEEDS` sets how many seeds are run. A seed that fails is named with the command that replays it alone
 //! and shows what happened.
 
+mod checkpointing;
 mod connection;
 mod counter;
+mod dataflow;
 mod driver;
 mod faults;
 mod judge;

@@ -90,7 +90,7 @@ impl World {
                 connection.down.clear();
             }
             match connection.down.pop_front() {
-                Some(message) => self.to_worker(at, message),
+                Some(message) => self.tell_worker(at, message),
                 None if connection.coordinator_closed => self.workers[at].session = None,
                 None => {}
             }
@@ -99,7 +99,7 @@ impl World {
                 connection.up.clear();
             }
             match connection.up.pop_front() {
-                Some(message) => self.from_worker(coordinator, number, message),
+                Some(message) => self.hear_worker(coordinator, number, message),
                 None if connection.worker_closed => {
                     connection.coordinator_closed = true;
                     self.link_closed(coordinator, number, "its connection was closed");

@@ -138,7 +138,7 @@ impl World {
     }
 
     /// A word of a worker.
-    pub(super) fn from_worker(&mut self, at: usize, connection: u64, message: FromWorker) {
+    pub(super) fn hear_worker(&mut self, at: usize, connection: u64, message: FromWorker) {
         if let FromWorker::Register(offer) = message {
             return self.join(at, connection, offer);
         }

@@ -2,55 +2,51 @@
 //! subtasks report, and what they ask for, carried out. Mirrors the coordinator's own event loop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
 
 use super::driver::{Control, Driver, Halt, Stage, Then};
 use super::plan::{COUNTER, SOURCE};
 use super::recovery::Deployed;
-use super::store::{Content, Effect, Manifest, Object, manifest_path};
+use super::store::Effect;
 use super::world::World;
-use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::{CheckpointCommand, CheckpointCoordinator, CheckpointEvent, CheckpointStart, End};
 use crate::cluster::messages::{AttemptId, AttemptOrder, ToWorker, WorkerId};
 use crate::idleness::{Idleness, Member};
 use crate::ids::{Epoch, OperatorId, SubtaskId};
 use crate::job::JobEvent;
 use crate::job_record::{EpochRecord, Record};
-use crate::protocol::{
-    Barrier, Committable, Failure, FromSubtask, ManifestRef, OperatorSnapshot, SplitState, SubtaskSnapshot, ToSubtask,
-};
+use crate::protocol::{Failure, FromSubtask, SplitState, ToSubtask};
 use crate::splits::{SourceEpoch, SplitAssigner, SplitCommand, SplitCut, SplitEvent};
 use crate::time::Timestamp;
 
 /// An epoch between its barrier and the record of its completion.
-struct Open {
-    cut: SplitCut,
-    record: Option<(EpochRecord, Vec<SplitState>)>,
+pub(super) struct Open {
+    pub(super) cut: SplitCut,
+    pub(super) record: Option<(EpochRecord, Vec<SplitState>)>,
 }
 
 /// Something slow beside the event loop.
-struct Slow {
-    effect: Effect,
-    done: bool,
-    report: CheckpointEvent,
+pub(super) struct Slow {
+    pub(super) effect: Effect,
+    pub(super) done: bool,
+    pub(super) report: CheckpointEvent,
 }
 
 pub(super) struct Running {
-    attempt: AttemptId,
-    order: AttemptOrder,
+    pub(super) attempt: AttemptId,
+    pub(super) order: AttemptOrder,
     outboxes: BTreeMap<WorkerId, u64>,
     machine: CheckpointCoordinator,
-    assigner: SplitAssigner,
+    pub(super) assigner: SplitAssigner,
     idleness: Idleness,
-    open: BTreeMap<Epoch, Open>,
-    last_splits: Vec<SplitState>,
+    pub(super) open: BTreeMap<Epoch, Open>,
+    pub(super) last_splits: Vec<SplitState>,
     replay: BTreeMap<Epoch, SourceEpoch>,
     /// What the machine has asked for and is not done yet, then what it is to be told.
     todo: VecDeque<CheckpointCommand>,
-    news: VecDeque<CheckpointEvent>,
-    slow: Vec<Slow>,
+    pub(super) news: VecDeque<CheckpointEvent>,
+    pub(super) slow: Vec<Slow>,
     /// Deletions that wait for the one that runs.
-    deletions: VecDeque<Vec<String>>,
+    pub(super) deletions: VecDeque<Vec<String>>,
     end: Option<End>,
 }
 
@@ -276,120 +272,6 @@ impl World {
             CheckpointCommand::FailAttempt { failure } => return Err(failure),
         }
         Ok(())
-    }
-
-    fn write_manifest(
-        &mut self,
-        running: &mut Running,
-        barrier: Barrier,
-        epoch_now: Timestamp,
-        snapshots: BTreeMap<SubtaskId, SubtaskSnapshot>,
-        end: Option<End>,
-    ) -> Result<(), Failure> {
-        let AttemptId { job, generation } = running.attempt.clone();
-        let epoch = barrier.epoch;
-        let open = running.open.get_mut(&epoch).expect("open until it is complete");
-        if is_put_back(Bug::SplitLostAtBarrier) {
-            open.cut = running.assigner.cut();
-        }
-        let parts: Vec<_> = snapshots.iter().filter_map(|(s, parts)| Some((*s, parts.get(&SOURCE)?))).collect();
-        let reports = parts.iter().map(|(subtask, part)| (*subtask, part.splits.as_slice()));
-        let merged = open.cut.merge(&running.last_splits, reports);
-        let splits = merged.map_err(|error| Failure {
-            message: format!("bug: {error}"),
-            retryable: false,
-            consequence: false,
-        })?;
-        let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
-        let source = SourceEpoch::between(&running.last_splits, &splits, &open.cut, &parts);
-        running.last_splits.clone_from(&splits);
-        let mut operators: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>> = BTreeMap::new();
-        let mut committables: BTreeMap<OperatorId, Vec<Committable>> = BTreeMap::new();
-        for (subtask, parts) in snapshots {
-            for (operator, mut part) in parts {
-                part.splits.clear();
-                part.floors.clear();
-                if !part.committables.is_empty() {
-                    committables.entry(operator).or_default().append(&mut part.committables);
-                }
-                operators.entry(operator).or_default().push((subtask.index, part));
-            }
-        }
-        let path = manifest_path(&job, epoch, generation);
-        let record = EpochRecord {
-            epoch,
-            generation,
-            manifest: ManifestRef { path: path.clone(), size: 0, crc32c: 0 },
-            epoch_now,
-            next_epoch_now: barrier.next_epoch_now,
-            sources: BTreeMap::from([(SOURCE, source)]),
-            committables,
-            end,
-            state_bytes: 0,
-            completed_at: Timestamp(self.now),
-        };
-        open.record = Some((record, splits.clone()));
-        let parallelism = running.order.parallelism;
-        let content = Content::Manifest(Rc::new(Manifest { barrier, parallelism, operators, splits }));
-        let effect = Effect::Put { path: path.clone(), object: Object { job, generation, content } };
-        let report = CheckpointEvent::ManifestDurable { epoch, path };
-        running.slow.push(Slow { effect, done: false, report });
-        Ok(())
-    }
-
-    pub(super) fn on_complete_recorded(&mut self, driver: &mut Driver, epoch: Epoch) {
-        let Stage::Running(running) = &mut driver.stage else { return };
-        let open = running.open.remove(&epoch).expect("open until it is complete");
-        let (_, splits) = open.record.expect("its manifest was written");
-        running.assigner.on(SplitEvent::EpochComplete { splits });
-        running.news.push_back(CheckpointEvent::CompleteRecorded { epoch });
-    }
-
-    pub(super) fn on_commit_recorded(&mut self, driver: &mut Driver, epoch: Epoch) {
-        if let Stage::Running(running) = &mut driver.stage {
-            running.news.push_back(CheckpointEvent::CommitRecorded { epoch });
-        }
-    }
-
-    pub(super) fn on_retired_recorded(&mut self, driver: &mut Driver, epochs: Vec<Epoch>) {
-        if let Stage::Running(running) = &mut driver.stage {
-            running.news.push_back(CheckpointEvent::RetiredRecorded { epochs });
-        }
-    }
-
-    /// Something slow takes place, or its end is told.
-    fn slow_step(&mut self, running: &mut Running) {
-        if running.slow.is_empty() {
-            return;
-        }
-        let choice = self.random.below(running.slow.len());
-        let slow = &mut running.slow[choice];
-        if slow.done {
-            let slow = running.slow.swap_remove(choice);
-            running.news.push_back(slow.report);
-            return self.delete_next(running);
-        }
-        // It seems to fail, and has taken place: it is done once more.
-        slow.done = !self.faults.store || !self.random.one_in(5);
-        let (effect, fails) = (slow.effect.clone(), self.faults.store && self.random.one_in(6));
-        if let (Effect::Delete { paths }, true) = (&effect, fails) {
-            slow.done = true;
-            slow.report = CheckpointEvent::Deleted { failed: paths.clone() };
-            return;
-        }
-        if fails && matches!(effect, Effect::Publish { .. }) && is_put_back(Bug::FailedCommitSkipped) {
-            slow.done = true;
-            return;
-        }
-        self.apply(&effect);
-    }
-
-    fn delete_next(&mut self, running: &mut Running) {
-        let runs = running.slow.iter().any(|slow| matches!(slow.effect, Effect::Delete { .. }));
-        if let Some(paths) = (!runs).then(|| running.deletions.pop_front()).flatten() {
-            let report = CheckpointEvent::Deleted { failed: Vec::new() };
-            running.slow.push(Slow { effect: Effect::Delete { paths }, done: false, report });
-        }
     }
 
     fn carry_out_splits(&mut self, running: &Running, commands: Vec<SplitCommand>) {

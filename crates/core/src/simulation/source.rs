@@ -91,7 +91,7 @@ impl SourceTask {
                 self.splits.tick(idle / 2);
                 self.advance(io);
             }
-            _ if turn % 3 == 0 && io.out.iter().all(|queue| queue.len() < WAITING_MAX) => self.read(io),
+            _ if turn.is_multiple_of(3) && io.out.iter().all(|queue| queue.len() < WAITING_MAX) => self.read(io),
             _ => {}
         }
     }

@@ -49,7 +49,7 @@ fn run(seed: u64) -> Result<Run, ()> {
 fn under_any_schedule_each_result_is_seen_once_and_every_job_ends() {
     let seeds = from_environment("MAINSTEM_SIM_SEEDS").unwrap_or(SEEDS);
     let mut seen = BTreeMap::<&str, u64>::new();
-    let mut steps = 0;
+    let (mut steps, mut longest) = (0, 0);
     for seed in 0..seeds {
         let Ok(run) = run(seed) else {
             panic!(
@@ -58,9 +58,10 @@ fn under_any_schedule_each_result_is_seen_once_and_every_job_ends() {
             );
         };
         steps += run.steps;
+        longest = run.steps.max(longest);
         run.seen.into_iter().for_each(|(what, times)| *seen.entry(what).or_default() += times);
     }
-    println!("{seeds} seeds, {steps} steps: {seen:#?}");
+    println!("{seeds} seeds, {steps} steps, {longest} of them in the longest run: {seen:#?}");
     if seeds >= SEEDS {
         let never: Vec<_> = INTERESTING.iter().filter(|what| !seen.contains_key(**what)).collect();
         assert!(never.is_empty(), "never happened: {never:?}");
