@@ -16,9 +16,9 @@ use crate::cluster::messages::{AttemptOrder, WorkerId};
 use crate::ids::JobId;
 use crate::protocol::Committable;
 
-/// Steps with faults, and steps after which every job must have finished.
+/// Steps with faults, and steps after which every job must have finished; 5,000 seeds need at most half of them.
 const FAULTS_UNTIL: u64 = 2_500;
-const STEPS_MAX: u64 = 60_000;
+const STEPS_MAX: u64 = 30_000;
 /// Effects of processes that were given up, and reports of earlier attempts, that are kept.
 const LEFT_MAX: usize = 40;
 
