@@ -61,6 +61,8 @@ pub(super) enum Stage {
 pub(super) struct Driver {
     pub(super) job: JobId,
     told: (Wish, u32),
+    /// The attempt that was told to move to other workers.
+    moving: Option<Generation>,
     controls: VecDeque<Control>,
     /// The job's records, as this driver knows them.
     pub(super) log: JobRecord,
@@ -89,6 +91,7 @@ impl Driver {
         Driver {
             job,
             told: (Wish::Run, parallelism),
+            moving: None,
             controls: VecDeque::new(),
             log: JobRecord::default(),
             lifecycle: JobLifecycle::new(options.restart),
@@ -116,6 +119,13 @@ impl Driver {
                 Wish::Stop => self.controls.push_back(Control::Stop),
                 Wish::Cancel => self.controls.push_back(Control::Cancel),
             }
+        }
+    }
+
+    pub(super) fn tell_to_move(&mut self, attempt: Generation) {
+        if self.moving != Some(attempt) {
+            self.moving = Some(attempt);
+            self.controls.push_back(Control::Rescale(self.told.1));
         }
     }
 

@@ -121,6 +121,10 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.say(|| "no more faults".to_owned());
         for at in 0..3 {
+            // Others come for those that were drained.
+            if self.workers[at].draining {
+                self.crash_worker(at);
+            }
             self.workers[at].up = true;
             self.workers[at].stalled_until = 0;
             self.raft.members[at].up = true;
@@ -179,6 +183,10 @@ impl World {
         let finished = entry.is_some_and(|entry| entry.record.end == Some(JobEnd::Finished));
         if finished && !self.faults.user {
             return;
+        }
+        if self.faults.user && self.random.one_in(60) {
+            let worker = self.random.below(3);
+            return self.drain(at, worker);
         }
         let parallelism = 1 + self.random.below(3) as u32;
         let command = match self.random.below(50) {

@@ -70,6 +70,7 @@ impl World {
                 self.on_lost(at, &lost);
             }
             self.reconcile(at);
+            self.move_drained(at);
         }
     }
 
@@ -116,6 +117,29 @@ impl World {
                 Some(driver) => driver.tell(wish, parallelism),
                 None if leading.not_before.contains_key(&job) => {}
                 None => _ = leading.drivers.insert(job.clone(), Driver::new(job, parallelism)),
+            }
+        }
+    }
+
+    /// A user has a worker drained.
+    pub(super) fn drain(&mut self, at: usize, worker: usize) {
+        let name = self.workers[worker].id.0.clone();
+        let Some(leading) = &mut self.coordinators[at].leading else { return };
+        for worker in leading.fleet.drain(&name) {
+            if let Some(link) = leading.links.get(&worker).copied() {
+                self.saw("a worker was drained");
+                return self.send(link, ToWorker::Drain);
+            }
+        }
+    }
+
+    /// Jobs move away from workers that are drained: a last checkpoint, and on from it where there is room.
+    fn move_drained(&mut self, at: usize) {
+        let leading = self.leading(at);
+        for job in leading.fleet.to_move() {
+            let Some(generation) = leading.holders.get(&job).copied() else { continue };
+            if let Some(driver) = leading.drivers.get_mut(&job) {
+                driver.tell_to_move(generation);
             }
         }
     }
@@ -247,6 +271,8 @@ impl World {
         if slots.is_ok() {
             leading.holders.insert(attempt.job.clone(), attempt.generation);
         }
+        let drained = slots.iter().flatten().find(|offer| offer.draining);
+        assert_eq!(drained, None, "a drained worker gets something new");
         let overfull = leading.fleet.workers().find(|(offer, used)| *used > offer.slots).map(|(o, _)| o.worker.clone());
         assert_eq!(overfull, None, "a slot is used twice");
         if slots.is_err() {

@@ -14,7 +14,7 @@ const SEEDS_PER_BUG: u64 = 5_000;
 const TRIALS: u64 = 3;
 
 /// What must have happened in some of the runs, or they are too tame.
-const INTERESTING: [&str; 20] = [
+const INTERESTING: [&str; 21] = [
     "a checkpoint was damaged",
     "a change of parallelism took a checkpoint",
     "a coordinator died",
@@ -24,6 +24,7 @@ const INTERESTING: [&str; 20] = [
     "a recovery published what was complete",
     "a report of an older attempt was refused",
     "a worker died",
+    "a worker was drained",
     "a worker was silent for too long",
     "an attempt failed",
     "an attempt was stopped by a newer one",

@@ -33,6 +33,8 @@ pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) up: bool,
     pub(super) stalled_until: i64,
+    /// It was told to take nothing new.
+    pub(super) draining: bool,
     pub(super) fences: Fences,
     pub(super) session: Option<Session>,
     /// Who is said to lead.
@@ -55,6 +57,7 @@ impl Worker {
             id: WorkerId(format!("w{node}.0")),
             up: true,
             stalled_until: 0,
+            draining: false,
             fences: Fences::default(),
             session: None,
             hint: None,
@@ -76,7 +79,8 @@ impl Worker {
     }
 
     pub(super) fn offer(&self) -> WorkerOffer {
-        WorkerOffer { worker: self.id.clone(), data_address: String::new(), slots: SLOTS }
+        let (worker, draining) = (self.id.clone(), self.draining);
+        WorkerOffer { worker, data_address: String::new(), slots: SLOTS, draining }
     }
 
     /// Whether it takes messages of the connection now.
@@ -130,6 +134,7 @@ impl World {
                 worker.hint = leader.and_then(|leader| leader.parse().ok());
             }
             ToWorker::Alive => {}
+            ToWorker::Drain => worker.draining = true,
             ToWorker::Fence { job, generation } => self.fence_worker(at, &job, generation),
             ToWorker::Deploy(order) => {
                 if self.faults.duplicates {
