@@ -225,9 +225,15 @@ impl World {
                     match asked {
                         Asked::Settle => self.on_settled(at, driver),
                         Asked::Record(record, then) => {
-                            answer.unwrap_or_else(|reason| panic!("{record:?} was not taken: {reason}"));
-                            driver.log.apply(*record);
                             let agreed = &self.raft.members[at].state.jobs[&driver.job].record;
+                            if let Err(reason) = answer {
+                                // Others have led in between, and nobody has told this driver.
+                                assert_ne!(driver.log, *agreed, "{record:?} was not taken: {reason}");
+                                driver.lost = true;
+                                self.saw("a driver was overtaken by others");
+                                return false;
+                            }
+                            driver.log.apply(*record);
                             assert_eq!(driver.log, *agreed, "the driver knows something else than what was decided");
                             self.on_taken(at, driver, then);
                         }
