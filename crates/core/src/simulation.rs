@@ -7,7 +7,7 @@
 //!
 //! What must hold is checked at every step, by [`judge`]'s own books: see there.
 //!
-//! `MAINSTEM_SIM_SEEDS` sets how many seeds are run. A seed that fails is named with the command that replays it alone
+//! `MAINSTEM_SIM_SEEDS` sets how many seeds are run, `MAINSTEM_SIM_FIRST` with which they begin. A seed that fails is named with the command that replays it alone
 //! and shows what happened.
 
 mod checkpointing;

@@ -51,7 +51,8 @@ fn under_any_schedule_each_result_is_seen_once_and_every_job_ends() {
     let seeds = from_environment("MAINSTEM_SIM_SEEDS").unwrap_or(SEEDS);
     let mut seen = BTreeMap::<&str, u64>::new();
     let (mut steps, mut longest) = (0, 0);
-    for seed in 0..seeds {
+    let first = from_environment("MAINSTEM_SIM_FIRST").unwrap_or(0);
+    for seed in first..first + seeds {
         let Ok(run) = run(seed) else {
             panic!(
                 "seed {seed} fails, see above; MAINSTEM_SIM_SEED={seed} cargo test -p mainstem-core one_seed -- --nocapture \
