@@ -7,8 +7,10 @@
 //!
 //! What must hold is checked at every step, by [`judge`]'s own books: see there.
 //!
-//! `MAINSTEM_SIM_SEEDS` sets how many seeds are run, `MAINSTEM_SIM_FIRST` with which they begin. A seed that fails is named with the command that replays it alone
-//! and shows what happened.
+//! `MAINSTEM_SIM_SEEDS` sets how many seeds are run, `MAINSTEM_SIM_FIRST` with which they begin. A seed that fails is named
+//! with the command that replays it alone and shows what happened. What is mirrored here instead of driven, because it lies
+//! in other crates among I/O: the coordinator's event loop, recovery and deployment, the worker's session, the tasks of the
+//! engine.
 
 mod checkpointing;
 mod connection;
