@@ -3,6 +3,7 @@
 //! coordinator, after the epoch is complete (I1, I2).
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use arrow::array::{Int8Array, RecordBatch};
@@ -102,8 +103,14 @@ pub trait Committer: Send + Sync {
     /// its effect, before a later call of any method does anything: the outside never sees two at a time.
     async fn commit(&mut self, epoch: Epoch, committables: &[Committable]) -> Result<(), ConnectorError>;
 
-    /// Removes what earlier attempts (generations below `generation`) left behind and no checkpoint names.
-    /// Called at the start of an attempt, after everything that was complete has been committed. Cancel-safe
+    /// Removes what earlier attempts (those generations, of which the end is not one) left behind and no checkpoint
+    /// names. A job that began with a savepoint leaves alone what the job before has: that one may still run. Called at the start of an attempt, after everything that was complete has been committed. Cancel-safe
     /// as [`Committer::commit`] is.
-    async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError>;
+    async fn clean_up(&mut self, generations: Range<Generation>) -> Result<(), ConnectorError>;
+
+    /// What `job` has made visible of epochs after `epoch`, by name; at most a few, with the number of all. Sinks that
+    /// cannot tell give none.
+    async fn visible_after(&mut self, _job: &JobId, _epoch: Epoch) -> Result<(Vec<String>, u64), ConnectorError> {
+        Ok((Vec::new(), 0))
+    }
 }

@@ -8,12 +8,13 @@
 mod checkpoints;
 mod deletions;
 mod draft;
+mod savepoints;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mainstem_core::checkpoint::{CheckpointCoordinator, CheckpointEvent, CheckpointStart, End};
 use mainstem_core::idleness::{Follow, Idleness, Member};
-use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
+use mainstem_core::ids::{Epoch, OperatorId, SavepointId, SubtaskId};
 use mainstem_core::job::{JobEvent, root_cause};
 use mainstem_core::protocol::{Failure, FromSubtask, SourceSplit, SplitState, ToSubtask};
 use mainstem_core::splits::{SplitAssigner, SplitCommand, SplitCut, SplitEvent};
@@ -23,6 +24,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::deletions::Deletions;
 use self::draft::Written;
+use self::savepoints::Copied;
 use crate::coordinator::{Driver, Halt, Source, fatal};
 use crate::meta_log::Record;
 use crate::recovery::Recovered;
@@ -48,6 +50,8 @@ enum Slow {
     Published { epoch: Epoch, result: Result<(), Failure> },
     Discovered { operator: OperatorId, result: Result<Vec<SourceSplit>, Failure> },
     Deleted { failed: Vec<String> },
+    SavepointPrepared { savepoint: SavepointId, result: Result<(), Failure> },
+    SavepointCopied { savepoint: SavepointId, result: Result<Copied, Failure> },
 }
 
 struct Running<'a, D> {
@@ -63,9 +67,11 @@ struct Running<'a, D> {
     /// Splits as of the newest epoch whose manifest was put together.
     last_sources: BTreeMap<OperatorId, Vec<SplitState>>,
     /// What runs beside the loop. Bounded: one manifest an open epoch, one publication, one discovery a source,
-    /// one batch of deletions.
+    /// one batch of deletions, one savepoint.
     slow: JoinSet<Slow>,
     deletions: Deletions,
+    /// The savepoint that lies there and is not recorded yet.
+    copied: Option<Copied>,
     /// Whether every subtask has ended, as it should at the end.
     subtasks_gone: bool,
     end: Option<End>,
@@ -178,6 +184,7 @@ impl<'a, D: Deployer> Running<'a, D> {
             open: BTreeMap::new(),
             slow: JoinSet::new(),
             deletions: Deletions::default(),
+            copied: None,
             subtasks_gone: false,
             end: None,
         }
@@ -192,6 +199,7 @@ impl<'a, D: Deployer> Running<'a, D> {
         if stop_at_once {
             self.checkpoint_event(CheckpointEvent::StopRequested).await?;
         }
+        self.ask_for_savepoint().await?;
         loop {
             if let Some(end) = self.end.filter(|_| self.deletions.is_idle()) {
                 return Ok(end);
@@ -214,6 +222,10 @@ impl<'a, D: Deployer> Running<'a, D> {
                         if !commands.is_empty() {
                             self.checkpoint_event(CheckpointEvent::StopRequested).await?;
                         }
+                    }
+                    Control::Savepoint(request) => {
+                        self.driver.savepoint = Some(request);
+                        self.ask_for_savepoint().await?;
                     }
                     Control::Cancel => return Err(Halt::Cancelled),
                 },
@@ -265,6 +277,8 @@ impl<'a, D: Deployer> Running<'a, D> {
                 self.delete_next();
                 self.checkpoint_event(CheckpointEvent::Deleted { failed }).await
             }
+            Slow::SavepointPrepared { savepoint, result } => self.on_savepoint_prepared(savepoint, result).await,
+            Slow::SavepointCopied { savepoint, result } => self.on_savepoint_copied(savepoint, result).await,
         }
     }
 

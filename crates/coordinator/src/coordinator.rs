@@ -19,7 +19,9 @@ use crate::lane::{Discoverer, Lane, Publisher};
 use crate::meta_log::{JobCreated, JobEnd, MetaLogError, Record};
 use crate::recovery;
 use crate::retry::{Retry, random};
-use crate::spec::{Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, SourceSpec};
+use crate::spec::{
+    Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, SavepointRequest, SourceSpec,
+};
 
 /// Runs one job in this process.
 pub struct JobCoordinator {
@@ -49,6 +51,10 @@ pub(crate) struct Driver<D> {
     pub(crate) reason: String,
     /// At which parallelism the next attempt runs.
     pub(crate) wanted_parallelism: u32,
+    /// The savepoint that was asked for, until its outcome is recorded.
+    pub(crate) savepoint: Option<SavepointRequest>,
+    /// Whether the record of a savepoint is that of the job's end too.
+    pub(crate) ended_with_savepoint: bool,
 }
 
 /// A source, as the driver sees it.
@@ -115,6 +121,8 @@ impl JobCoordinator {
             sources,
             warned_of_finished: false,
             reason,
+            savepoint: None,
+            ended_with_savepoint: false,
         };
         let outcome = driver.run().await;
         // Nothing of the job may go on when its lock is given up.
@@ -185,7 +193,8 @@ impl<D: Deployer> Driver<D> {
         if self.home.log.state().end == Some(JobEnd::Finished) {
             return Ok(false);
         }
-        if self.home.log.state().created.is_none() {
+        // A job that begins with a savepoint is recorded when that has been copied.
+        if self.home.log.state().created.is_none() && self.spec.restore.is_none() {
             let created = JobCreated {
                 graph_json: self.spec.graph_json.clone(),
                 sql_hash: self.spec.sql_hash.clone(),
@@ -252,6 +261,10 @@ impl<D: Deployer> Driver<D> {
                         self.wanted_parallelism = parallelism;
                         continue;
                     }
+                    Control::Savepoint(request) => {
+                        self.savepoint = Some(request);
+                        continue;
+                    }
                 },
                 () = self.clock.sleep_until(deadline) => JobEvent::WaitOver,
             };
@@ -265,9 +278,16 @@ impl<D: Deployer> Driver<D> {
             (JobState::Finished, None) => (JobEnd::Finished, JobOutcome::Finished),
             (_, None) => (JobEnd::Stopped, JobOutcome::Stopped),
         };
-        let at = self.clock.now();
+        if self.ended_with_savepoint {
+            return outcome;
+        }
+        let (at, counters) = (self.clock.now(), self.deployer.counters());
         let generation = self.home.log.state().generation;
-        match self.home.log.append(Record::Ended { generation, end, at }).await {
+        let ended = match self.give_up_savepoint().await {
+            Ok(()) => self.home.log.append(Record::Ended { generation, end, at, counters }).await,
+            Err(error) => Err(error),
+        };
+        match ended {
             Ok(()) => outcome,
             Err(error) => match outcome {
                 JobOutcome::Failed(failure) => JobOutcome::Failed(failure),
@@ -283,6 +303,7 @@ impl<D: Deployer> Driver<D> {
             control: &mut self.control,
             lifecycle: &mut self.lifecycle,
             wanted_parallelism: &mut self.wanted_parallelism,
+            savepoint: &mut self.savepoint,
             clock: self.clock.as_ref(),
         };
         told.attend(work, || false).await
@@ -296,6 +317,7 @@ impl<D: Deployer> Driver<D> {
             control: &mut self.control,
             lifecycle: &mut self.lifecycle,
             wanted_parallelism: &mut self.wanted_parallelism,
+            savepoint: &mut self.savepoint,
             clock: self.clock.as_ref(),
         };
         let status = &self.status;
@@ -321,6 +343,7 @@ struct Told<'a> {
     control: &'a mut mpsc::Receiver<Control>,
     lifecycle: &'a mut JobLifecycle,
     wanted_parallelism: &'a mut u32,
+    savepoint: &'a mut Option<SavepointRequest>,
     clock: &'a dyn Clock,
 }
 
@@ -344,6 +367,8 @@ impl Told<'_> {
                         return Err(Halt::Rescaled);
                     }
                     Control::Rescale(_) => {}
+                    // The attempt that follows is asked for it.
+                    Control::Savepoint(request) => *self.savepoint = Some(request),
                     Control::Cancel => return Err(Halt::Cancelled),
                 },
                 result = &mut work => return result.map_err(Halt::Failed),

@@ -12,7 +12,7 @@ use mainstem_rt::Clock;
 use mainstem_state::{CheckpointStore, JobLock};
 
 use crate::error::CoordinatorError;
-use crate::meta_log::{JobEnd, LocalMetaLog, MetaLog};
+use crate::meta_log::{JobEnd, LocalMetaLog, MetaLog, RestoredFrom};
 
 /// A job's durable things, held under its lock.
 pub struct JobStore {
@@ -49,6 +49,8 @@ pub struct StoredJob {
     pub committed: Epoch,
     /// How its last run ended; none after a crash.
     pub end: Option<JobEnd>,
+    /// The savepoint with which it began, where it did.
+    pub restored: Option<RestoredFrom>,
 }
 
 impl JobStore {
@@ -95,6 +97,7 @@ impl JobStore {
             key_groups: created.key_groups,
             committed: state.committed,
             end: state.end.clone(),
+            restored: state.restored.clone(),
         }))
     }
 

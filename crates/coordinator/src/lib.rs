@@ -17,7 +17,11 @@ pub use coordinator::JobCoordinator;
 pub use error::CoordinatorError;
 pub use job_store::{JobHome, JobStore, StoredJob};
 pub use mainstem_core::checkpoint::CheckpointOptions;
-pub use meta_log::{EpochRecord, JobCreated, JobEnd, JobRecord, LocalMetaLog, MetaLog, MetaLogError, Record};
+pub use meta_log::{
+    EpochRecord, JobCreated, JobEnd, JobRecord, JobRestored, LocalMetaLog, MetaLog, MetaLogError, Record, RestoredFrom,
+    SavepointOutcome, SavepointRecord,
+};
 pub use spec::{
-    Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestorePlan, SourceSpec, TaskSpec,
+    Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestoreFrom, RestorePlan, SavepointRequest,
+    SavepointStatus, SourceSpec, TaskSpec,
 };

@@ -4,7 +4,9 @@
 mod local;
 
 use async_trait::async_trait;
-pub use mainstem_core::job_record::{EpochRecord, JobCreated, JobEnd, JobRecord, Record};
+pub use mainstem_core::job_record::{
+    EpochRecord, JobCreated, JobEnd, JobRecord, JobRestored, Record, RestoredFrom, SavepointOutcome, SavepointRecord,
+};
 
 pub use self::local::LocalMetaLog;
 

@@ -1,6 +1,8 @@
 //! What comes before an attempt: fencing the one before by a higher number, finding a checkpoint that can be
 //! read, publishing what was complete and is not visible yet, and removing what crashed attempts left.
 
+mod restore;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use mainstem_core::ids::{Epoch, Generation};
@@ -50,8 +52,10 @@ impl Recovered {
 
 /// Prepares the next attempt.
 pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recovered, Halt> {
+    restore::begin_with_savepoint(driver).await?;
     let floor = driver.home.generation_floor;
     let generation = driver.home.log.state().generation.max(floor).next();
+    find_store(driver, generation).await?;
     let found = find_checkpoint(driver).await?;
     let restored_from = found.manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
     let (reason, at) = (driver.reason.clone(), driver.clock.now());
@@ -62,7 +66,8 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
         s.damaged.clone_from(&found.damaged);
     });
     publish_complete(driver, generation).await?;
-    let clean_up = driver.publisher.ask(Publication::CleanUp { generation });
+    let since = driver.home.log.state().restored.as_ref().map_or(Generation(0), |from| from.base.next());
+    let clean_up = driver.publisher.ask(Publication::CleanUp { generations: since..generation });
     driver.attend(clean_up).await?;
     remove_orphans(driver, generation, &found).await;
     let replay: Vec<EpochRecord> =
@@ -76,6 +81,24 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
     // The others are run again, which gives them another manifest.
     unreadable.retain(|epoch, _| *epoch < restored_from);
     Ok(Recovered { generation, manifest, first_epoch_now, replay, retained, unreadable })
+}
+
+/// Makes sure that the job's checkpoints can be where they are looked for. An empty store, such as the directory on
+/// which a disk is to be mounted, must not be taken for one whose files are damaged.
+async fn find_store<D: Deployer>(driver: &Driver<D>, generation: Generation) -> Result<(), Failure> {
+    let (store, job) = (&driver.home.checkpoints, &driver.spec.job);
+    let failure =
+        |error: StateError| Failure { message: error.to_string(), retryable: error.is_retryable(), consequence: false };
+    let newest = driver.home.log.state().newest();
+    if newest > Epoch(0) && !store.is_in_place(job).await.map_err(failure)? {
+        let message = format!(
+            "nothing of the job's checkpoints, of which {newest} is the newest, is in '{}': the disk of the state \
+             directory is not mounted, or it is another directory than before; mount it, then start the job again",
+            store.place_of(job)
+        );
+        return Err(Failure { message, retryable: true, consequence: false });
+    }
+    store.mark(job, generation).await.map_err(failure)
 }
 
 /// The newest checkpoint that can be read.
@@ -124,10 +147,11 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
             }
         }
     }
-    if found.manifest.is_none() && !driver.home.log.state().can_run_again_after(Epoch(0)) {
+    let state = driver.home.log.state();
+    if found.manifest.is_none() && (state.restored.is_some() || !state.can_run_again_after(Epoch(0))) {
         let damage = found.damaged.join("; ");
         return Err(fatal(format!(
-            "no checkpoint of the job can be read: {damage}; restore the files from a backup, or give up the state with --fresh"
+            "no checkpoint of the job can be read: {damage}; restore the files from a backup, begin a new job with a savepoint (--from-savepoint), or give up the state with --fresh"
         )));
     }
     Ok(found)
@@ -135,7 +159,11 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
 
 /// What a manifest says of the dataflow whose state it lists.
 pub(crate) fn graph_hash(spec: &JobSpec) -> String {
-    format!("{:08x}", crc32c::crc32c(spec.graph_json.as_bytes()))
+    hash_of(&spec.graph_json)
+}
+
+fn hash_of(graph_json: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(graph_json.as_bytes()))
 }
 
 /// Publishes every epoch that is complete and not visible yet (I2).

@@ -9,7 +9,7 @@ use mainstem_core::ids::JobId;
 use mainstem_core::protocol::Failure;
 use mainstem_core::retry::{Backoff, RetryPolicy};
 use mainstem_rt::Clock;
-use mainstem_state::StateError;
+use mainstem_state::{SavepointError, StateError};
 
 /// How the operations of a job are tried. Cheap to clone.
 #[derive(Clone)]
@@ -99,6 +99,12 @@ impl From<ConnectorError> for TryError {
 
 impl From<StateError> for TryError {
     fn from(error: StateError) -> TryError {
+        TryError { retryable: error.is_retryable(), message: error.to_string() }
+    }
+}
+
+impl From<SavepointError> for TryError {
+    fn from(error: SavepointError) -> TryError {
         TryError { retryable: error.is_retryable(), message: error.to_string() }
     }
 }

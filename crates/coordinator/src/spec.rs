@@ -7,13 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mainstem_connectors::{Committer, SplitEnumerator};
 use mainstem_core::checkpoint::CheckpointOptions;
+use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::job::JobState;
 use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
 use mainstem_core::time::Timestamp;
-use mainstem_state::StateSize;
+use mainstem_state::{SavepointProgress, StateSize};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+pub use mainstem_core::job_record::{RestoreFrom, SavepointRequest};
+
+use crate::meta_log::SavepointRecord;
 
 /// A job to run.
 pub struct JobSpec {
@@ -35,6 +40,19 @@ pub struct JobSpec {
     pub committers: BTreeMap<OperatorId, Box<dyn Committer>>,
     /// When checkpoints are taken.
     pub options: CheckpointOptions,
+    /// The savepoint with which a job begins that does not exist yet.
+    pub restore: Option<RestoreFrom>,
+}
+
+/// A savepoint that is being taken, for those who look on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavepointStatus {
+    /// What was asked for.
+    pub request: SavepointRequest,
+    /// Its epoch; none before that is published.
+    pub epoch: Option<Epoch>,
+    /// How much of it is copied.
+    pub copied: SavepointProgress,
 }
 
 /// A chain of operators that runs as one task.
@@ -69,6 +87,11 @@ pub trait Deployer: Send + Sync {
     /// Starts every subtask of the job. Dropped where the user cancels the job meanwhile. Called once an attempt; the attempt before has been cancelled, and
     /// whatever of it still runs where this one will run must be gone when this returns. A failure fails the attempt.
     async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Failure>;
+
+    /// What the last attempt has counted, by operator, as far as that is known here; asked when the job ends.
+    fn counters(&self) -> BTreeMap<OperatorId, OperatorCounters> {
+        BTreeMap::new()
+    }
 }
 
 /// An attempt to start.
@@ -108,7 +131,7 @@ pub struct Attempt {
 }
 
 /// What the user wants of a running job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Take a last checkpoint, publish its output, and stop.
     Stop,
@@ -116,6 +139,8 @@ pub enum Control {
     Cancel,
     /// Go on at another parallelism, from a checkpoint that is taken for it.
     Rescale(u32),
+    /// Take a savepoint. One at a time: the outcome of the one before is recorded.
+    Savepoint(SavepointRequest),
 }
 
 /// What a job shows of itself.
@@ -149,6 +174,10 @@ pub struct JobStatus {
     pub splits_finished: usize,
     /// Damaged checkpoint files that were passed over at the last restore, by name.
     pub damaged: Vec<String>,
+    /// The savepoint that is being taken.
+    pub savepoint: Option<SavepointStatus>,
+    /// What became of the last one that was asked for in this process.
+    pub last_savepoint: Option<SavepointRecord>,
 }
 
 impl Default for JobStatus {
@@ -168,6 +197,8 @@ impl Default for JobStatus {
             splits_waiting: 0,
             splits_finished: 0,
             damaged: Vec::new(),
+            savepoint: None,
+            last_savepoint: None,
         }
     }
 }

@@ -16,6 +16,7 @@
 mod messages;
 mod options;
 mod retention;
+mod savepoint;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use self::messages::{CheckpointCommand, CheckpointEvent, End};
 pub use self::options::CheckpointOptions;
 pub use self::retention::Retention;
+use self::savepoint::Savepoint;
 use crate::bug::{Bug, is_put_back};
 use crate::ids::{Epoch, Generation, OperatorId, SubtaskId};
 use crate::protocol::{Barrier, Committable, Failure, SubtaskSnapshot};
@@ -120,6 +122,7 @@ pub struct CheckpointCoordinator {
     finished: BTreeSet<SubtaskId>,
     stop_requested: bool,
     end: Option<End>,
+    savepoint: Option<Savepoint>,
     closed: bool,
 }
 
@@ -155,6 +158,7 @@ impl CheckpointCoordinator {
             finished: BTreeSet::new(),
             stop_requested: false,
             end: None,
+            savepoint: None,
             closed: false,
         }
     }
@@ -169,7 +173,7 @@ impl CheckpointCoordinator {
         let timeouts = timeouts.map(|r| r.injected_at.plus_ms(to_ms(self.config.timeout_ms)));
         let next = if !self.has_room() || self.end.is_some() {
             Timestamp::MAX
-        } else if !self.replay.is_empty() || self.wants_last() {
+        } else if !self.replay.is_empty() || self.begins_last() || self.savepoint_waits() {
             Timestamp::MIN
         } else {
             self.due_at
@@ -219,6 +223,15 @@ impl CheckpointCoordinator {
             }
             CheckpointEvent::Deleted { failed } => self.retention.deletion_failed(failed),
             CheckpointEvent::StopRequested => self.stop_requested = true,
+            CheckpointEvent::SavepointRequested { savepoint, stop } => {
+                self.on_savepoint_requested(savepoint, stop, &mut commands);
+            }
+            CheckpointEvent::SavepointPrepared { savepoint } => self.on_savepoint_prepared(&savepoint, &mut commands),
+            CheckpointEvent::SavepointCopied { savepoint } => self.on_savepoint_copied(&savepoint, &mut commands),
+            CheckpointEvent::SavepointFailed { savepoint, reason } => {
+                self.on_savepoint_failed(&savepoint, reason, &mut commands);
+            }
+            CheckpointEvent::SavepointRecorded { savepoint } => self.on_savepoint_recorded(&savepoint, &mut commands),
         }
         self.advance(now, &mut commands);
         commands
@@ -256,13 +269,14 @@ impl CheckpointCoordinator {
         if let Some(barrier) = self.replay.pop_front() {
             self.begin(now, barrier, true, None);
             commands.push(CheckpointCommand::Replay { barrier });
-        } else if self.wants_last() || now >= self.due_at {
+        } else if self.begins_last() || self.savepoint_waits() || now >= self.due_at {
             // Not before the running epoch's own time, or time would run backwards for `NOW()` where the
             // clock of the machine was set back.
             let least = if is_put_back(Bug::ClockGoesBack) { wall } else { self.epoch_now };
             let barrier = Barrier { epoch: self.last_begun.next(), next_epoch_now: wall.max(least) };
-            let end = self.wants_last().then(|| if self.is_exhausted() { End::InputEnd } else { End::Stop });
+            let end = self.begins_last().then(|| if self.is_exhausted() { End::InputEnd } else { End::Stop });
             self.begin(now, barrier, false, end);
+            self.note_savepoint_epoch(barrier.epoch);
             self.due_at = now.plus_ms(to_ms(self.config.interval_ms));
             commands.push(CheckpointCommand::InjectBarrier { barrier, last: end.is_some() });
         }
@@ -393,6 +407,10 @@ impl CheckpointCoordinator {
             let (epoch, done) = first.remove_entry();
             let pause_over = now.plus_ms(to_ms(self.config.min_pause_ms));
             self.due_at = self.due_at.max(pause_over);
+            if let Some(savepoint) = self.savepoint_of(epoch) {
+                self.retention.hold(done.objects.clone());
+                commands.push(CheckpointCommand::CopySavepoint { savepoint, epoch });
+            }
             let epochs = self.retention.add(epoch, done.objects);
             if !epochs.is_empty() {
                 commands.push(CheckpointCommand::RecordRetired { epochs });
@@ -407,8 +425,12 @@ impl CheckpointCoordinator {
             && self.every_subtask_has_finished()
             && !self.retention.is_retiring()
         {
-            self.closed = true;
-            commands.push(CheckpointCommand::Finish { end });
+            if self.savepoint.is_none() {
+                self.closed = true;
+                commands.push(CheckpointCommand::Finish { end });
+            } else {
+                commands.extend(self.savepoint_at_end());
+            }
         }
     }
 
@@ -443,8 +465,10 @@ impl CheckpointCoordinator {
         self.exhausted == self.sources
     }
 
-    fn wants_last(&self) -> bool {
-        self.stop_requested || self.is_exhausted()
+    /// Whether the next epoch is the last one.
+    fn begins_last(&self) -> bool {
+        let wanted = self.stop_requested || self.is_exhausted() || self.savepoint_stops();
+        wanted && !self.savepoint_is_prepared_for()
     }
 }
 

@@ -91,6 +91,51 @@ impl fmt::Display for JobId {
     }
 }
 
+/// A savepoint that somebody has asked for: a random name, so that no two requests of any cluster ever share one.
+/// Sixteen hexadecimal digits; part of file names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SavepointId(String);
+
+impl SavepointId {
+    /// The id of a random number.
+    #[must_use]
+    pub fn of(random: u64) -> SavepointId {
+        SavepointId(format!("{random:016x}"))
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for SavepointId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<SavepointId, String> {
+        let legal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() == 16 && text.bytes().all(legal) {
+            Ok(SavepointId(text))
+        } else {
+            Err(format!("'{text}' is not the id of a savepoint, which has 16 hexadecimal digits"))
+        }
+    }
+}
+
+impl From<SavepointId> for String {
+    fn from(id: SavepointId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for SavepointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// One of the parallel instances of an operator (of the first operator of a chain, where operators are chained).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubtaskId {
@@ -121,6 +166,14 @@ impl fmt::Display for SplitId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn savepoint_ids_are_sixteen_digits() {
+        assert_eq!(SavepointId::of(255).as_str(), "00000000000000ff");
+        for bad in ["", "../../0000000000", "00000000000000FF", "0"] {
+            assert!(SavepointId::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn job_ids_are_safe_as_path_parts() {

@@ -187,6 +187,12 @@ impl JobLifecycle {
                 self.become_state(JobState::Starting);
                 vec![JobCommand::StartAttempt]
             }
+            // Nobody wants it to stop: it was to stop with a savepoint, which has failed.
+            JobEvent::LastCheckpointCommitted if self.state == JobState::Running => {
+                self.become_state(JobState::Restarting);
+                self.become_state(JobState::Starting);
+                vec![JobCommand::StartAttempt]
+            }
             JobEvent::LastCheckpointCommitted => self.end(JobState::Stopped, None),
         }
     }
@@ -410,6 +416,18 @@ mod tests {
         let mut job = rescaling();
         assert_eq!(fail(&mut job, 3, true), vec![JobCommand::Wait { ms: 50 }]);
         assert_eq!(job.on(Timestamp(50), JobEvent::RescaleRequested), vec![], "the next attempt has it");
+    }
+
+    #[test]
+    fn a_job_goes_on_after_a_last_checkpoint_unless_a_stop_is_wanted() {
+        let mut job = started();
+        job.on(Timestamp(1), JobEvent::Deployed);
+        assert_eq!(job.on(Timestamp(2), JobEvent::LastCheckpointCommitted), vec![JobCommand::StartAttempt]);
+        assert_eq!(job.state(), JobState::Starting);
+        job.on(Timestamp(3), JobEvent::Deployed);
+        job.on(Timestamp(4), JobEvent::StopRequested);
+        let end = vec![JobCommand::End { failure: None }];
+        assert_eq!(job.on(Timestamp(5), JobEvent::LastCheckpointCommitted), end);
     }
 
     #[test]

@@ -2,16 +2,23 @@
 //! after. The checks are the last line of I1 to I3: whatever a confused caller asks for, a completed epoch is
 //! never overtaken, published twice, or written by an older attempt.
 
+mod savepoint;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::End;
+use crate::cluster::messages::OperatorCounters;
 use crate::ids::{Epoch, Generation, OperatorId};
 use crate::protocol::{Barrier, Committable, ManifestRef, SourceSplit};
 use crate::splits::SourceEpoch;
 use crate::time::Timestamp;
+
+pub use self::savepoint::{
+    JobRestored, RestoreFrom, RestoredFrom, SavepointOutcome, SavepointRecord, SavepointRequest, note_savepoint,
+};
 
 /// What a job is; fixed for its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +124,20 @@ pub enum Record {
         /// The epochs.
         epochs: Vec<Epoch>,
     },
+    /// The job exists, and begins where a savepoint was taken.
+    JobRestored(Box<JobRestored>),
+    /// What became of a savepoint that was asked for.
+    Savepoint {
+        /// The attempt that took it, or did not.
+        generation: Generation,
+        /// What became of it.
+        savepoint: SavepointRecord,
+        /// Set where the job has ended with it.
+        end: Option<JobEnd>,
+        /// As in `Ended`, where it has ended.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        counters: BTreeMap<OperatorId, OperatorCounters>,
+    },
     /// The job has ended.
     Ended {
         /// The attempt that ended it; 0 where there was none, or where an older version wrote the record.
@@ -126,6 +147,9 @@ pub enum Record {
         end: JobEnd,
         /// When.
         at: Timestamp,
+        /// What the last attempt had counted.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        counters: BTreeMap<OperatorId, OperatorCounters>,
     },
     /// All that the records before it add up to; the first record of a log that was compacted.
     Snapshot(Box<JobRecord>),
@@ -146,6 +170,15 @@ pub struct JobRecord {
     pub committed: Epoch,
     /// How the last attempt ended; none while one runs or after a crash.
     pub end: Option<JobEnd>,
+    /// What the last attempt had counted when the job ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<OperatorId, OperatorCounters>,
+    /// The savepoint with which the job began, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoredFrom>,
+    /// The newest outcomes of savepoints that were asked for, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub savepoints: Vec<SavepointRecord>,
 }
 
 impl JobRecord {
@@ -173,8 +206,16 @@ impl JobRecord {
             if newest { Ok(()) } else { Err(fenced()) }
         };
         match record {
-            Record::JobCreated(_) if self.created.is_some() => Err("the job exists already".to_owned()),
-            Record::JobCreated(_) => Ok(()),
+            Record::JobCreated(_) | Record::JobRestored(_) if self.created.is_some() => {
+                Err("the job exists already".to_owned())
+            }
+            Record::JobRestored(_) if self.generation != Generation(0) || self.newest() != Epoch(0) => {
+                Err("a job that has run is restored from a savepoint".to_owned())
+            }
+            Record::JobRestored(restored) if restored.from.base < restored.epoch.generation => {
+                Err("attempts would be counted from below those of the savepoint".to_owned())
+            }
+            Record::JobCreated(_) | Record::JobRestored(_) => Ok(()),
             Record::GenerationStarted { generation, .. } if *generation <= self.generation => {
                 Err(format!("attempt {generation} starts after attempt {}", self.generation))
             }
@@ -206,6 +247,15 @@ impl JobRecord {
                 let needed = epochs.iter().find(|epoch| **epoch > self.committed || **epoch >= self.newest());
                 needed.map_or(Ok(()), |epoch| Err(format!("epoch {epoch} is retired while it is needed")))
             }
+            Record::Savepoint { generation, savepoint, .. } => {
+                current(generation)?;
+                match savepoint.epoch() {
+                    Some(epoch) if epoch > self.committed => {
+                        Err(format!("savepoint {} is of epoch {epoch}, which is not published", savepoint.id))
+                    }
+                    _ => Ok(()),
+                }
+            }
             Record::Ended { generation: Generation(0), .. } => Ok(()),
             Record::Ended { generation, .. } => current(generation),
             Record::Snapshot(_) if *self == JobRecord::default() => Ok(()),
@@ -220,6 +270,7 @@ impl JobRecord {
             Record::GenerationStarted { generation, .. } => {
                 self.generation = generation;
                 self.end = None;
+                self.counters.clear();
             }
             Record::SplitsDiscovered { operator, splits, .. } => {
                 self.initial_splits.insert(operator, splits);
@@ -238,7 +289,21 @@ impl JobRecord {
                     self.epochs.remove(&epoch);
                 }
             }
-            Record::Ended { end, .. } => self.end = Some(end),
+            Record::JobRestored(restored) => {
+                let JobRestored { created, epoch, from } = *restored;
+                self.created = Some(created);
+                self.generation = from.base;
+                self.committed = epoch.epoch;
+                self.epochs.insert(epoch.epoch, epoch);
+                self.restored = Some(from);
+            }
+            Record::Savepoint { savepoint, end, counters, .. } => {
+                note_savepoint(&mut self.savepoints, savepoint);
+                if end.is_some() {
+                    (self.end, self.counters) = (end, counters);
+                }
+            }
+            Record::Ended { end, counters, .. } => (self.end, self.counters) = (Some(end), counters),
             Record::Snapshot(snapshot) => *self = *snapshot,
         }
     }
@@ -356,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_finished_job_stays_finished() {
-        let end = |end| Record::Ended { generation: Generation(1), end, at: Timestamp(0) };
+        let end = |end| Record::Ended { generation: Generation(1), end, at: Timestamp(0), counters: BTreeMap::new() };
         let finished = state(vec![generation(1), end(JobEnd::Finished)]);
         assert!(finished.check(&generation(2)).is_err());
         let stopped = state(vec![generation(1), end(JobEnd::Stopped), generation(2)]);

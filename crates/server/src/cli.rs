@@ -43,8 +43,8 @@ pub(crate) enum Command {
     Jobs(JobsArgs),
     /// Show a job of a cluster.
     Status(StatusArgs),
-    /// Take a last checkpoint of a job and stop it; `submit` goes on from there.
-    Stop(JobArgs),
+    /// Take a last checkpoint of a job, or a savepoint, and stop it; `submit` goes on from there.
+    Stop(StopArgs),
     /// Stop a job at once; `submit` goes on from its last checkpoint.
     Cancel(JobArgs),
     /// Run a job at another parallelism, from a checkpoint that is taken for it.
@@ -57,6 +57,10 @@ pub(crate) enum Command {
     AddMember(AddMemberArgs),
     /// Leave a coordinator, which may be lost, out of a cluster.
     RemoveMember(RemoveMemberArgs),
+    /// Take a savepoint of a running job, with which another job can begin; prints its directory.
+    Savepoint(SavepointArgs),
+    /// Forget a job that has ended, with its checkpoints. Savepoints and output stay.
+    Remove(JobArgs),
 }
 
 /// What all nodes of a cluster are told.
@@ -175,6 +179,8 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) wait: bool,
     #[command(flatten)]
+    pub(crate) restore: RestoreArgs,
+    #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
 
@@ -201,7 +207,44 @@ pub(crate) struct StatusArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// Arguments of `stop` and `cancel`.
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// The job.
+    #[arg(value_parser = job_id)]
+    pub(crate) job: JobId,
+    /// Take a savepoint in this directory as the last thing that the job does, and print where it lies.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) savepoint: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `savepoint`.
+#[derive(Debug, Args)]
+pub(crate) struct SavepointArgs {
+    /// The job.
+    #[arg(value_parser = job_id)]
+    pub(crate) job: JobId,
+    /// The directory in which the savepoint becomes a directory; coordinators reach it under this path.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// With what a job begins.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// Begin with this savepoint instead of with nothing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from_savepoint: Option<PathBuf>,
+    /// Begin with the savepoint though output of later epochs is there: those rows come once more.
+    #[arg(long, requires = "from_savepoint")]
+    pub(crate) repeat_output: bool,
+}
+
+/// Arguments of `cancel` and `remove`.
 #[derive(Debug, Args)]
 pub(crate) struct JobArgs {
     /// The job.
@@ -286,6 +329,11 @@ pub(crate) struct RunArgs {
     /// Forget the job's state and begin again. Files that it has already published stay.
     #[arg(long)]
     pub(crate) fresh: bool,
+    #[command(flatten)]
+    pub(crate) restore: RestoreArgs,
+    /// When asked to stop (Ctrl-C), take a savepoint in this directory as the last thing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) savepoint_on_stop: Option<PathBuf>,
     /// Report progress and the outcome on stderr as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,

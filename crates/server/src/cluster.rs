@@ -6,6 +6,7 @@ mod coordinator;
 mod factory;
 mod local;
 mod operate;
+mod savepoints;
 mod submission;
 mod worker;
 
@@ -16,10 +17,11 @@ use anyhow::Context;
 use mainstem_net::{TlsFiles, Transport};
 use tokio::runtime::{Builder, Runtime};
 
-pub(crate) use self::client::{cancel, jobs, rescale, status, stop, submit};
+pub(crate) use self::client::{cancel, jobs, remove, rescale, status, submit};
 pub(crate) use self::coordinator::coordinator;
 pub(crate) use self::local::cluster;
 pub(crate) use self::operate::{add_member, drain, members, remove_member};
+pub(crate) use self::savepoints::{new_id, savepoint, stop};
 pub(crate) use self::worker::worker;
 use crate::cli::NodeArgs;
 

@@ -8,6 +8,7 @@ mod config;
 mod deployer;
 mod inspect;
 mod job;
+mod restore;
 mod run;
 mod sql_files;
 mod status;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         Command::Members(args) => cluster::members(args),
         Command::AddMember(args) => cluster::add_member(args),
         Command::RemoveMember(args) => cluster::remove_member(args),
+        Command::Savepoint(args) => cluster::savepoint(args),
+        Command::Remove(args) => cluster::remove(args),
     };
     match outcome {
         Ok(code) => code,

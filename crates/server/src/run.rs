@@ -1,11 +1,15 @@
 //! `mainstem run`: one coordinator and one worker in this process, for one job.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use mainstem_coordinator::{Control, JobCoordinator, JobOutcome, JobSpec, JobStore, StoredJob};
+use mainstem_coordinator::{
+    Control, JobCoordinator, JobOutcome, JobSpec, JobStatus, JobStore, SavepointOutcome, SavepointRecord,
+    SavepointRequest, StoredJob,
+};
 use mainstem_core::ids::JobId;
 use mainstem_engine::JobMetrics;
 use mainstem_plan::operator::{JobGraph, OperatorKind};
@@ -17,9 +21,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
+use crate::cluster;
 use crate::deployer::LocalDeployer;
 use crate::inspect;
 use crate::job;
+use crate::restore::{self, Restored};
 use crate::sql_files::SqlFiles;
 use crate::status::{StatusReporter, Totals};
 
@@ -64,14 +70,25 @@ async fn run_job(
     let sql = files.text();
     let parallelism = job::parallelism(args.parallelism, plan, job::cores)?;
     let working_dir = std::env::current_dir().context("cannot find the current directory")?;
+    let current = working_dir.clone();
     let mut store = JobStore::open(&args.state_dir, id, clock.clone()).await?;
+    let stored = if args.fresh { None } else { store.load().await? };
+    let restored = restored(args, plan, stored.as_ref(), &sql, id, &working_dir).await?;
+    // Nothing is given up for a savepoint that cannot be used.
     if args.fresh {
         store.reset().await?;
     }
-    let graph_json = serde_json::to_string(&plan.graph).context("bug: the plan cannot be written")?;
-    let stored = store.load().await?;
-    let graph = Arc::new(graph_to_run(plan, &graph_json, stored.as_ref(), &sql, id, files)?);
-    let key_groups = stored.as_ref().map_or(job::key_groups(plan), |s| Ok(s.key_groups))?;
+    let planned = restored.as_ref().map_or(&plan.graph, |restored| &restored.graph);
+    let graph_json = serde_json::to_string(planned).context("bug: the plan cannot be written")?;
+    let graph = Arc::new(graph_to_run(planned, &graph_json, stored.as_ref(), &sql, id, files)?);
+    let of_savepoint = restored.as_ref().map(|restored| restored.key_groups);
+    let key_groups = match stored.as_ref().map(|stored| stored.key_groups).or(of_savepoint) {
+        Some(key_groups) => key_groups,
+        None => job::key_groups(plan)?,
+    };
+    if parallelism > u32::from(key_groups) {
+        bail!("parallelism {parallelism} is not between 1 and the job's {key_groups} key groups");
+    }
     let metrics = Arc::new(JobMetrics::of(&graph, parallelism));
 
     let spec = JobSpec {
@@ -84,6 +101,7 @@ async fn run_job(
         sources: job::sources(&graph, parallelism)?,
         committers: job::committers(&graph, id)?,
         options: job::checkpoint_options(args.checkpoint_interval, plan)?,
+        restore: restored.map(|restored| restored.from),
     };
     let deployer = LocalDeployer {
         job: id.clone(),
@@ -96,11 +114,12 @@ async fn run_job(
         running: JoinSet::new(),
     };
     let (control_sender, control) = mpsc::channel(4);
-    let (status_sender, status) = watch::channel(mainstem_coordinator::JobStatus::default());
-    let reporter = reporter(&graph, metrics, clock.clone(), status, args.json);
+    let (status_sender, status) = watch::channel(JobStatus::default());
+    let reporter = reporter(&graph, metrics, clock.clone(), status.clone(), args.json);
+    let on_stop = args.savepoint_on_stop.as_ref().map(|directory| current.join(directory).display().to_string());
     let started = clock.now();
     // A second sender: the job must not take the end of the signal task for a wish to stop.
-    let signals = tokio::spawn(forward_signals(control_sender.clone()));
+    let signals = tokio::spawn(forward_signals(control_sender.clone(), on_stop, status.clone()));
     let reporting = tokio::spawn(reporter.clone().run());
     let outcome =
         JobCoordinator::new(spec, store.into_home()?, clock.clone()).run(deployer, control, status_sender).await;
@@ -109,19 +128,55 @@ async fn run_job(
     reporting.abort();
     let _ = reporting.await;
     let seconds = clock.now().since_ms(started) as f64 / 1000.0;
-    finish(args, id, outcome, reporter.totals(), seconds)
+    let savepoint = status.borrow().last_savepoint.clone();
+    finish(args, id, outcome, savepoint, reporter.totals(), seconds)
+}
+
+/// The savepoint with which the job begins, where it is to and has not before.
+async fn restored(
+    args: &RunArgs,
+    plan: &JobPlan,
+    stored: Option<&StoredJob>,
+    sql: &str,
+    id: &JobId,
+    working_dir: &Path,
+) -> anyhow::Result<Option<Restored>> {
+    let Some(path) = &args.restore.from_savepoint else { return Ok(None) };
+    let sql_hash = job::hash(sql);
+    let opened = restore::restore(restore::Wanted {
+        path,
+        job: id,
+        planned: &plan.graph,
+        sql_hash: &sql_hash,
+        working_dir,
+        repeat_output: stored.is_none().then_some(args.restore.repeat_output),
+    });
+    let Some(stored) = stored else { return Ok(Some(opened.await?)) };
+    // The same command once more, after the job was stopped or killed: the savepoint need not be there any more.
+    if let Some(before) = &stored.restored {
+        match opened.await {
+            Ok(restored) if restored.from.id == before.id => return Ok(None),
+            Err(_) if Path::new(&before.path).starts_with(working_dir.join(path)) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bail!(
+        "job '{id}' has state already and did not begin with this savepoint; run it under another name (--job-id NAME), \
+         or give up its state (--fresh)"
+    )
 }
 
 /// The stored plan where the job has one: a restore never plans again. Refused where the SQL means another job.
 fn graph_to_run(
-    plan: &JobPlan,
+    planned: &JobGraph,
     graph_json: &str,
     stored: Option<&StoredJob>,
     sql: &str,
     id: &JobId,
     files: &SqlFiles,
 ) -> anyhow::Result<JobGraph> {
-    let Some(stored) = stored else { return Ok(plan.graph.clone()) };
+    let Some(stored) = stored else { return Ok(planned.clone()) };
     if stored.sql_hash != job::hash(sql) && stored.graph_json != graph_json {
         bail!(
             "job '{id}' has state of another query than '{files}' now holds; run it as a new job (--job-id NAME) or give up the state (--fresh)"
@@ -135,7 +190,7 @@ fn reporter(
     graph: &JobGraph,
     metrics: Arc<JobMetrics>,
     clock: Arc<dyn Clock>,
-    status: watch::Receiver<mainstem_coordinator::JobStatus>,
+    status: watch::Receiver<JobStatus>,
     json: bool,
 ) -> StatusReporter {
     StatusReporter {
@@ -162,8 +217,12 @@ fn prints(graph: &JobGraph) -> bool {
     graph.nodes.iter().any(|node| is_print(&node.op.kind))
 }
 
-/// The first signal asks for a last checkpoint, the second ends the process at once.
-async fn forward_signals(control: mpsc::Sender<Control>) {
+/// The first signal asks for a last checkpoint, or a savepoint as the last thing; the second ends the process at once.
+async fn forward_signals(
+    control: mpsc::Sender<Control>,
+    savepoint: Option<String>,
+    status: watch::Receiver<JobStatus>,
+) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -180,14 +239,42 @@ async fn forward_signals(control: mpsc::Sender<Control>) {
             std::process::exit(130);
         }
         asked = true;
-        if control.send(Control::Stop).await.is_err() {
+        let wish = match savepoint.clone() {
+            Some(directory) => Control::Savepoint(SavepointRequest { id: cluster::new_id(), directory, stop: true }),
+            None => Control::Stop,
+        };
+        if control.send(wish).await.is_err() {
             return;
+        }
+        if savepoint.is_some() {
+            let control = control.clone();
+            let mut status = status.clone();
+            // Without the savepoint the job goes on, which is not what was asked for.
+            tokio::spawn(async move {
+                let known = status.wait_for(|status| status.last_savepoint.is_some()).await.is_ok();
+                if known {
+                    // A job that has ended does not hear it.
+                    let _ = control.send(Control::Stop).await;
+                }
+            });
         }
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the command's own output")]
-fn finish(args: &RunArgs, id: &JobId, outcome: JobOutcome, totals: Totals, seconds: f64) -> anyhow::Result<ExitCode> {
+fn finish(
+    args: &RunArgs,
+    id: &JobId,
+    outcome: JobOutcome,
+    savepoint: Option<SavepointRecord>,
+    totals: Totals,
+    seconds: f64,
+) -> anyhow::Result<ExitCode> {
+    let (savepoint, not_taken) = match savepoint.map(|savepoint| savepoint.outcome) {
+        Some(SavepointOutcome::Taken { path, .. }) => (Some(path), None),
+        Some(SavepointOutcome::Failed { reason }) => (None, Some(reason)),
+        None => (None, None),
+    };
     let (word, failure) = match &outcome {
         JobOutcome::Finished => ("finished", None),
         JobOutcome::AlreadyFinished => ("already finished", None),
@@ -199,6 +286,7 @@ fn finish(args: &RunArgs, id: &JobId, outcome: JobOutcome, totals: Totals, secon
             "event": "outcome", "job": id.as_str(), "outcome": word, "error": failure,
             "rows_in": totals.rows_in, "rows_out": totals.rows_out, "late_rows": totals.late,
             "dropped_records": totals.dropped, "unmatched_changes": totals.unmatched, "bytes_in": totals.bytes_in, "seconds": seconds,
+            "savepoint": savepoint, "savepoint_error": not_taken,
         });
         eprintln!("{line}");
     } else if let JobOutcome::AlreadyFinished = outcome {
@@ -213,13 +301,17 @@ fn finish(args: &RunArgs, id: &JobId, outcome: JobOutcome, totals: Totals, secon
             lost += &format!(", {} deletes or updates of rows that were not there", totals.unmatched);
         }
         eprintln!("job '{id}' {word}: {} rows in, {} rows out{lost}, {seconds:.1} s", totals.rows_in, totals.rows_out);
+        if let Some(path) = &savepoint {
+            eprintln!("savepoint: {path}");
+        }
         if let JobOutcome::Stopped = outcome {
             eprintln!("run the same command to go on");
         }
     }
-    match failure {
-        Some(_) if args.json => Ok(ExitCode::FAILURE),
-        Some(message) => bail!("job '{id}' failed: {message}"),
-        None => Ok(ExitCode::SUCCESS),
+    match (failure, not_taken) {
+        (Some(_), _) | (None, Some(_)) if args.json => Ok(ExitCode::FAILURE),
+        (Some(message), _) => bail!("job '{id}' failed: {message}"),
+        (None, Some(reason)) => bail!("no savepoint of job '{id}' was taken: {reason}"),
+        (None, None) => Ok(ExitCode::SUCCESS),
     }
 }

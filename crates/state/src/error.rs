@@ -14,7 +14,9 @@ pub enum StateError {
         reason: String,
     },
     /// A file that should be there is not.
-    #[error("checkpoint file '{path}' is missing: it was removed by something other than this job")]
+    #[error(
+        "checkpoint file '{path}' is missing: it was removed by something other than this job, or its disk is not mounted"
+    )]
     Missing {
         /// The file.
         path: String,

@@ -5,6 +5,7 @@
 mod error;
 mod lock;
 mod manifest;
+mod savepoint;
 mod state_file;
 mod store;
 
@@ -12,5 +13,6 @@ pub use error::{StateError, advice};
 pub use lock::JobLock;
 pub use mainstem_core::protocol::ManifestRef;
 pub use manifest::{Manifest, StateSize};
+pub use savepoint::{OpenSavepoint, Savepoint, SavepointError, SavepointProgress, prepare_savepoints};
 pub use state_file::TableDelta;
 pub use store::{CheckpointStore, OrphanReport};

@@ -93,27 +93,39 @@ impl Manifest {
         Ok(())
     }
 
-    fn handles(&self) -> impl Iterator<Item = &mainstem_core::protocol::StateHandle> {
+    /// Every state file that it names, as often as it does.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = &mainstem_core::protocol::StateHandle> {
         self.operators.values().flatten().flat_map(|(_, snapshot)| &snapshot.state)
     }
 
     fn encode(&self) -> Result<Vec<u8>, StateError> {
         let json =
             serde_json::to_vec(self).map_err(|e| StateError::Bug(format!("manifest of epoch {}: {e}", self.epoch)))?;
-        let mut bytes = format!("{MAGIC} crc32c={:08x} length={}\n", crc32c::crc32c(&json), json.len()).into_bytes();
-        bytes.extend_from_slice(&json);
-        Ok(bytes)
+        Ok(seal(MAGIC, &json))
     }
 
     fn decode(bytes: &[u8]) -> Result<Manifest, String> {
-        let line_end =
-            bytes.iter().take(128).position(|b| *b == b'\n').ok_or("it does not begin with a manifest's first line")?;
-        let json = &bytes[line_end + 1..];
-        let expected = format!("{MAGIC} crc32c={:08x} length={}", crc32c::crc32c(json), json.len());
-        if bytes[..line_end] != *expected.as_bytes() {
-            return Err("truncated, wrong checksum or unknown version".to_owned());
-        }
-        serde_json::from_slice(json).map_err(|e| format!("unreadable: {e}"))
+        serde_json::from_slice(unseal(MAGIC, bytes)?).map_err(|e| format!("unreadable: {e}"))
+    }
+}
+
+/// Puts a first line before a text that says what it is, how long, and with which checksum.
+pub(crate) fn seal(magic: &str, json: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{magic} crc32c={:08x} length={}\n", crc32c::crc32c(json), json.len()).into_bytes();
+    bytes.extend_from_slice(json);
+    bytes
+}
+
+/// The text behind a first line that fits it, or what is wrong.
+pub(crate) fn unseal<'a>(magic: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
+    let line_end = bytes.iter().take(128).position(|b| *b == b'\n');
+    let line_end = line_end.ok_or_else(|| format!("it does not begin with '{magic}'"))?;
+    let json = &bytes[line_end + 1..];
+    let expected = format!("{magic} crc32c={:08x} length={}", crc32c::crc32c(json), json.len());
+    if bytes[..line_end] == *expected.as_bytes() {
+        Ok(json)
+    } else {
+        Err("truncated, wrong checksum or unknown version".to_owned())
     }
 }
 

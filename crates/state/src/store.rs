@@ -2,6 +2,7 @@
 //! engine (state files) and by the coordinator (manifests, deletion). Never overwrites an object, and never
 //! relies on a listing for anything but cleaning up.
 
+mod mark;
 mod orphans;
 mod state;
 
@@ -98,8 +99,12 @@ impl CheckpointStore {
         Ok(paths)
     }
 
+    pub(crate) fn objects(&self) -> &dyn ObjectStore {
+        self.objects.as_ref()
+    }
+
     /// An object as messages name it: the file where there is one.
-    fn shown(&self, job: &JobId, path: &str) -> String {
+    pub(crate) fn shown(&self, job: &JobId, path: &str) -> String {
         let full = full(job, path);
         self.directory.as_ref().map_or(full.clone(), |directory| directory.join(full).display().to_string())
     }
@@ -116,7 +121,7 @@ impl CheckpointStore {
 }
 
 /// Where an object lies in the store.
-fn location(job: &JobId, path: &str) -> Result<ObjectPath, StateError> {
+pub(crate) fn location(job: &JobId, path: &str) -> Result<ObjectPath, StateError> {
     let full = full(job, path);
     // Paths come from manifests, so they are checked: no empty, `.` or `..` part.
     ObjectPath::parse(&full).map_err(|e| StateError::Corrupt { path: full, reason: format!("not a legal path: {e}") })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mainstem_core::cluster::messages::{FromWorker, ToWorker, WorkerOffer};
+use mainstem_core::protocol::FromSubtask;
 use mainstem_net::{Connection, FrameReader, FrameWriter, Hello, Service, Transport};
 use tokio::sync::mpsc;
 
@@ -102,8 +103,17 @@ async fn report(writer: &mut FrameWriter, mut words: mpsc::Receiver<FromWorker>,
                 None => return "another connection took over".to_owned(),
             },
         };
-        if let Err(error) = writer.write_message(&message).await {
-            return error.to_string();
+        // What a subtask that ends has counted is known before its end is.
+        let counted = is_end(&message).then(|| FromWorker::Heartbeat { counters: counters.read() });
+        for message in counted.iter().chain([&message]) {
+            if let Err(error) = writer.write_message(message).await {
+                return error.to_string();
+            }
         }
     }
+}
+
+fn is_end(message: &FromWorker) -> bool {
+    let FromWorker::Report { event, .. } = message else { return false };
+    matches!(event, FromSubtask::Finished { .. } | FromSubtask::Failed { .. })
 }

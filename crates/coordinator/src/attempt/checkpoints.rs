@@ -81,6 +81,20 @@ impl<D: Deployer> Running<'_, D> {
                 self.delete_next();
                 Ok((!failed.is_empty()).then_some(CheckpointEvent::Deleted { failed }))
             }
+            CheckpointCommand::PrepareSavepoint { savepoint } => {
+                self.prepare_savepoint(savepoint);
+                Ok(None)
+            }
+            CheckpointCommand::CopySavepoint { savepoint, epoch } => {
+                self.copy_savepoint(savepoint, epoch)?;
+                Ok(None)
+            }
+            CheckpointCommand::RecordSavepoint { savepoint, epoch, end } => {
+                self.record_savepoint(savepoint, epoch, end).await.map(Some)
+            }
+            CheckpointCommand::RecordSavepointFailure { savepoint, reason } => {
+                self.record_savepoint_failure(savepoint, reason).await.map(Some)
+            }
             CheckpointCommand::Refused { reason } => {
                 tracing::warn!(job = %self.driver.spec.job, reason, "message refused");
                 Ok(None)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mainstem_core::cluster::messages::{AttemptId, AttemptOrder, ToWorker, WorkerId, WorkerOffer};
-use mainstem_core::ids::{JobId, SubtaskId};
+use mainstem_core::cluster::messages::{AttemptId, AttemptOrder, OperatorCounters, ToWorker, WorkerId, WorkerOffer};
+use mainstem_core::ids::{JobId, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Failure, ToSubtask};
 use tokio::sync::{mpsc, watch};
 
@@ -64,6 +64,10 @@ impl Deployer for ClusterDeployer {
         };
         let subtasks: BTreeMap<_, _> = subtasks.into_iter().filter_map(route).collect();
         Ok(Attempt { subtasks, events, hold: Box::new(hold) })
+    }
+
+    fn counters(&self) -> BTreeMap<OperatorId, OperatorCounters> {
+        self.fleet.final_counters(&self.job)
     }
 }
 

@@ -57,6 +57,9 @@ struct Inner {
     /// The attempt that has a job's slots.
     holders: BTreeMap<JobId, Generation>,
     counters: BTreeMap<WorkerId, AttemptCounters>,
+    /// What the last attempt of a job had counted when it gave its slots back; taken by who ends the job, or replaced by
+    /// the next attempt's.
+    last_counters: BTreeMap<JobId, BTreeMap<OperatorId, OperatorCounters>>,
 }
 
 /// Where the words of an attempt's subtasks go.
@@ -127,20 +130,19 @@ impl FleetService {
 
     /// The counters of a job by operator, over all workers.
     pub(crate) fn counters(&self, job: &JobId) -> BTreeMap<OperatorId, OperatorCounters> {
+        self.lock().counters_of(job)
+    }
+
+    /// What the job's attempt has counted, or its last one, where none runs any more.
+    pub(crate) fn final_counters(&self, job: &JobId) -> BTreeMap<OperatorId, OperatorCounters> {
         let inner = self.lock();
-        let mut sums = BTreeMap::<OperatorId, OperatorCounters>::new();
-        let of_job = inner.counters.values().flatten().filter(|(attempt, _)| attempt.job == *job);
-        for (operator, counters) in of_job.flat_map(|(_, operators)| operators) {
-            let sum = sums.entry(*operator).or_default();
-            sum.rows_in += counters.rows_in;
-            sum.rows_out += counters.rows_out;
-            sum.late_rows += counters.late_rows;
-            sum.dropped_records += counters.dropped_records;
-            sum.unmatched_changes += counters.unmatched_changes;
-            sum.bytes_read += counters.bytes_read;
-            sum.watermarks.extend(&counters.watermarks);
-        }
-        sums
+        let now = if inner.holders.contains_key(job) { inner.counters_of(job) } else { BTreeMap::new() };
+        if now.is_empty() { inner.last_counters.get(job).cloned().unwrap_or_default() } else { now }
+    }
+
+    /// The job is known no more, or has ended.
+    pub(crate) fn forget_counters(&self, job: &JobId) {
+        self.lock().last_counters.remove(job);
     }
 
     /// Nothing of the job below the generation may run, here or anywhere.
@@ -306,6 +308,22 @@ fn gone(worker: &WorkerId) -> Failure {
 }
 
 impl Inner {
+    fn counters_of(&self, job: &JobId) -> BTreeMap<OperatorId, OperatorCounters> {
+        let mut sums = BTreeMap::<OperatorId, OperatorCounters>::new();
+        let of_job = self.counters.values().flatten().filter(|(attempt, _)| attempt.job == *job);
+        for (operator, counters) in of_job.flat_map(|(_, operators)| operators) {
+            let sum = sums.entry(*operator).or_default();
+            sum.rows_in += counters.rows_in;
+            sum.rows_out += counters.rows_out;
+            sum.late_rows += counters.late_rows;
+            sum.dropped_records += counters.dropped_records;
+            sum.unmatched_changes += counters.unmatched_changes;
+            sum.bytes_read += counters.bytes_read;
+            sum.watermarks.extend(&counters.watermarks);
+        }
+        sums
+    }
+
     fn fence(&mut self, job: &JobId, generation: Generation) {
         let least = self.fences.entry(job.clone()).or_default();
         *least = generation.max(*least);
@@ -356,6 +374,10 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut inner = self.service.lock();
         inner.routes.remove(&self.attempt);
+        let counted = inner.counters_of(&self.attempt.job);
+        if !counted.is_empty() {
+            inner.last_counters.insert(self.attempt.job.clone(), counted);
+        }
         // A later attempt may have them by now.
         if inner.holders.get(&self.attempt.job) == Some(&self.attempt.generation) {
             inner.holders.remove(&self.attempt.job);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mainstem_consensus::{Consensus, ProposeError};
 use mainstem_core::cluster::messages::{AttemptId, OperatorCounters};
 use mainstem_core::cluster::state::{Answer, Command, JobEntry, Submission, Wish};
-use mainstem_core::ids::{Generation, JobId, OperatorId};
+use mainstem_core::ids::{Generation, JobId, OperatorId, SavepointId};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 use mainstem_state::CheckpointStore;
@@ -24,13 +24,19 @@ use super::replicated_log::ReplicatedLog;
 use crate::coordinator::JobCoordinator;
 use crate::job_store::JobHome;
 use crate::meta_log::{JobEnd, Record};
-use crate::spec::{Control, JobOutcome, JobSpec, JobStatus};
+use crate::spec::{Control, JobOutcome, JobSpec, JobStatus, SavepointRequest};
 
 /// How often silence is looked for, and what could not be done is tried again.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Wait before a job whose driver has ended before its time is driven again.
 const DRIVE_AGAIN_MS: i64 = 500;
+
+/// Wait before the checkpoints of a removed job that could not be deleted are tried again.
+const DELETE_AGAIN_MS: i64 = 5_000;
+
+/// Removed jobs whose checkpoints are deleted at a time.
+const DELETIONS_MAX: usize = 4;
 
 /// Makes what a job's driver needs out of what was submitted.
 pub trait JobFactory: Send + Sync + 'static {
@@ -50,7 +56,8 @@ pub struct JobView {
     pub entry: JobEntry,
     /// The live status; none where this coordinator does not drive the job.
     pub status: Option<JobStatus>,
-    /// Counters by operator, over all workers; empty where this coordinator does not drive the job.
+    /// Counters by operator, over all workers: of a job that has ended, those of its last attempt; empty where this
+    /// coordinator does not drive the job.
     pub counters: BTreeMap<OperatorId, OperatorCounters>,
 }
 
@@ -63,8 +70,11 @@ pub struct ClusterJobs<F> {
     /// Directory of the checkpoint store.
     store: PathBuf,
     driven: Mutex<BTreeMap<JobId, Driven>>,
-    /// Jobs whose driver has ended before its time are not driven again before this.
+    /// Jobs whose driver has ended before its time are not driven again before this; nor is what could not be deleted
+    /// tried again.
     not_before: Mutex<BTreeMap<JobId, Timestamp>>,
+    /// Deletions of what removed jobs have left, that run.
+    deleting: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
 }
 
 /// A job that is driven here.
@@ -77,6 +87,15 @@ struct Driven {
     parallelism: u32,
     /// The attempt that was told to move to other workers.
     moving: Option<Generation>,
+    /// The savepoint that it was asked for last.
+    savepoint: Option<SavepointId>,
+}
+
+/// What the users want of a job that has not ended.
+struct Wanted {
+    wish: Wish,
+    parallelism: u32,
+    savepoint: Option<SavepointRequest>,
 }
 
 impl<F: JobFactory> ClusterJobs<F> {
@@ -96,6 +115,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             store,
             driven: Mutex::default(),
             not_before: Mutex::default(),
+            deleting: Mutex::default(),
         })
     }
 
@@ -114,6 +134,16 @@ impl<F: JobFactory> ClusterJobs<F> {
         self.consensus.propose(Command::Rescale { job, parallelism }).await
     }
 
+    /// Agrees on a savepoint of a job.
+    pub async fn savepoint(&self, job: JobId, request: SavepointRequest) -> Result<Answer, ProposeError> {
+        self.consensus.propose(Command::Savepoint { job, request }).await
+    }
+
+    /// Agrees on forgetting a job that has ended.
+    pub async fn remove(&self, job: JobId) -> Result<Answer, ProposeError> {
+        self.consensus.propose(Command::Remove { job }).await
+    }
+
     /// Every job as this coordinator knows it, which may be old where it does not lead.
     pub fn views(&self) -> Vec<JobView> {
         let entries = self.consensus.read_stale(|state| state.jobs.clone());
@@ -122,7 +152,7 @@ impl<F: JobFactory> ClusterJobs<F> {
 
     fn view(&self, job: JobId, entry: JobEntry) -> JobView {
         let status = self.lock().get(&job).map(|driven| driven.status.borrow().clone());
-        let counters = self.fleet.counters(&job);
+        let counters = if entry.active { self.fleet.counters(&job) } else { entry.record.counters.clone() };
         JobView { job, entry, status, counters }
     }
 
@@ -152,6 +182,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             if term.is_some() {
                 self.reconcile(&ended);
                 self.move_drained();
+                self.delete_removed();
             }
             tokio::select! {
                 changed = leadership.changed() => if changed.is_err() { break },
@@ -167,16 +198,21 @@ impl<F: JobFactory> ClusterJobs<F> {
     fn reconcile(self: &Arc<Self>, ended: &Arc<Notify>) {
         let now = self.clock.monotonic();
         let active = self.consensus.read_stale(|state| {
+            let wanted = |entry: &JobEntry| Wanted {
+                wish: entry.wish,
+                parallelism: entry.submission.parallelism,
+                savepoint: entry.savepoint.clone(),
+            };
             let active = state.jobs.iter().filter(|(_, entry)| entry.active);
-            active.map(|(job, entry)| (job.clone(), entry.wish, entry.submission.parallelism)).collect::<Vec<_>>()
+            active.map(|(job, entry)| (job.clone(), wanted(entry))).collect::<Vec<_>>()
         });
         let mut driven = self.lock();
         let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
         for (job, _) in driven.extract_if(.., |_, driven| driven.task.is_finished()) {
             not_before.insert(job, now.plus_ms(DRIVE_AGAIN_MS));
         }
-        not_before.retain(|job, at| *at > now && active.iter().any(|(active, ..)| active == job));
-        for (job, wish, parallelism) in active {
+        not_before.retain(|_, at| *at > now);
+        for (job, Wanted { wish, parallelism, savepoint }) in active {
             let Some(known) = driven.get_mut(&job) else {
                 if !not_before.contains_key(&job) {
                     let started = self.start(job.clone(), parallelism, ended.clone());
@@ -184,6 +220,7 @@ impl<F: JobFactory> ClusterJobs<F> {
                 }
                 continue;
             };
+            known.ask_for(savepoint);
             if known.parallelism != parallelism && known.control.try_send(Control::Rescale(parallelism)).is_ok() {
                 known.parallelism = parallelism;
             }
@@ -215,9 +252,10 @@ impl<F: JobFactory> ClusterJobs<F> {
                 let end = jobs.drive(job.clone(), entry, controls, status_sender).await;
                 jobs.conclude(&job, submissions, end).await;
             }
+            jobs.fleet.forget_counters(&job);
             ended.notify_one();
         });
-        Driven { task, control, status, wish: Wish::Run, parallelism, moving: None }
+        Driven { task, control, status, wish: Wish::Run, parallelism, moving: None, savepoint: None }
     }
 
     /// The job with all that drivers of before have proposed: what is on its way is in front of what is proposed now.
@@ -254,8 +292,9 @@ impl<F: JobFactory> ClusterJobs<F> {
             fleet: self.fleet.clone(),
             status: status.clone(),
         };
+        let generation_floor = entry.generation_floor;
         let log = ReplicatedLog::new(job, self.consensus.clone(), entry.record, lost_sender);
-        let home = JobHome { log: Box::new(log), checkpoints, generation_floor: Generation(0), lock: None };
+        let home = JobHome { log: Box::new(log), checkpoints, generation_floor, lock: None };
         let run = JobCoordinator::new(spec, home, self.clock.clone()).run(deployer, controls, status);
         tokio::select! {
             outcome = run => match outcome {
@@ -279,11 +318,47 @@ impl<F: JobFactory> ClusterJobs<F> {
                 let entry = self.settled(job).await;
                 if let Some(entry) = entry.filter(|entry| entry.submissions == submissions) {
                     let (generation, at) = (entry.record.generation, self.clock.now());
-                    let record = Record::Ended { generation, end: JobEnd::Failed { reason }, at };
+                    let (end, counters) = (JobEnd::Failed { reason }, self.fleet.final_counters(job));
+                    let record = Record::Ended { generation, end, at, counters };
                     let command = Command::Record { job: job.clone(), record: Box::new(record) };
                     let _ = self.consensus.propose(command).await;
                 }
             }
+        }
+    }
+
+    /// Deletes the checkpoints of jobs that are known no more. Their names are taken until that is done and agreed on, so
+    /// nothing of a later job of the same name is there; and what an older coordinator may still delete is of older
+    /// attempts alone.
+    fn delete_removed(self: &Arc<Self>) {
+        let removed = self.consensus.read_stale(|state| state.removed.clone());
+        let now = self.clock.monotonic();
+        let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deleting = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        for (job, _) in deleting.extract_if(.., |_, task| task.is_finished()) {
+            if removed.contains_key(&job) {
+                not_before.insert(job, now.plus_ms(DELETE_AGAIN_MS));
+            }
+        }
+        let ready: Vec<_> = removed
+            .into_iter()
+            .filter(|(job, _)| !deleting.contains_key(job) && !not_before.contains_key(job))
+            .take(DELETIONS_MAX.saturating_sub(deleting.len()))
+            .collect();
+        for (job, last) in ready {
+            let (jobs, name) = (self.clone(), job.clone());
+            let delete = async move {
+                let deleted = match CheckpointStore::local(&jobs.store) {
+                    Ok(store) => store.delete_up_to(&name, last).await,
+                    Err(error) => Err(error),
+                };
+                match deleted {
+                    // Where this is not heard of, it is done once more.
+                    Ok(()) => _ = jobs.consensus.propose(Command::Removed { job: name }).await,
+                    Err(error) => tracing::warn!(job = %name, %error, "checkpoints of a removed job cannot be deleted"),
+                }
+            };
+            deleting.insert(job, tokio::spawn(delete));
         }
     }
 
@@ -309,6 +384,15 @@ enum Ended {
 }
 
 impl Driven {
+    /// Hands on a savepoint that the driver has not heard of yet. It is one at a time: the one before has its outcome.
+    fn ask_for(&mut self, savepoint: Option<SavepointRequest>) {
+        let Some(request) = savepoint.filter(|request| self.savepoint.as_ref() != Some(&request.id)) else { return };
+        let id = request.id.clone();
+        if self.control.try_send(Control::Savepoint(request)).is_ok() {
+            self.savepoint = Some(id);
+        }
+    }
+
     fn tell(&self, wish: Wish) -> bool {
         let control = match wish {
             Wish::Run => return true,

@@ -2,6 +2,7 @@
 //! stops and says why.
 
 mod flaky;
+mod savepoints;
 mod slow;
 mod world;
 
@@ -192,6 +193,32 @@ async fn a_crash_during_the_replay_loses_and_doubles_nothing() {
     let (outcome, _) = job.run().await;
     assert_eq!(outcome, Some(JobOutcome::Finished));
     assert_eq!(job.world().deployments[2].restore.epoch, Some(Epoch(5)));
+    job.assert_exactly_once();
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_not_taken_for_damaged_checkpoints() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Job::new(directory.path());
+    job.options.restart.retries_max = 1;
+    job.world().crash = Some(Crash::BeforeSnapshot(5));
+    assert_eq!(job.run().await.0, None);
+    // The disk is not mounted: the directory is there, and empty.
+    let (mounted, away) = (directory.path().join("jobs/j"), directory.path().join("away"));
+    for name in ["state", "manifests", "store"] {
+        std::fs::create_dir_all(&away).unwrap();
+        std::fs::rename(mounted.join(name), away.join(name)).unwrap();
+    }
+    let (outcome, status) = job.run().await;
+    let Some(JobOutcome::Failed(failure)) = outcome else { panic!("{outcome:?}") };
+    for part in ["of which 4 is the newest", "jobs/j", "is not mounted", "mount it"] {
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+    assert_eq!(status.damaged, Vec::<String>::new());
+    for name in ["state", "manifests", "store"] {
+        std::fs::rename(away.join(name), mounted.join(name)).unwrap();
+    }
+    assert_eq!(job.run().await.0, Some(JobOutcome::Finished));
     job.assert_exactly_once();
 }
 

@@ -1,6 +1,7 @@
 //! Publishes the output of epochs and clears away what failed attempts left of it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use async_trait::async_trait;
 use mainstem_connectors::Committer;
@@ -30,8 +31,8 @@ pub(crate) enum Publication {
     },
     /// Remove what attempts before this one left hidden.
     CleanUp {
-        /// The attempt that begins.
-        generation: Generation,
+        /// Those attempts; the one that begins is not among them.
+        generations: Range<Generation>,
     },
 }
 
@@ -43,8 +44,8 @@ impl Worker for Publisher {
     async fn work(&mut self, work: Publication) -> Result<(), Failure> {
         match work {
             Publication::Epoch { epoch, committables } => self.publish(epoch, &committables).await,
-            Publication::CleanUp { generation } => {
-                self.clean_up(generation).await;
+            Publication::CleanUp { generations } => {
+                self.clean_up(&generations).await;
                 Ok(())
             }
         }
@@ -73,10 +74,10 @@ impl Publisher {
     }
 
     /// Left-overs are hidden and harmless: where one stays, the next start tries again.
-    async fn clean_up(&mut self, generation: Generation) {
+    async fn clean_up(&mut self, generations: &Range<Generation>) {
         for (operator, committer) in &mut self.committers {
             let tries = self.retry.tries("remove left-overs");
-            if let Err(error) = tries.within_timeout(committer.clean_up(generation)).await {
+            if let Err(error) = tries.within_timeout(committer.clean_up(generations.clone())).await {
                 tracing::warn!(job = %self.retry.job, %operator, %error, "cannot remove what earlier attempts left");
             }
         }

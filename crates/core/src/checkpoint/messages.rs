@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, Generation, OperatorId, SubtaskId};
+use crate::ids::{Epoch, Generation, OperatorId, SavepointId, SubtaskId};
 use crate::protocol::{Barrier, Committable, Failure, SubtaskSnapshot};
 use crate::time::Timestamp;
 
@@ -82,6 +82,35 @@ pub enum CheckpointEvent {
     },
     /// Take a last checkpoint and end.
     StopRequested,
+    /// Make a checkpoint a savepoint: the next one that begins. Asked of every attempt until its outcome is recorded.
+    SavepointRequested {
+        /// Which; one at a time.
+        savepoint: SavepointId,
+        /// Whether the job ends with it.
+        stop: bool,
+    },
+    /// There is a place for the savepoint.
+    SavepointPrepared {
+        /// Which.
+        savepoint: SavepointId,
+    },
+    /// The savepoint is durable and complete.
+    SavepointCopied {
+        /// Which.
+        savepoint: SavepointId,
+    },
+    /// There is no place for the savepoint, or it could not be copied; not to be tried again.
+    SavepointFailed {
+        /// Which.
+        savepoint: SavepointId,
+        /// What the user reads.
+        reason: String,
+    },
+    /// The outcome of the savepoint is recorded.
+    SavepointRecorded {
+        /// Which.
+        savepoint: SavepointId,
+    },
 }
 
 /// What to do.
@@ -136,6 +165,35 @@ pub enum CheckpointCommand {
     DeleteObjects {
         /// Their paths.
         paths: Vec<String>,
+    },
+    /// Make sure of a place for the savepoint, so that nothing is begun for one that nobody could write.
+    PrepareSavepoint {
+        /// Which.
+        savepoint: SavepointId,
+    },
+    /// Copy the checkpoint of a published epoch. Its objects stay until the outcome is recorded.
+    CopySavepoint {
+        /// Which.
+        savepoint: SavepointId,
+        /// The epoch, whose output is visible.
+        epoch: Epoch,
+    },
+    /// Record that the savepoint is taken.
+    RecordSavepoint {
+        /// Which.
+        savepoint: SavepointId,
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Set where the job ends with it: both become true by one record, or an attempt in between would publish
+        /// what a restore publishes again.
+        end: Option<End>,
+    },
+    /// Record that the savepoint is not taken.
+    RecordSavepointFailure {
+        /// Which.
+        savepoint: SavepointId,
+        /// Why.
+        reason: String,
     },
     /// All replayed epochs are done; the sources read freely.
     ReplayDone,

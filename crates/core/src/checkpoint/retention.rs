@@ -22,6 +22,8 @@ pub struct Retention {
     /// Being recorded as retired; their objects still count as present.
     retiring: BTreeMap<Epoch, BTreeSet<String>>,
     undeleted: BTreeSet<String>,
+    /// Being copied, whether or not a checkpoint that is kept names them.
+    held: BTreeSet<String>,
 }
 
 impl Retention {
@@ -34,7 +36,14 @@ impl Retention {
         unreadable: BTreeMap<Epoch, BTreeSet<String>>,
     ) -> Retention {
         assert!(keep > 0, "the newest checkpoint is always kept");
-        Retention { keep, kept, unreadable, retiring: BTreeMap::new(), undeleted: BTreeSet::new() }
+        Retention {
+            keep,
+            kept,
+            unreadable,
+            retiring: BTreeMap::new(),
+            undeleted: BTreeSet::new(),
+            held: BTreeSet::new(),
+        }
     }
 
     /// Adds a published checkpoint; gives those that are to be retired for it.
@@ -63,10 +72,21 @@ impl Retention {
         for needed in in_use {
             candidates.remove(needed);
         }
-        for needed in self.kept.values().chain(self.retiring.values()).flatten() {
+        for needed in self.kept.values().chain(self.retiring.values()).flatten().chain(&self.held) {
             candidates.remove(needed);
         }
         candidates.into_iter().collect()
+    }
+
+    /// None of these is named for deletion from here on.
+    pub fn hold(&mut self, objects: BTreeSet<String>) {
+        self.held = objects;
+    }
+
+    /// What was held goes with the next removal, unless something refers to it then.
+    pub fn release(&mut self) {
+        let held = std::mem::take(&mut self.held).into_iter().collect();
+        self.deletion_failed(held);
     }
 
     /// Whether some checkpoint is being retired: its objects are still to be named by [`Retention::remove`].
@@ -111,6 +131,18 @@ mod tests {
         assert_eq!(retention.remove(&[Epoch(3)], std::iter::empty()), vec!["m3"]);
         assert_eq!(retention.add(Epoch(6), objects(&["y", "m6"])), vec![Epoch(2)]);
         assert_eq!(retention.remove(&[Epoch(2)], std::iter::empty()), vec!["m2", "x"]);
+    }
+
+    #[test]
+    fn what_is_held_stays_while_its_checkpoint_is_retired_and_goes_later() {
+        let mut retention = Retention::new(1, BTreeMap::new(), BTreeMap::new());
+        retention.add(Epoch(1), objects(&["m1", "a", "b"]));
+        retention.hold(objects(&["m1", "a", "b"]));
+        retention.add(Epoch(2), objects(&["m2", "b"]));
+        assert_eq!(retention.remove(&[Epoch(1)], std::iter::empty()), Vec::<String>::new());
+        retention.release();
+        retention.add(Epoch(3), objects(&["m3", "b"]));
+        assert_eq!(retention.remove(&[Epoch(2)], std::iter::empty()), vec!["a", "m1", "m2"]);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! rows, a sink passes them on and counts them. A failed seed is named in the panic.
 //!
 //! Held on every step: an epoch is published only when it is recorded, once, in order (I1, I2); what an earlier
-//! attempt says is refused (I3); nothing that a recorded checkpoint names is deleted (I4). Held at the end: the
-//! world has seen every row once, and the count that the sink carried through all restores fits.
+//! attempt says is refused (I3); nothing that a recorded checkpoint names, or that is copied for a savepoint, is deleted
+//! (I4); a savepoint is of an epoch that is published, has one outcome, and where the job ends with it nothing is
+//! published beyond it. Held at the end: the world has seen every row once, and the count that the sink carried through
+//! all restores fits.
 
 use super::*;
-use crate::ids::SplitId;
+use crate::ids::{SavepointId, SplitId};
 use crate::key_group::KeyGroupRange;
 use crate::protocol::{OperatorSnapshot, ReplayPart, SourceSplit, SplitProgress, SplitState, StateHandle};
 use crate::splits::{SourceEpoch, SplitAssigner, SplitCommand, SplitCut, SplitEvent};
@@ -84,6 +86,12 @@ struct Durable {
     damaged: BTreeSet<(Epoch, u64)>,
     /// Which attempt recorded an epoch last.
     recorded_by: BTreeMap<Epoch, u64>,
+    /// The savepoint that is wanted, and whether the job shall end with it.
+    wanted: Option<(SavepointId, bool)>,
+    /// Outcomes of savepoints: the epoch, or none where there is no savepoint.
+    outcomes: BTreeMap<SavepointId, Option<Epoch>>,
+    /// Whether the job has ended with a savepoint, until it is started again.
+    ended: bool,
 }
 
 impl Durable {
@@ -169,6 +177,8 @@ struct Attempt {
     storage: VecDeque<CheckpointCommand>,
     open: BTreeMap<Epoch, Open>,
     last_splits: Vec<SplitState>,
+    /// What is copied for a savepoint.
+    held: BTreeSet<String>,
     finished: bool,
 }
 
@@ -202,6 +212,9 @@ impl Simulation {
             if step < FAULTS_UNTIL && self.random.one_in(120) {
                 self.crash();
             }
+            if step < FAULTS_UNTIL && self.random.one_in(80) {
+                self.want_savepoint();
+            }
             self.step();
         }
         panic!("the job does not finish");
@@ -214,6 +227,12 @@ impl Simulation {
                 self.stale.push(event);
             }
         }
+        self.again();
+    }
+
+    /// The next attempt, or the job is started again where it had ended.
+    fn again(&mut self) {
+        self.durable.ended = false;
         let newest = self.durable.epochs.keys().next_back().copied();
         if let Some(newest) = newest
             && self.random.one_in(3)
@@ -222,6 +241,21 @@ impl Simulation {
         }
         self.attempt = Attempt::start(&mut self.durable, &mut self.random, self.now);
         self.replays += self.attempt.replay.len() as u64;
+        self.ask_for_savepoint();
+    }
+
+    fn want_savepoint(&mut self) {
+        if self.durable.wanted.is_none() && !self.durable.ended {
+            let id = SavepointId::of(self.durable.outcomes.len() as u64);
+            self.durable.wanted = Some((id, self.random.one_in(3)));
+            self.ask_for_savepoint();
+        }
+    }
+
+    fn ask_for_savepoint(&mut self) {
+        if let Some((savepoint, stop)) = self.durable.wanted.clone() {
+            self.feed(CheckpointEvent::SavepointRequested { savepoint, stop });
+        }
     }
 
     fn step(&mut self) {
@@ -258,7 +292,14 @@ impl Simulation {
             self.attempt.events.swap_remove(position)
         };
         match event {
-            Event::Machine(event) => self.feed(event),
+            Event::Machine(event) => {
+                let recorded = matches!(event, CheckpointEvent::SavepointRecorded { .. });
+                self.feed(event);
+                if recorded {
+                    // Another one may be wanted by now.
+                    self.ask_for_savepoint();
+                }
+            }
             Event::Request(subtask) => {
                 let commands = self.attempt.assigner.on(SplitEvent::Requested { subtask });
                 self.attempt.send(commands);
@@ -288,11 +329,15 @@ impl Simulation {
                     self.attempt.send(commands);
                 }
                 CheckpointCommand::Refused { .. } => self.refused += 1,
-                CheckpointCommand::Finish { end } => {
-                    assert_eq!(end, End::InputEnd);
-                    self.attempt.finished = true;
-                }
+                CheckpointCommand::Finish { end: End::InputEnd } => self.attempt.finished = true,
+                // With its savepoint; or that has failed, and it goes on.
+                CheckpointCommand::Finish { end: End::Stop } => return self.again(),
                 CheckpointCommand::FailAttempt { failure } => panic!("{}", failure.message),
+                CheckpointCommand::CopySavepoint { savepoint, epoch } => {
+                    assert!(epoch <= self.durable.committed, "savepoint {savepoint} of epoch {epoch}, not published");
+                    self.attempt.held = self.durable.epochs[&epoch].objects.clone();
+                    self.attempt.storage.push_back(CheckpointCommand::CopySavepoint { savepoint, epoch });
+                }
                 storage => self.attempt.storage.push_back(storage),
             }
         }
@@ -314,6 +359,30 @@ impl Simulation {
                 self.durable.publish(epoch, &committables);
                 CheckpointEvent::Committed { epoch }
             }
+            CheckpointCommand::PrepareSavepoint { savepoint } => match self.random.one_in(6) {
+                true => CheckpointEvent::SavepointFailed { savepoint, reason: "no place".to_owned() },
+                false => CheckpointEvent::SavepointPrepared { savepoint },
+            },
+            CheckpointCommand::CopySavepoint { savepoint, .. } => {
+                for object in &self.attempt.held {
+                    assert!(self.durable.objects.contains_key(object), "I4: {object} is gone before it is copied");
+                }
+                match self.random.one_in(6) {
+                    true => CheckpointEvent::SavepointFailed { savepoint, reason: "disk full".to_owned() },
+                    false => CheckpointEvent::SavepointCopied { savepoint },
+                }
+            }
+            CheckpointCommand::RecordSavepoint { savepoint, epoch, end } => {
+                if end.is_some() {
+                    assert_eq!(epoch, self.durable.committed, "published beyond the savepoint with which it ends");
+                    let mut behind = self.attempt.storage.iter();
+                    let is_record = |c: &CheckpointCommand| !matches!(c, CheckpointCommand::DeleteObjects { .. });
+                    assert!(!behind.any(is_record), "{:?} follows the last record", self.attempt.storage);
+                    self.durable.ended = true;
+                }
+                self.record_outcome(savepoint, Some(epoch))
+            }
+            CheckpointCommand::RecordSavepointFailure { savepoint, .. } => self.record_outcome(savepoint, None),
             CheckpointCommand::RecordCommitted { epoch } => {
                 self.durable.committed = epoch;
                 CheckpointEvent::CommitRecorded { epoch }
@@ -327,12 +396,22 @@ impl Simulation {
             }
             CheckpointCommand::DeleteObjects { paths } => {
                 let (failed, deleted): (Vec<_>, Vec<_>) = paths.into_iter().partition(|_| self.random.one_in(6));
-                deleted.iter().for_each(|path| self.durable.delete(path));
+                for path in &deleted {
+                    assert!(!self.attempt.held.contains(path), "I4: {path} is deleted while it is copied");
+                    self.durable.delete(path);
+                }
                 CheckpointEvent::Deleted { failed }
             }
             other => panic!("{other:?} is not for the store"),
         };
         self.attempt.events.push(Event::Machine(event));
+    }
+
+    fn record_outcome(&mut self, savepoint: SavepointId, epoch: Option<Epoch>) -> CheckpointEvent {
+        assert!(self.durable.wanted.take().is_some_and(|(id, _)| id == savepoint), "nobody wants {savepoint}");
+        assert!(self.durable.outcomes.insert(savepoint.clone(), epoch).is_none(), "{savepoint} has two outcomes");
+        self.attempt.held.clear();
+        CheckpointEvent::SavepointRecorded { savepoint }
     }
 
     fn record_complete(&mut self, epoch: Epoch) -> CheckpointEvent {
@@ -555,6 +634,7 @@ impl Attempt {
             storage: VecDeque::new(),
             open: BTreeMap::new(),
             last_splits,
+            held: BTreeSet::new(),
             finished: false,
         };
         let mut commands = attempt.assigner.start();
@@ -611,14 +691,18 @@ impl Attempt {
 
 #[test]
 fn under_any_schedule_every_row_is_seen_once() {
-    let (mut refused, mut replays, mut crashes) = (0, 0, 0);
+    let (mut refused, mut replays, mut crashes, mut taken, mut failed) = (0, 0, 0, 0, 0);
     for seed in 1..=SEEDS {
         let run = std::panic::catch_unwind(|| Simulation::new(seed).run());
         let Ok(run) = run else { panic!("seed {seed} failed, see above; run Simulation::new({seed}).run() alone") };
         refused += run.refused;
         replays += run.replays;
         crashes += run.crashes;
+        let outcomes = run.durable.outcomes.values();
+        taken += outcomes.clone().filter(|epoch| epoch.is_some()).count() as u64;
+        failed += outcomes.filter(|epoch| epoch.is_none()).count() as u64;
     }
+    assert!(taken > SEEDS && failed > SEEDS / 10, "{taken} {failed}");
     // The interesting states were reached.
     assert!(refused > SEEDS && replays > SEEDS / 10 && crashes > SEEDS, "{refused} {replays} {crashes}");
 }

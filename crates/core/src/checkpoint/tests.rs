@@ -4,11 +4,11 @@ use super::*;
 use crate::key_group::KeyGroupRange;
 use crate::protocol::{OperatorSnapshot, StateHandle};
 
-const SOURCE: SubtaskId = SubtaskId { operator: OperatorId(0), index: 0 };
-const SINK: SubtaskId = SubtaskId { operator: OperatorId(1), index: 0 };
+pub(super) const SOURCE: SubtaskId = SubtaskId { operator: OperatorId(0), index: 0 };
+pub(super) const SINK: SubtaskId = SubtaskId { operator: OperatorId(1), index: 0 };
 const WALL: Timestamp = Timestamp(5_000);
 
-fn start() -> CheckpointStart {
+pub(super) fn start() -> CheckpointStart {
     CheckpointStart {
         config: CheckpointConfig {
             interval_ms: 100,
@@ -29,11 +29,11 @@ fn start() -> CheckpointStart {
     }
 }
 
-fn machine() -> CheckpointCoordinator {
+pub(super) fn machine() -> CheckpointCoordinator {
     CheckpointCoordinator::new(start())
 }
 
-fn tick(machine: &mut CheckpointCoordinator, now: i64) -> Vec<CheckpointCommand> {
+pub(super) fn tick(machine: &mut CheckpointCoordinator, now: i64) -> Vec<CheckpointCommand> {
     machine.on(Timestamp(now), CheckpointEvent::Tick { wall: WALL })
 }
 
@@ -58,7 +58,12 @@ fn done(subtask: SubtaskId, generation: u64, epoch: u64, snapshot: SubtaskSnapsh
 }
 
 /// Both snapshots, then the storage steps up to the recorded completion; gives what the last step asked for.
-fn complete(machine: &mut CheckpointCoordinator, now: i64, epoch: u64, state: &[&str]) -> Vec<CheckpointCommand> {
+pub(super) fn complete(
+    machine: &mut CheckpointCoordinator,
+    now: i64,
+    epoch: u64,
+    state: &[&str],
+) -> Vec<CheckpointCommand> {
     let now = Timestamp(now);
     assert_eq!(machine.on(now, done(SOURCE, 3, epoch, SubtaskSnapshot::new())), vec![]);
     let commands = machine.on(now, done(SINK, 3, epoch, snapshot(epoch, state, &[&format!("out{epoch}")])));
@@ -69,14 +74,14 @@ fn complete(machine: &mut CheckpointCoordinator, now: i64, epoch: u64, state: &[
     machine.on(now, CheckpointEvent::CompleteRecorded { epoch: Epoch(epoch) })
 }
 
-fn publish(machine: &mut CheckpointCoordinator, now: i64, epoch: u64) -> Vec<CheckpointCommand> {
+pub(super) fn publish(machine: &mut CheckpointCoordinator, now: i64, epoch: u64) -> Vec<CheckpointCommand> {
     let epoch = Epoch(epoch);
     let commands = machine.on(Timestamp(now), CheckpointEvent::Committed { epoch });
     assert_eq!(commands, vec![CheckpointCommand::RecordCommitted { epoch }]);
     machine.on(Timestamp(now), CheckpointEvent::CommitRecorded { epoch })
 }
 
-fn inject(epoch: u64, last: bool) -> CheckpointCommand {
+pub(super) fn inject(epoch: u64, last: bool) -> CheckpointCommand {
     CheckpointCommand::InjectBarrier { barrier: Barrier { epoch: Epoch(epoch), next_epoch_now: WALL }, last }
 }
 

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ended::{JOBS_MAX, forget_finished};
 use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::CheckpointOptions;
 use crate::ids::{Generation, JobId};
-use crate::job_record::{JobEnd, JobRecord, Record};
+use crate::job_record::{
+    JobEnd, JobRecord, Record, RestoreFrom, SavepointOutcome, SavepointRecord, SavepointRequest, note_savepoint,
+};
 use crate::time::Timestamp;
 
 /// What a user hands in to be run.
@@ -28,6 +31,9 @@ pub struct Submission {
     pub working_dir: String,
     /// When it was handed in.
     pub submitted_at: Timestamp,
+    /// The savepoint with which it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreFrom>,
 }
 
 /// What the user wants of a job that runs.
@@ -56,6 +62,15 @@ pub struct JobEntry {
     pub submissions: u64,
     /// What its records add up to.
     pub record: JobRecord,
+    /// The savepoint that the user wants and that has no outcome yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<SavepointRequest>,
+    /// Attempts have numbers above this one: a job of the same name may have been removed.
+    #[serde(default)]
+    pub generation_floor: Generation,
+    /// Counts the ends of jobs: which ended later. 0 before its first end.
+    #[serde(default)]
+    pub ended: u64,
 }
 
 /// A decision to agree on.
@@ -82,6 +97,23 @@ pub enum Command {
         /// The new one.
         parallelism: u32,
     },
+    /// The user wants a savepoint of a running job. Said twice, it is one.
+    Savepoint {
+        /// The job.
+        job: JobId,
+        /// Which, and where.
+        request: SavepointRequest,
+    },
+    /// A job that has ended is to be known no more, nor its checkpoints kept.
+    Remove {
+        /// The job.
+        job: JobId,
+    },
+    /// The checkpoints of a job that is known no more are deleted.
+    Removed {
+        /// The job.
+        job: JobId,
+    },
     /// Changes nothing. Once it is applied, so is everything that this coordinator has proposed before.
     Settle,
     /// A record of the job's metadata log.
@@ -101,6 +133,16 @@ pub type Answer = Result<(), String>;
 pub struct ClusterState {
     /// By their names.
     pub jobs: BTreeMap<JobId, JobEntry>,
+    /// Jobs that are known no more, with their last attempts, until their checkpoints are deleted.
+    #[serde(default)]
+    pub removed: BTreeMap<JobId, Generation>,
+    /// The newest attempt of any job that is known no more. New jobs count from here on, so that a name that is used
+    /// again never meets what workers or files remember of it.
+    #[serde(default)]
+    pub generation_floor: Generation,
+    /// Ends of jobs so far.
+    #[serde(default)]
+    pub ends: u64,
 }
 
 impl ClusterState {
@@ -130,14 +172,14 @@ impl ClusterState {
                 entry.submission.parallelism = parallelism;
                 Ok(())
             }
-            Command::Settle => Ok(()),
-            Command::Record { job, record } => {
-                let entry = self.active(&job)?;
-                entry.record.check(&record)?;
-                entry.active &= !matches!(*record, Record::Ended { .. });
-                entry.record.apply(*record);
+            Command::Savepoint { job, request } => self.want_savepoint(&job, request),
+            Command::Remove { job } => self.remove(&job),
+            Command::Removed { job } => {
+                self.removed.remove(&job);
                 Ok(())
             }
+            Command::Settle => Ok(()),
+            Command::Record { job, record } => self.record(&job, *record),
         }
     }
 
@@ -150,11 +192,77 @@ impl ClusterState {
         self.jobs.iter().map(|(job, entry)| (job.clone(), least(entry))).collect()
     }
 
+    fn want_savepoint(&mut self, job: &JobId, request: SavepointRequest) -> Answer {
+        let entry = self.active(job)?;
+        let outcomes = &entry.record.savepoints;
+        let known = entry.savepoint.as_ref().map(|wanted| &wanted.id).into_iter();
+        if known.chain(outcomes.iter().map(|outcome| &outcome.id)).any(|id| *id == request.id) {
+            return Ok(());
+        }
+        if let Some(wanted) = &entry.savepoint {
+            let directory = &wanted.directory;
+            return Err(format!("a savepoint of job '{job}' is being taken to '{directory}'; wait until it is done"));
+        }
+        if entry.wish != Wish::Run {
+            return Err(format!(
+                "job '{job}' is being stopped; its last checkpoint stays, and `submit` goes on from it"
+            ));
+        }
+        entry.savepoint = Some(request);
+        Ok(())
+    }
+
+    fn remove(&mut self, job: &JobId) -> Answer {
+        let entry = self.jobs.get(job).ok_or_else(|| unknown(job))?;
+        if entry.active {
+            return Err(format!("job '{job}' runs; stop or cancel it first"));
+        }
+        self.forget(job);
+        Ok(())
+    }
+
+    /// Takes a job that has ended out of what is known.
+    pub(super) fn forget(&mut self, job: &JobId) {
+        if let Some(entry) = self.jobs.remove(job) {
+            let last = entry.record.generation;
+            self.generation_floor = self.generation_floor.max(last);
+            self.removed.insert(job.clone(), last);
+        }
+    }
+
+    fn record(&mut self, job: &JobId, record: Record) -> Answer {
+        let this_end = self.ends + 1;
+        let entry = self.active(job)?;
+        entry.record.check(&record)?;
+        let ends = match &record {
+            Record::Ended { .. } => true,
+            Record::Savepoint { savepoint, end, .. } => {
+                if entry.savepoint.as_ref().is_none_or(|wanted| wanted.id != savepoint.id) {
+                    return Err(format!("savepoint {} is recorded, which nobody has asked for", savepoint.id));
+                }
+                entry.savepoint = None;
+                end.is_some()
+            }
+            _ => false,
+        };
+        let at = if let Record::Ended { at, .. } = &record { *at } else { Timestamp(0) };
+        entry.record.apply(record);
+        if ends {
+            if let Some(SavepointRequest { id, .. }) = entry.savepoint.take() {
+                let reason = "the job ended before it was taken".to_owned();
+                let outcome = SavepointOutcome::Failed { reason };
+                note_savepoint(&mut entry.record.savepoints, SavepointRecord { id, outcome, at });
+            }
+            (entry.active, entry.ended) = (false, this_end);
+            self.ends = this_end;
+            forget_finished(self);
+        }
+        Ok(())
+    }
+
     fn submit(&mut self, job: JobId, submission: Submission) -> Answer {
         let Some(entry) = self.jobs.get_mut(&job) else {
-            let record = JobRecord::default();
-            self.jobs.insert(job, JobEntry { submission, wish: Wish::Run, active: true, submissions: 1, record });
-            return Ok(());
+            return self.begin(job, submission);
         };
         if entry.active {
             return Err(format!(
@@ -167,12 +275,47 @@ impl ClusterState {
         if entry.submission.sql_hash != submission.sql_hash && entry.submission.graph_json != submission.graph_json {
             return Err(format!("job '{job}' has state of another query; give the new one another name by --job-id"));
         }
+        if let Some(from) = &submission.restore {
+            let before = entry.record.restored.as_ref().map(|restored| &restored.id);
+            let wanted = entry.submission.restore.as_ref().filter(|_| entry.record.created.is_none());
+            if before.or(wanted.map(|wanted| &wanted.id)) != Some(&from.id) {
+                return Err(format!(
+                    "job '{job}' exists already and did not begin with this savepoint; `mainstem remove {job}` first, or \
+                     give the new one another name by --job-id"
+                ));
+            }
+        }
         // The stored dataflow stays: a restore never plans again.
         entry.submission.parallelism = submission.parallelism;
         entry.submission.options = submission.options;
         entry.wish = Wish::Run;
         entry.active = true;
         entry.submissions += 1;
+        Ok(())
+    }
+
+    fn begin(&mut self, job: JobId, submission: Submission) -> Answer {
+        if self.removed.contains_key(&job) {
+            return Err(format!(
+                "the checkpoints of the job '{job}' of before are being deleted; try again in a moment"
+            ));
+        }
+        if self.jobs.len() >= JOBS_MAX {
+            return Err(format!(
+                "the cluster knows {JOBS_MAX} jobs, and no more; remove some that have ended by `mainstem remove JOB`"
+            ));
+        }
+        let entry = JobEntry {
+            submission,
+            wish: Wish::Run,
+            active: true,
+            submissions: 1,
+            record: JobRecord::default(),
+            savepoint: None,
+            generation_floor: self.generation_floor,
+            ended: 0,
+        };
+        self.jobs.insert(job, entry);
         Ok(())
     }
 
@@ -187,94 +330,4 @@ fn unknown(job: &JobId) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::Epoch;
-
-    fn job() -> JobId {
-        JobId::new("j").unwrap()
-    }
-
-    fn submit(state: &mut ClusterState, hash: &str, parallelism: u32) -> Answer {
-        let submission = Submission {
-            graph_json: format!("graph of {hash}"),
-            sql_hash: hash.to_owned(),
-            key_groups: 8,
-            parallelism,
-            options: CheckpointOptions::default(),
-            working_dir: "/".to_owned(),
-            submitted_at: Timestamp(1),
-        };
-        state.apply_command(Command::Submit { job: job(), submission: Box::new(submission) })
-    }
-
-    fn record(state: &mut ClusterState, record: Record) -> Answer {
-        state.apply_command(Command::Record { job: job(), record: Box::new(record) })
-    }
-
-    fn started(generation: u64) -> Record {
-        let (restored_from, reason, at) = (Epoch(0), String::new(), Timestamp(2));
-        Record::GenerationStarted { generation: Generation(generation), restored_from, reason, at }
-    }
-
-    fn ended(generation: u64, end: JobEnd) -> Record {
-        Record::Ended { generation: Generation(generation), end, at: Timestamp(3) }
-    }
-
-    #[test]
-    fn a_job_runs_once_at_a_time_and_goes_on_with_the_same_query_only() {
-        let mut state = ClusterState::default();
-        submit(&mut state, "a", 2).unwrap();
-        assert!(submit(&mut state, "a", 2).unwrap_err().contains("runs already"));
-        record(&mut state, started(1)).unwrap();
-        record(&mut state, ended(1, JobEnd::Stopped)).unwrap();
-        assert!(record(&mut state, started(2)).unwrap_err().contains("does not run"), "a driver of before");
-        assert!(submit(&mut state, "b", 2).unwrap_err().contains("another query"));
-        submit(&mut state, "a", 4).unwrap();
-        assert_eq!((state.jobs[&job()].submission.parallelism, state.jobs[&job()].active), (4, true));
-        record(&mut state, started(2)).unwrap();
-        assert!(record(&mut state, ended(1, JobEnd::Stopped)).is_err(), "of an older attempt");
-        record(&mut state, ended(2, JobEnd::Finished)).unwrap();
-        assert!(submit(&mut state, "a", 2).unwrap_err().contains("finished"));
-    }
-
-    #[test]
-    fn of_a_job_that_runs_the_newest_attempt_may_run_and_of_one_that_has_ended_none() {
-        let mut state = ClusterState::default();
-        submit(&mut state, "a", 2).unwrap();
-        record(&mut state, started(3)).unwrap();
-        assert_eq!(state.fences(), BTreeMap::from([(job(), Generation(3))]));
-        record(&mut state, ended(3, JobEnd::Stopped)).unwrap();
-        assert_eq!(state.fences(), BTreeMap::from([(job(), Generation(4))]));
-    }
-
-    #[test]
-    fn records_are_checked_where_they_are_applied() {
-        let mut state = ClusterState::default();
-        assert!(record(&mut state, started(1)).unwrap_err().contains("no job"));
-        submit(&mut state, "a", 2).unwrap();
-        record(&mut state, started(2)).unwrap();
-        // What a leader of before has proposed arrives late.
-        assert!(record(&mut state, started(1)).is_err());
-        assert!(record(&mut state, Record::EpochCommitted { generation: Generation(1), epoch: Epoch(1) }).is_err());
-    }
-
-    #[test]
-    fn a_cancel_outdoes_a_stop_and_only_a_running_job_is_asked() {
-        let mut state = ClusterState::default();
-        let wish = |state: &mut ClusterState, wish| state.apply_command(Command::Wish { job: job(), wish });
-        assert!(wish(&mut state, Wish::Stop).is_err());
-        submit(&mut state, "a", 2).unwrap();
-        wish(&mut state, Wish::Cancel).unwrap();
-        wish(&mut state, Wish::Stop).unwrap();
-        assert_eq!(state.jobs[&job()].wish, Wish::Cancel);
-        record(&mut state, started(1)).unwrap();
-        record(&mut state, ended(1, JobEnd::Stopped)).unwrap();
-        assert!(wish(&mut state, Wish::Stop).unwrap_err().contains("does not run"));
-        submit(&mut state, "a", 2).unwrap();
-        assert_eq!(state.jobs[&job()].wish, Wish::Run);
-        let rescale = |parallelism| Command::Rescale { job: job(), parallelism };
-        assert!(state.apply_command(rescale(9)).unwrap_err().contains("key groups"));
-        state.apply_command(rescale(3)).unwrap();
-    }
-}
+mod tests;

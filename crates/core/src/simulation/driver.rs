@@ -2,7 +2,7 @@
 //! coordinator's own driver does, one step at a time. A record that is proposed holds up everything until its fate is
 //! known; where it cannot be known the driver is dropped.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::raft::{Outcome, Ticket};
 use super::recovery::{Found, Recovered};
@@ -374,7 +374,7 @@ impl World {
             (_, None) => JobEnd::Stopped,
         };
         let generation: Generation = driver.log.generation;
-        let ended = Record::Ended { generation, end, at: Timestamp(self.now) };
+        let ended = Record::Ended { generation, end, at: Timestamp(self.now), counters: BTreeMap::new() };
         self.record(at, driver, ended, Then::Over);
     }
 }

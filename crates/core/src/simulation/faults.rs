@@ -210,6 +210,7 @@ impl World {
             options: self.faults.options.clone(),
             working_dir: String::new(),
             submitted_at: Timestamp(self.now),
+            restore: None,
         }
     }
 }

@@ -67,6 +67,8 @@ impl Judge {
             Command::Submit { job, .. } => self.books.get_mut(job).expect("planned").cancelled = false,
             Command::Wish { job, wish: Wish::Cancel } => self.books.get_mut(job).expect("planned").cancelled = true,
             Command::Record { job, record } => self.on_record(job, record, store),
+            // Savepoints have a simulation of their own, beside the checkpoints'.
+            Command::Savepoint { .. } | Command::Remove { .. } | Command::Removed { .. } => {}
             Command::Wish { .. } | Command::Rescale { .. } | Command::Settle => {}
         }
         for (job, _) in self.books.iter().filter(|(_, books)| books.cancelled) {
@@ -83,10 +85,11 @@ impl Judge {
                 books.generation = *generation;
                 return;
             }
-            Record::JobCreated(_) | Record::Snapshot(_) => return,
+            Record::JobCreated(_) | Record::JobRestored(_) | Record::Snapshot(_) => return,
             Record::SplitsDiscovered { generation, .. }
             | Record::EpochCommitted { generation, .. }
             | Record::EpochsRetired { generation, .. }
+            | Record::Savepoint { generation, .. }
             | Record::Ended { generation, .. } => *generation,
             Record::EpochComplete(epoch) => epoch.generation,
         };

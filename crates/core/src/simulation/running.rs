@@ -267,6 +267,10 @@ impl World {
                 running.deletions.push_back(paths);
                 self.delete_next(running);
             }
+            CheckpointCommand::PrepareSavepoint { .. }
+            | CheckpointCommand::CopySavepoint { .. }
+            | CheckpointCommand::RecordSavepoint { .. }
+            | CheckpointCommand::RecordSavepointFailure { .. } => unreachable!("nobody asks for savepoints here"),
             CheckpointCommand::Refused { .. } => self.saw("a message was refused"),
             CheckpointCommand::Finish { end } => running.end = Some(end),
             CheckpointCommand::FailAttempt { failure } => return Err(failure),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
-use mainstem_coordinator::{JobEnd, JobStatus};
+use mainstem_coordinator::{JobEnd, JobStatus, RestoredFrom, SavepointRecord, SavepointRequest};
 use mainstem_core::ids::{Generation, JobId};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,10 @@ pub(crate) enum Request {
     AddMember { id: u64, address: String },
     /// Leave a coordinator out.
     RemoveMember { id: u64 },
+    /// Take a savepoint of a job. Said twice, it is one.
+    Savepoint { job: JobId, request: SavepointRequest },
+    /// Forget a job that has ended.
+    Remove { job: JobId },
 }
 
 impl Request {
@@ -46,6 +50,10 @@ pub(crate) struct SubmitRequest {
     pub(crate) checkpoint_interval_ms: Option<u64>,
     /// Where relative paths of the user start.
     pub(crate) working_dir: String,
+    /// The savepoint with which it begins.
+    pub(crate) from_savepoint: Option<String>,
+    /// Whether it may write output once more that is there already.
+    pub(crate) repeat_output: bool,
 }
 
 /// From a coordinator.
@@ -68,6 +76,8 @@ pub(crate) enum Response {
     Done,
     /// Not done, and why.
     Refused { reason: String },
+    /// Whether it was done is not known, nor whether it will be.
+    Unknown { reason: String },
     /// Only the coordinator that leads does this.
     NotLeader { leader: Option<String> },
 }
@@ -126,6 +136,12 @@ pub(crate) struct JobSummary {
     pub(crate) rows_out: u64,
     pub(crate) late_rows: u64,
     pub(crate) dropped_records: u64,
+    /// The savepoint that is wanted and has no outcome yet.
+    pub(crate) savepoint: Option<SavepointRequest>,
+    /// The newest outcomes of savepoints, oldest first.
+    pub(crate) savepoints: Vec<SavepointRecord>,
+    /// The savepoint with which it began.
+    pub(crate) restored: Option<RestoredFrom>,
 }
 
 impl JobSummary {

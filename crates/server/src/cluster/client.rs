@@ -1,4 +1,5 @@
-//! The commands that speak to a cluster: `submit`, `jobs`, `status`, `stop`, `cancel`, `rescale`.
+//! The commands that speak to a cluster: `submit`, `jobs`, `status`, `cancel`, `remove`, `rescale`; and how all of them
+//! find who answers.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use mainstem_net::{Hello, RpcClient, RpcError, Service, Transport};
 use serde_json::json;
 
 use super::api::{JobSummary, Request, Response, SubmitRequest};
-use super::local;
+use super::{local, savepoints};
 use crate::cli::{ClientArgs, JobArgs, JobsArgs, RescaleArgs, StatusArgs, SubmitArgs};
 use crate::sql_files::SqlFiles;
 
@@ -35,6 +36,8 @@ pub(crate) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitCode> {
         parallelism: args.parallelism,
         checkpoint_interval_ms: interval.transpose().context("the checkpoint interval is too long")?,
         working_dir: working_dir.display().to_string(),
+        from_savepoint: args.restore.from_savepoint.as_ref().map(|path| path.display().to_string()),
+        repeat_output: args.restore.repeat_output,
     };
     block_on(async {
         let client = Client::new(&args.client)?;
@@ -70,17 +73,18 @@ pub(crate) fn jobs(args: &JobsArgs) -> anyhow::Result<ExitCode> {
 
 fn jobs_table(jobs: &[JobSummary]) -> String {
     let head = format!(
-        "{:<32} {:<11} {:>11} {:>8} {:>9} {:>8}\n",
-        "JOB", "STATE", "PARALLELISM", "ATTEMPT", "PUBLISHED", "RESTARTS"
+        "{:<32} {:<11} {:>11} {:>8} {:>9} {:>8} {:>9}\n",
+        "JOB", "STATE", "PARALLELISM", "ATTEMPT", "PUBLISHED", "RESTARTS", "SAVEPOINT"
     );
     let line = |job: &JobSummary| {
         let restarts = job.status.as_ref().map_or(0, |status| status.restarts);
         let (id, attempt) = (job.job.as_str(), job.generation.0);
         format!(
-            "{id:<32} {:<11} {:>11} {attempt:>8} {:>9} {restarts:>8}\n",
+            "{id:<32} {:<11} {:>11} {attempt:>8} {:>9} {restarts:>8} {:>9}\n",
             job.state(),
             job.parallelism,
-            job.committed
+            job.committed,
+            savepoints::in_a_word(job)
         )
     };
     jobs.iter().map(line).fold(head, |table, line| table + &line)
@@ -121,6 +125,7 @@ fn details(job: &JobSummary) -> String {
             job.rows_in, job.rows_out, job.late_rows, job.dropped_records
         ),
     ];
+    lines.extend(savepoints::details(job));
     if let Some(status) = &job.status {
         lines.push(format!("restarts     {}", status.restarts));
         lines.extend(status.last_failure.iter().map(|failure| format!("last failure {failure}")));
@@ -132,14 +137,14 @@ fn details(job: &JobSummary) -> String {
     lines.join("\n")
 }
 
-/// Takes a last checkpoint of a job and stops it.
-pub(crate) fn stop(args: &JobArgs) -> anyhow::Result<ExitCode> {
-    change(&args.client, &args.job, &Request::Wish { job: args.job.clone(), wish: Wish::Stop }, true)
-}
-
 /// Stops a job at once.
 pub(crate) fn cancel(args: &JobArgs) -> anyhow::Result<ExitCode> {
     change(&args.client, &args.job, &Request::Wish { job: args.job.clone(), wish: Wish::Cancel }, true)
+}
+
+/// Forgets a job that has ended.
+pub(crate) fn remove(args: &JobArgs) -> anyhow::Result<ExitCode> {
+    change(&args.client, &args.job, &Request::Remove { job: args.job.clone() }, false)
 }
 
 /// Runs a job at another parallelism.
@@ -150,7 +155,7 @@ pub(crate) fn rescale(args: &RescaleArgs) -> anyhow::Result<ExitCode> {
 
 /// Makes a job do something, and waits until it has ended where that is asked for.
 #[expect(clippy::print_stderr, reason = "the command's output")]
-fn change(client: &ClientArgs, job: &JobId, request: &Request, wait: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn change(client: &ClientArgs, job: &JobId, request: &Request, wait: bool) -> anyhow::Result<ExitCode> {
     block_on(async {
         let client = Client::new(client)?;
         client.ask_leader(request).await?;
@@ -165,6 +170,13 @@ fn change(client: &ClientArgs, job: &JobId, request: &Request, wait: bool) -> an
 pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start")?.block_on(work)
+}
+
+/// What is said where a question was put and its answer is not known. It must not read as a refusal.
+fn unknown(reason: &str) -> String {
+    format!(
+        "unknown whether this was done, or will be: {reason}; look with `mainstem jobs` before you ask for it once more"
+    )
 }
 
 pub(super) fn unexpected<T>() -> anyhow::Result<T> {
@@ -206,13 +218,14 @@ impl Client {
                 let client = taken.as_ref().unwrap_or(&self.clients[turn % self.clients.len()]);
                 match client.call::<_, Response>(request, request.answer_within()).await {
                     Ok(Response::Refused { reason }) => bail!("{reason}"),
+                    Ok(Response::Unknown { reason }) => bail!("{}", unknown(&reason)),
                     Ok(Response::NotLeader { leader }) => {
                         reason = "no coordinator leads at the moment".to_owned();
                         hinted = leader.and_then(|address| self.newcomer(&address));
                     }
                     Ok(response) => return Ok(response),
                     Err(error @ RpcError::Unreachable(_)) => reason = error.to_string(),
-                    Err(error) => bail!("{error}; whether it was done is not known: see `mainstem jobs`"),
+                    Err(error) => bail!("{}", unknown(&error.to_string())),
                 }
                 if turn % self.clients.len() == self.clients.len() - 1 {
                     tokio::time::sleep(LOOK_EVERY).await;
@@ -252,7 +265,7 @@ impl Client {
     }
 
     /// As [`Client::job`], from the coordinator that leads: what another one knows may be of an earlier run.
-    async fn led_job(&self, job: &JobId) -> anyhow::Result<JobSummary> {
+    pub(super) async fn led_job(&self, job: &JobId) -> anyhow::Result<JobSummary> {
         match self.ask_any(&Request::Jobs).await? {
             Response::Jobs { leads: true, .. } => self.job(job).await,
             _ => bail!("no coordinator leads at the moment"),

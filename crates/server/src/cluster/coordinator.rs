@@ -113,11 +113,19 @@ impl Node {
                     return self.not_leader();
                 }
                 let now = self.clock.now();
+                let (from, repeat_output) = (request.from_savepoint.clone(), request.repeat_output);
                 let planned = tokio::task::spawn_blocking(move || submission::plan(request, now)).await;
-                let (job, submission) = match planned.context("bug: the planner failed") {
+                let (job, mut submission) = match planned.context("bug: the planner failed") {
                     Ok(Ok(planned)) => planned,
                     Ok(Err(error)) | Err(error) => return Response::Refused { reason: format!("{error:#}") },
                 };
+                if let Some(path) = from {
+                    let exists = self.consensus.read_stale(|state| state.jobs.contains_key(&job));
+                    let fitted = submission::restore(&job, &mut submission, &path, repeat_output, exists).await;
+                    if let Err(error) = fitted {
+                        return Response::Refused { reason: format!("{error:#}") };
+                    }
+                }
                 let done = Response::Submitted { job: job.clone() };
                 return self.response(self.jobs.submit(job, submission).await, done);
             }
@@ -128,6 +136,8 @@ impl Node {
             Request::Drain { .. } => return self.not_leader(),
             Request::AddMember { id, address } => return self.membership(self.consensus.add_member(id, address).await),
             Request::RemoveMember { id } => return self.membership(self.consensus.remove_member(id).await),
+            Request::Savepoint { job, request } => self.jobs.savepoint(job, request).await,
+            Request::Remove { job } => self.jobs.remove(job).await,
         };
         self.response(outcome, Response::Done)
     }
@@ -137,7 +147,11 @@ impl Node {
             Ok(Ok(())) => done,
             Ok(Err(reason)) => Response::Refused { reason },
             Err(ProposeError::NotLeader { .. }) => self.not_leader(),
-            Err(error) => Response::Refused { reason: error.to_string() },
+            Err(error @ ProposeError::Refused { .. }) => Response::Refused { reason: error.to_string() },
+            // It may come to be, now or later.
+            Err(error @ (ProposeError::NoQuorum { .. } | ProposeError::Stopped { .. })) => {
+                Response::Unknown { reason: error.to_string() }
+            }
         }
     }
 
@@ -192,6 +206,9 @@ fn summary(view: JobView) -> JobSummary {
         rows_out: rows(|kind| matches!(kind, OperatorKind::Sink(_)), |c| c.rows_out),
         late_rows: counters.values().map(|c| c.late_rows).sum(),
         dropped_records: counters.values().map(|c| c.dropped_records).sum(),
+        savepoint: entry.savepoint,
+        savepoints: entry.record.savepoints,
+        restored: entry.record.restored,
         end: entry.record.end,
         status,
     }

@@ -26,6 +26,7 @@ impl JobFactory for GraphFactory {
             sources: job::sources(&graph, parallelism).map_err(text)?,
             committers: job::committers(&graph, id).map_err(text)?,
             options: submission.options.clone(),
+            restore: submission.restore.clone(),
         })
     }
 }

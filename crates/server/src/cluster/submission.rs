@@ -11,6 +11,7 @@ use mainstem_plan::operator::{JobGraph, OperatorKind};
 
 use super::api::SubmitRequest;
 use crate::job;
+use crate::restore;
 use crate::sql_files::SqlFiles;
 
 /// Plans a job. Errors are for the user who sent it, with places in the files as the user named them.
@@ -31,9 +32,48 @@ pub(crate) fn plan(request: SubmitRequest, now: Timestamp) -> anyhow::Result<(Jo
     make_paths_absolute(&mut graph, Path::new(&working_dir));
     let graph_json = serde_json::to_string(&graph).context("bug: the plan cannot be written")?;
     let sql_hash = job::hash(&files.text());
-    let submission =
-        Submission { graph_json, sql_hash, key_groups, parallelism, options, working_dir, submitted_at: now };
+    let submission = Submission {
+        graph_json,
+        sql_hash,
+        key_groups,
+        parallelism,
+        options,
+        working_dir,
+        submitted_at: now,
+        restore: None,
+    };
     Ok((id, submission))
+}
+
+/// Fits a planned job to the savepoint with which it is to begin. `exists`: the job is known, and does not begin now.
+pub(crate) async fn restore(
+    job: &JobId,
+    submission: &mut Submission,
+    path: &str,
+    repeat_output: bool,
+    exists: bool,
+) -> anyhow::Result<()> {
+    let planned: JobGraph = serde_json::from_str(&submission.graph_json).context("bug: the plan cannot be read")?;
+    let restored = restore::restore(restore::Wanted {
+        path: Path::new(path),
+        job,
+        planned: &planned,
+        sql_hash: &submission.sql_hash,
+        working_dir: Path::new(&submission.working_dir),
+        repeat_output: (!exists).then_some(repeat_output),
+    });
+    let restored = restored.await?;
+    if submission.parallelism > u32::from(restored.key_groups) {
+        bail!(
+            "parallelism {} is not between 1 and the {} key groups of the savepoint",
+            submission.parallelism,
+            restored.key_groups
+        );
+    }
+    submission.graph_json = serde_json::to_string(&restored.graph).context("bug: the plan cannot be written")?;
+    submission.key_groups = restored.key_groups;
+    submission.restore = Some(restored.from);
+    Ok(())
 }
 
 /// Files are looked for by coordinators and read by workers, wherever those were started.

@@ -16,5 +16,6 @@ mod idle;
 mod kill;
 mod oracle;
 mod permissions;
+mod savepoints;
 mod sql_cases;
 mod support;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mainstem_core::ids::{Generation, JobId};
 
-use super::CheckpointStore;
+use super::{CheckpointStore, mark};
 use crate::error::StateError;
 
 /// What a clean-up did.
@@ -47,6 +47,28 @@ impl CheckpointStore {
             }
         }
         Ok(report)
+    }
+
+    /// Deletes all that attempts up to `last` have written, and the job's directory where nothing is left in it. What
+    /// a job of the same name writes later stays, also while this still runs.
+    pub async fn delete_up_to(&self, job: &JobId, last: Generation) -> Result<(), StateError> {
+        let root = self.directory.as_ref().map(|root| root.join("jobs").join(job.as_str()));
+        for directory in ["manifests", "state", mark::DIRECTORY] {
+            for path in self.list(job, directory).await? {
+                if generation_of(&path).is_some_and(|generation| generation <= last) {
+                    self.delete(job, &path).await?;
+                }
+            }
+            if let Some(root) = &root {
+                remove_staged(&root.join(directory), last.next(), &mut OrphanReport::default());
+                // Only an empty one goes.
+                let _ = std::fs::remove_dir(root.join(directory));
+            }
+        }
+        if let Some(root) = &root {
+            let _ = std::fs::remove_dir(root);
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -16,6 +17,9 @@ use crate::sink::Committer;
 
 use super::error::{io_error, task_error};
 use super::name::{self, PendingFile, TEMPORARY_DIRECTORY};
+
+/// Files that are named to the user where there may be many.
+const NAMES_MAX: usize = 3;
 
 /// Renames files.
 pub(super) struct FileCommitter {
@@ -59,9 +63,19 @@ impl Committer for FileCommitter {
         self.run(move || publish_all(&root, epoch, &files)).await
     }
 
-    async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError> {
+    async fn clean_up(&mut self, generations: Range<Generation>) -> Result<(), ConnectorError> {
         let (root, job, operator) = (self.root.clone(), self.job.clone(), self.operator);
-        self.run(move || remove_older(&root, &job, operator, generation)).await
+        self.run(move || remove_older(&root, &job, operator, &generations)).await
+    }
+
+    async fn visible_after(&mut self, job: &JobId, epoch: Epoch) -> Result<(Vec<String>, u64), ConnectorError> {
+        let (root, job, operator) = (self.root.clone(), job.clone(), self.operator);
+        let looked = spawn_blocking(move || {
+            let mut later = (Vec::new(), 0);
+            add_later(&root, &job, operator, epoch, &mut later)?;
+            Ok(later)
+        });
+        looked.await.map_err(|e| task_error(&e))?
     }
 }
 
@@ -148,7 +162,12 @@ fn has_content(path: &Path, file: &PendingFile) -> Result<bool, ConnectorError> 
 
 /// Removes temporary files of earlier attempts. All that complete epochs name has been published before, so
 /// nothing needs them.
-fn remove_older(root: &Path, job: &JobId, operator: OperatorId, generation: Generation) -> Result<(), ConnectorError> {
+fn remove_older(
+    root: &Path,
+    job: &JobId,
+    operator: OperatorId,
+    generations: &Range<Generation>,
+) -> Result<(), ConnectorError> {
     let temporary = root.join(TEMPORARY_DIRECTORY);
     let failed = |e: &io::Error| io_error("clean up", temporary.display(), e);
     let entries = match fs::read_dir(&temporary) {
@@ -161,7 +180,7 @@ fn remove_older(root: &Path, job: &JobId, operator: OperatorId, generation: Gene
         let entry = entry.map_err(|e| failed(&e))?;
         let name = entry.file_name();
         let owner = name.to_str().and_then(|name| name::generation_of(name, job, operator));
-        if owner.is_some_and(|g| g < generation) {
+        if owner.is_some_and(|g| generations.contains(&g)) {
             fs::remove_file(entry.path()).map_err(|e| io_error("remove", entry.path().display(), &e))?;
             removed += 1;
         }
@@ -170,6 +189,37 @@ fn remove_older(root: &Path, job: &JobId, operator: OperatorId, generation: Gene
         tracing::info!(job = %job, operator = %operator, files = removed, directory = %temporary.display(), "removed temporary files of earlier attempts");
     }
     remove_if_empty(&temporary)
+}
+
+/// Adds the visible files below a directory that a job has written for epochs after `epoch`: some by name, and how
+/// many there are.
+fn add_later(
+    directory: &Path,
+    job: &JobId,
+    operator: OperatorId,
+    epoch: Epoch,
+    later: &mut (Vec<String>, u64),
+) -> Result<(), ConnectorError> {
+    let failed = |e: &io::Error| io_error("list", directory.display(), e);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(e) => return Err(failed(&e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| failed(&e))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+        if entry.file_type().map_err(|e| failed(&e))?.is_dir() {
+            add_later(&entry.path(), job, operator, epoch, later)?;
+        } else if name::epoch_of(name, job, operator).is_some_and(|of| of > epoch) {
+            later.1 += 1;
+            if later.0.len() < NAMES_MAX {
+                later.0.push(entry.path().display().to_string());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn remove_if_empty(directory: &Path) -> Result<(), ConnectorError> {

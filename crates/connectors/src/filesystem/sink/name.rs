@@ -68,6 +68,15 @@ pub(super) fn generation_of(file_name: &str, job: &JobId, operator: OperatorId) 
     numbers.next().is_none().then_some(Generation(generation))
 }
 
+/// The epoch that a visible file of this job and operator belongs to; `None` for all other names.
+pub(super) fn epoch_of(file_name: &str, job: &JobId, operator: OperatorId) -> Option<Epoch> {
+    let numbers = file_name.strip_prefix("part-")?.strip_prefix(&attempt_prefix(job, operator))?;
+    let mut numbers = numbers.split('.').next()?.split('-');
+    let mut number = || numbers.next().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?.parse::<u64>().ok();
+    let (_generation, _subtask, epoch, _number) = (number()?, number()?, number()?, number()?);
+    numbers.next().is_none().then_some(Epoch(epoch))
+}
+
 fn attempt_prefix(job: &JobId, operator: OperatorId) -> String {
     format!("{job}-{operator}-g")
 }
@@ -99,6 +108,12 @@ mod tests {
             "a-op3-g-1-7.tmp",
         ] {
             assert_eq!(generation_of(foreign, &job, OperatorId(3)), None, "{foreign}");
+        }
+        assert_eq!(epoch_of("part-a-op3-g2-1-5-0.json.gz", &job, OperatorId(3)), Some(Epoch(5)));
+        for foreign in
+            ["part-b-op3-g2-1-5-0.json", "part-a-op33-g2-1-5-0.json", "part-a-op3-g2-1-5.json", "a-op3-g2-1-7.tmp"]
+        {
+            assert_eq!(epoch_of(foreign, &job, OperatorId(3)), None, "{foreign}");
         }
         let escaping =
             Committable { payload: r#"{"temporary":"a","path":"../b","size":1,"rows":1,"crc32c":1}"#.to_owned() };

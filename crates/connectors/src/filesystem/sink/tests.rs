@@ -237,7 +237,7 @@ async fn clean_up_removes_only_what_earlier_attempts_left() {
     for foreign in ["job-10-op4-g1-0-0.tmp", "job-1-op5-g1-0-0.tmp", "note"] {
         fs::write(temporary.join(foreign), "x").unwrap();
     }
-    committer(&table).clean_up(Generation(2)).await.unwrap();
+    committer(&table).clean_up(Generation(0)..Generation(2)).await.unwrap();
     let mut left: Vec<_> =
         fs::read_dir(&temporary).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
@@ -246,9 +246,21 @@ async fn clean_up_removes_only_what_earlier_attempts_left() {
     let files = second.seal(Epoch(2)).await.unwrap().await.unwrap();
     committer(&table).commit(Epoch(2), &files).await.unwrap();
     assert_eq!(visible(directory.path()), ["part-job-1-op4-g1-0-1-0.json", "part-job-1-op4-g2-0-2-0.json"]);
+    // What is newer than a savepoint, and nothing of a job from which this one went on.
+    let (later, count) = committer(&table).visible_after(&job(), Epoch(1)).await.unwrap();
+    assert!(count == 1 && later[0].ends_with("part-job-1-op4-g2-0-2-0.json"), "{later:?}");
+    assert_eq!(committer(&table).visible_after(&job(), Epoch(2)).await.unwrap(), (vec![], 0));
+    fs::create_dir_all(&temporary).unwrap();
+    for generation in [4, 5, 6] {
+        fs::write(temporary.join(format!("job-1-op4-g{generation}-0-0.tmp")), "x").unwrap();
+    }
+    committer(&table).clean_up(Generation(5)..Generation(6)).await.unwrap();
+    let left = ["job-1-op4-g4-0-0.tmp", "job-1-op4-g6-0-0.tmp"];
+    assert!(left.iter().all(|name| temporary.join(name).exists()));
+    assert!(!temporary.join("job-1-op4-g5-0-0.tmp").exists());
     // A directory that is not there is clean.
     let absent = self::table(&directory.path().join("absent"), &[("format", "json")], &[]);
-    committer(&absent).clean_up(Generation(2)).await.unwrap();
+    committer(&absent).clean_up(Generation(0)..Generation(2)).await.unwrap();
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! epoch, so that checkpoints fall in the middle.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -25,7 +26,9 @@ use object_store::local::LocalFileSystem;
 use tokio::sync::{mpsc, watch};
 
 use super::flaky::FlakyStore;
-use crate::spec::{Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, SourceSpec, TaskSpec};
+use crate::spec::{
+    Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestoreFrom, SourceSpec, TaskSpec,
+};
 use crate::{JobCoordinator, JobStore};
 
 pub(super) const SOURCE: OperatorId = OperatorId(0);
@@ -89,6 +92,8 @@ pub(super) struct Job {
     pub(super) directory: PathBuf,
     pub(super) options: CheckpointOptions,
     pub(super) monitor_interval: Option<Duration>,
+    /// The savepoint with which the job begins.
+    pub(super) restore: Option<RestoreFrom>,
     status: watch::Sender<JobStatus>,
 }
 
@@ -97,7 +102,12 @@ impl Job {
         let restart = RetryPolicy { first_delay_ms: 0, delay_ms_max: 0, retries_max: 5, quiet_ms: 60_000 };
         let options = CheckpointOptions { interval_ms: 1, restart, operation: restart, ..CheckpointOptions::default() };
         let (directory, status) = (directory.to_owned(), watch::Sender::new(JobStatus::default()));
-        Job { world: Arc::default(), directory, options, monitor_interval: None, status }
+        Job { world: Arc::default(), directory, options, monitor_interval: None, restore: None, status }
+    }
+
+    /// Another job in the same world, with a state directory of its own.
+    pub(super) fn beside(&self, directory: &Path) -> Job {
+        Job { world: self.world.clone(), ..Job::new(directory) }
     }
 
     /// What the job shows of itself.
@@ -137,6 +147,7 @@ impl Job {
             sources: BTreeMap::from([(SOURCE, source)]),
             committers: BTreeMap::from([(SINK, Box::new(committer) as Box<dyn Committer>)]),
             options: self.options.clone(),
+            restore: self.restore.clone(),
         };
         let deployer =
             FakeDeployer { job: id, store: store.checkpoints(), world: self.world.clone(), crash: crash_sender };
@@ -292,8 +303,9 @@ impl Committer for FakeCommitter {
         Ok(())
     }
 
-    async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError> {
-        let of_earlier = |name: &str| name.rsplit('g').next().unwrap().parse::<u64>().unwrap() < generation.0;
+    async fn clean_up(&mut self, generations: Range<Generation>) -> Result<(), ConnectorError> {
+        let generation = |name: &str| Generation(name.rsplit('g').next().unwrap().parse().unwrap());
+        let of_earlier = |name: &str| generations.contains(&generation(name));
         self.world.lock().unwrap().staged.retain(|name, _| !of_earlier(name));
         Ok(())
     }

@@ -69,7 +69,8 @@ async fn a_large_log_becomes_one_snapshot() {
     for number in 1..200 {
         log.append(generation(number)).await.unwrap();
         let reason = "x".repeat(50);
-        log.append(Record::Ended { generation: Generation(0), end: JobEnd::Failed { reason }, at: Timestamp(1) })
+        let end = JobEnd::Failed { reason };
+        log.append(Record::Ended { generation: Generation(0), end, at: Timestamp(1), counters: Default::default() })
             .await
             .unwrap();
         assert!(std::fs::metadata(&path).unwrap().len() < 2_500);

@@ -47,9 +47,21 @@ impl Jobs {
 impl LocalCluster<'_> {
     /// Starts a cluster and waits until it has a leader and all workers.
     pub(crate) fn start(sandbox: &Sandbox, coordinators: usize, workers: usize, slots: usize) -> LocalCluster<'_> {
+        LocalCluster::start_with(sandbox, coordinators, workers, slots, &[])
+    }
+
+    /// As [`LocalCluster::start`], with variables in the environment of all processes.
+    pub(crate) fn start_with<'a>(
+        sandbox: &'a Sandbox,
+        coordinators: usize,
+        workers: usize,
+        slots: usize,
+        environment: &[(&str, &str)],
+    ) -> LocalCluster<'a> {
         let (coordinators, slots) = (format!("--coordinators={coordinators}"), format!("--slots={slots}"));
         let arguments = ["cluster", "--with-parent", &coordinators, &format!("--workers={workers}"), &slots];
         let mut command = sandbox.command(&arguments);
+        command.envs(environment.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let processes = Arc::<Mutex<BTreeMap<String, u32>>>::default();
         let (known, said) = (processes.clone(), child.stderr.take().unwrap());

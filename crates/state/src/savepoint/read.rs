@@ -1,0 +1,175 @@
+//! Using a savepoint: finding it, checking it, and copying it to where a job keeps its checkpoints. What is there is
+//! only read. Every byte is checked before it counts.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use mainstem_core::ids::JobId;
+use mainstem_core::protocol::{ManifestRef, StateHandle};
+use tokio::fs;
+
+use super::error::io_error;
+use super::write::text_of;
+use super::{DESCRIPTION, PREFIX, Savepoint, SavepointError, SavepointProgress, UNFINISHED, is_inside};
+use crate::manifest::Manifest;
+use crate::store::CheckpointStore;
+
+/// A savepoint on disk whose description is sound.
+#[derive(Clone, Debug)]
+pub struct OpenSavepoint {
+    directory: PathBuf,
+    savepoint: Savepoint,
+}
+
+impl OpenSavepoint {
+    /// Opens the savepoint that a directory is, or the only one that it holds. Checks the description, and that every
+    /// file is there with its size.
+    ///
+    /// # Errors
+    /// Where there is none, or several, or one that is unfinished or damaged.
+    pub async fn open(path: &Path) -> Result<OpenSavepoint, SavepointError> {
+        let directory = find(path).await?;
+        let bytes = match fs::read(directory.join(DESCRIPTION)).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(io_error("read", &directory.join(DESCRIPTION))(error)),
+        };
+        let damaged = |file: &str, reason: String| SavepointError::Damaged {
+            savepoint: directory.display().to_string(),
+            file: file.to_owned(),
+            reason,
+        };
+        let text = text_of(&bytes).map_err(|reason| damaged(DESCRIPTION, format!("is damaged: {reason}")))?;
+        let savepoint: Savepoint =
+            serde_json::from_slice(text).map_err(|error| damaged(DESCRIPTION, format!("is unreadable: {error}")))?;
+        for file in savepoint.files() {
+            if !is_inside(&file.path) {
+                return Err(damaged(DESCRIPTION, format!("names '{}', which lies outside", file.path)));
+            }
+            match fs::metadata(directory.join(&file.path)).await {
+                Ok(found) if found.len() == file.size => {}
+                Ok(found) => {
+                    let reason = format!("has {} bytes and was written with {}", found.len(), file.size);
+                    return Err(damaged(&file.path, reason));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(damaged(&file.path, "is missing".to_owned()));
+                }
+                Err(error) => return Err(io_error("look at", &directory.join(&file.path))(error)),
+            }
+        }
+        Ok(OpenSavepoint { directory, savepoint })
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn savepoint(&self) -> &Savepoint {
+        &self.savepoint
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Copies all of it to where `job` keeps its checkpoints, as a checkpoint of that job and of the dataflow whose
+    /// hash is given. Durable on return. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// Names the first file that is not as it was written.
+    pub async fn copy_into(
+        &self,
+        store: &CheckpointStore,
+        job: &JobId,
+        graph_hash: &str,
+        told: &(dyn Fn(SavepointProgress) + Send + Sync),
+    ) -> Result<ManifestRef, SavepointError> {
+        let mut progress = self.savepoint.progress();
+        told(progress);
+        for file in self.savepoint.files() {
+            let bytes = self.read(file).await?;
+            store.put_new(job, &file.path, bytes).await?;
+            progress.files += 1;
+            progress.bytes += file.size;
+            told(progress);
+        }
+        let (job, graph_hash) = (job.clone(), graph_hash.to_owned());
+        let manifest = Manifest { job, graph_hash, ..self.savepoint.manifest.clone() };
+        Ok(store.write_manifest(&manifest).await?)
+    }
+
+    async fn read(&self, file: &StateHandle) -> Result<Bytes, SavepointError> {
+        let path = self.directory.join(&file.path);
+        let damaged = |reason: String| SavepointError::Damaged {
+            savepoint: self.directory.display().to_string(),
+            file: file.path.clone(),
+            reason,
+        };
+        let bytes = match fs::read(&path).await {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(damaged("is missing".to_owned())),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let found = crc32c::crc32c(&bytes);
+        if bytes.len() as u64 != file.size || found != file.crc32c {
+            let reason = format!(
+                "is damaged: it has {} bytes with checksum {found:08x} and was written with {} and {:08x}",
+                bytes.len(),
+                file.size,
+                file.crc32c
+            );
+            return Err(damaged(reason));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The directory of the savepoint that is meant.
+async fn find(path: &Path) -> Result<PathBuf, SavepointError> {
+    let none = |what: String| SavepointError::None { path: path.display().to_string(), what };
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if name(path).starts_with(UNFINISHED) {
+        return Err(SavepointError::Unfinished { path: path.display().to_string() });
+    }
+    if fs::try_exists(path.join(DESCRIPTION)).await.unwrap_or(false) {
+        return Ok(path.to_owned());
+    }
+    let mut entries = match fs::read_dir(path).await {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(none("there is no such directory".to_owned()));
+        }
+        Err(error) => return Err(io_error("list", path)(error)),
+    };
+    let (mut found, mut unfinished) = (Vec::new(), None);
+    while let Some(entry) = entries.next_entry().await.map_err(io_error("list", path))? {
+        let name = name(&entry.path());
+        if name.starts_with(UNFINISHED) {
+            unfinished = Some(entry.path());
+        } else if name.starts_with(PREFIX) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    match (found.as_slice(), unfinished) {
+        ([one], _) => match fs::try_exists(one.join(DESCRIPTION)).await {
+            Ok(true) => Ok(one.clone()),
+            _ => Err(SavepointError::Damaged {
+                savepoint: one.display().to_string(),
+                file: DESCRIPTION.to_owned(),
+                reason: "is missing".to_owned(),
+            }),
+        },
+        ([], Some(unfinished)) => Err(SavepointError::Unfinished { path: unfinished.display().to_string() }),
+        ([], None) if name(path).starts_with(PREFIX) => Err(SavepointError::Damaged {
+            savepoint: path.display().to_string(),
+            file: DESCRIPTION.to_owned(),
+            reason: "is missing".to_owned(),
+        }),
+        ([], None) => Err(none("it holds none".to_owned())),
+        (several, _) => {
+            let names: Vec<String> = several.iter().take(5).map(|path| name(path)).collect();
+            Err(none(format!("it holds {}, among them {}", several.len(), names.join(", "))))
+        }
+    }
+}
