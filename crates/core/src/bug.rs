@@ -43,7 +43,7 @@ pub(crate) enum Bug {
     WishOverwritten,
     /// A job that has finished can be started again.
     FinishedJobRunsAgain,
-    /// A driver begins while records of the one before are on their way, and those are taken.
+    /// Records of a driver are taken after a newer attempt has begun.
     OlderDriverWrites,
     /// A worker obeys a leader of an older term.
     OlderLeaderObeyed,

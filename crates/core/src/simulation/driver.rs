@@ -242,9 +242,8 @@ impl World {
                 }
             };
         }
-        let trusts_old_state = is_put_back(Bug::LeaderTrustsOldState) || is_put_back(Bug::OlderDriverWrites);
         match &mut driver.stage {
-            Stage::Unsettled if trusts_old_state => self.on_settled(at, driver),
+            Stage::Unsettled if is_put_back(Bug::LeaderTrustsOldState) => self.on_settled(at, driver),
             Stage::Unsettled => match self.raft.propose(at, Command::Settle) {
                 Some(ticket) => driver.waits = Some((ticket, Asked::Settle)),
                 None => driver.lost = true,

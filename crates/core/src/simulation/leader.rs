@@ -56,13 +56,15 @@ impl World {
             self.raft.give_up_lead(at);
         }
         let leads = self.raft.leads(at);
-        if self.coordinators[at].leading.as_ref().map(|leading| leading.term) != leads {
+        // Drivers may go on for a while before it notices that it leads no longer, or leads again.
+        let notices = self.random.one_in(3);
+        if notices && self.coordinators[at].leading.as_ref().map(|leading| leading.term) != leads {
             self.stand_down(at);
             if let Some(term) = leads {
                 self.lead(at, term);
             }
         }
-        if leads.is_some() {
+        if leads.is_some() && self.coordinators[at].leading.is_some() {
             let now = Timestamp(self.now);
             let lost = self.leading(at).fleet.on_tick(now);
             for lost in lost {
