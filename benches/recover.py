@@ -3,32 +3,33 @@
 
     benches/recover.py                       three coordinators, three workers; ten kills of each kind
     benches/recover.py --repetitions 3 --binary target/release/mainstem
+    benches/recover.py --flink               Flink too, whose TaskManager is killed; benches/flink/setup.sh installs it
 
 Runs a windowed count over a generator of a fixed rate with exactly-once files and checkpoints each second. For each kind of
 failure (a worker, the coordinator that leads, every process at once; all by SIGKILL) it takes the time from the kill to the
 next file that is published. What was complete before the kill and only published after it counts too: it is output that a
-user waits for. `mainstem cluster` starts a process again two seconds after its death. Only the standard library is used.
+user waits for. `mainstem cluster` starts a process again two seconds after its death. Flink runs the same job, as set by
+default and as tuned for quick recovery (`flink/recovery.py`). Only the standard library is used.
 """
 
 import argparse
-import json
 import os
 import random
-import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
+from flink import recovery as flink
+from flink.cluster import FlinkError
+from harness import sql
+from harness.cluster import ClusterError, LocalCluster
+
 SQL = """
-SET 'execution.checkpointing.interval' = '1 s';
 CREATE TABLE bid (auction BIGINT, `dateTime` TIMESTAMP(3), WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '1' SECOND)
 WITH ('connector' = 'nexmark', 'table' = 'bid', 'rate.limited' = 'true', 'first-event.rate' = '{rate}',
-      'next-event.rate' = '{rate}', 'splits' = '4', 'events.num' = '1000000000');
+      'next-event.rate' = '{rate}', 'events.num' = '1000000000');
 CREATE TABLE counts (auction BIGINT, bids BIGINT, ended TIMESTAMP(3))
 WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
 INSERT INTO counts
@@ -36,7 +37,8 @@ SELECT auction, COUNT(*), window_end FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(`da
 GROUP BY auction, window_start, window_end;
 """
 # Longest wait for output, in seconds.
-PATIENCE = 60
+PATIENCE = 120
+PARALLELISM = 4
 
 
 def arguments():
@@ -45,50 +47,9 @@ def arguments():
     parser.add_argument("--repetitions", type=int, default=10, help="kills of each kind (default: 10)")
     parser.add_argument("--rate", type=int, default=50_000, help="events a second (default: 50000)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of what is killed when (default: 1)")
+    parser.add_argument("--flink", action="store_true", help="kill TaskManagers of Flink too")
+    parser.add_argument("--directory", default=os.environ.get("MAINSTEM_BENCH", str(Path.home() / ".cache" / "mainstem-bench")), help="where Flink is (default: $MAINSTEM_BENCH or ~/.cache/mainstem-bench)")
     return parser.parse_args()
-
-
-class Cluster:
-    """`mainstem cluster` in a directory, with the process of each node."""
-
-    def __init__(self, binary, directory):
-        self.binary, self.directory, self.processes = binary, directory, {}
-        command = [binary, "cluster", "--with-parent", "--coordinators=3", "--workers=3", "--slots=2"]
-        self.process = subprocess.Popen(command, cwd=directory, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        threading.Thread(target=self.listen, daemon=True).start()
-
-    def listen(self):
-        for line in self.process.stderr:
-            if found := re.fullmatch(r"\s+(\S+)\s+process (\d+)\s*", line):
-                self.processes[found[1]] = int(found[2])
-
-    def ask(self, *command):
-        return subprocess.run([self.binary, *command], cwd=self.directory, capture_output=True, text=True, check=False)
-
-    def jobs(self):
-        answer = self.ask("jobs", "--json")
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
-
-    def wait_until(self, holds):
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            jobs = self.jobs()
-            if jobs is not None and holds(jobs):
-                return
-            time.sleep(0.05)
-        sys.exit(f"the cluster does not come up; see the logs in {self.directory}/.mainstem-cluster")
-
-    def leader(self):
-        layout = json.loads((self.directory / ".mainstem-cluster/cluster.json").read_text())
-        return f"coordinator-{layout['coordinators'].index(self.jobs()['leader']) + 1}"
-
-    def kill(self, names):
-        for name in names:
-            os.kill(self.processes[name], signal.SIGKILL)
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def files(directory):
@@ -115,19 +76,48 @@ def main():
     binary = str(Path(options.binary).resolve())
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)
-        (directory / "job.sql").write_text(SQL.format(rate=options.rate))
-        cluster = Cluster(binary, directory)
-        try:
-            measure(options, chance, cluster, directory)
-        finally:
-            cluster.end()
+        (directory / "job.sql").write_text("SET 'execution.checkpointing.interval' = '1 s';\n" + SQL.format(rate=options.rate))
+        report = Report(options)
+        with LocalCluster(binary, directory) as cluster:
+            measure(options, chance, cluster, directory, report)
+    if options.flink:
+        for name, variant in flink.VARIANTS.items():
+            measure_flink(options, chance, name, variant, report)
 
 
-def measure(options, chance, cluster, directory):
-    cluster.wait_until(lambda jobs: jobs["leader"] and len(jobs["workers"]) == 3)
-    submitted = cluster.ask("submit", "job.sql", "-p", "4")
-    if submitted.returncode != 0:
-        sys.exit(submitted.stderr)
+class Report:
+    """A table, written line by line. Each line has its ratio to the death of a worker of Mainstem, the first line."""
+
+    def __init__(self, options):
+        self.base = None
+        print(f"{options.rate} events a second, {options.repetitions} kills of each kind, seconds to the next output\n")
+        print("| killed | median | worst | times Mainstem's | all |\n|---|---:|---:|---:|---|", flush=True)
+
+    def line(self, name, times):
+        median = statistics.median(times)
+        self.base = self.base or median
+        shown = " ".join(f"{seconds:.2f}" for seconds in times)
+        print(f"| {name} | {median:.2f} | {max(times):.2f} | {median / self.base:.1f} | {shown} |", flush=True)
+
+
+def measure_flink(options, chance, name, variant, report):
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory) / "out"
+        out.mkdir()
+        statements = sql.statements(SQL.format(rate=options.rate))
+        sink = {"connector": "filesystem", "path": f"file://{out}", "format": "json", **flink.SINK}
+        statements = [sql.with_options(s, sink) if sql.created(s) == "counts" else s for s in statements]
+        with flink.Recovery(options.directory, variant, statements, PARALLELISM) as job:
+            times = []
+            for _ in range(options.repetitions):
+                job.settle()
+                time.sleep(chance.random())
+                times.append(time_to_output(out, job.kill))
+    report.line(name, times)
+
+
+def measure(options, chance, cluster, directory, report):
+    cluster.must("submit", "job.sql", "-p", str(PARALLELISM))
 
     def runs(jobs):
         of_it = [job for job in jobs["jobs"] if job["job"] == "job"]
@@ -139,8 +129,7 @@ def measure(options, chance, cluster, directory):
     def everything():
         cluster.kill(list(cluster.processes))
 
-    print(f"{'killed':<12} {'median':>8} {'worst':>8}   all, in seconds")
-    for name, kill in [("worker", one_worker), ("leader", None), ("everything", everything)]:
+    for name, kill in [("a worker", one_worker), ("the leader", None), ("everything", everything)]:
         times = []
         for _ in range(options.repetitions):
             cluster.wait_until(runs)
@@ -148,9 +137,11 @@ def measure(options, chance, cluster, directory):
             time.sleep(3 + chance.random())
             leader = cluster.leader()
             times.append(time_to_output(directory / "out", kill or (lambda: cluster.kill([leader]))))
-        shown = " ".join(f"{seconds:.2f}" for seconds in times)
-        print(f"{name:<12} {statistics.median(times):>8.2f} {max(times):>8.2f}   {shown}", flush=True)
+        report.line(f"Mainstem: {name}", times)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ClusterError, FlinkError) as error:
+        sys.exit(str(error))

@@ -1,5 +1,5 @@
 """A Flink cluster of one JobManager and one TaskManager on this machine, reachable from this machine only. Used by
-`nexmark.py --flink`; the processes are children, and are ended by their own ids."""
+`nexmark.py --flink` and `recover.py --flink`; the processes are children, and are ended by their own ids."""
 
 import json
 import os
@@ -94,7 +94,7 @@ class FlinkError(Exception):
 class Cluster:
     """Start with `with Cluster(...) as cluster`, then `cluster.run(...)` any number of times."""
 
-    def __init__(self, directory, parallelism, heap="4096m", backend="hashmap"):
+    def __init__(self, directory, parallelism, heap="4096m", backend="hashmap", options=None):
         self.directory = Path(directory)
         self.python = self.directory / "venv" / "bin" / "python"
         packages = list((self.directory / "venv" / "lib").glob("python*/site-packages/pyflink"))
@@ -102,7 +102,7 @@ class Cluster:
             raise FlinkError(f"Flink is not in {directory}: run benches/flink/setup.sh first")
         self.home, self.parallelism = packages[0], parallelism
         self.run_directory = self.directory / "run"
-        self.options = configuration(self.run_directory / "checkpoints", parallelism, heap, backend)
+        self.options = configuration(self.run_directory / "checkpoints", parallelism, heap, backend) | (options or {})
         self.processes, self.runner, self.task_manager = [], None, None
 
     def __enter__(self):
@@ -117,7 +117,7 @@ class Cluster:
         (self.run_directory / "conf" / "config.yaml").write_text(text, encoding="utf-8")
         try:
             self.spawn("jobmanager", ["bash", str(self.home / "bin" / "jobmanager.sh"), "start-foreground"])
-            self.task_manager = self.spawn("taskmanager", ["bash", str(self.home / "bin" / "taskmanager.sh"), "start-foreground"])
+            self.task_manager = self.start_task_manager()
             self.wait_for_slots()
             self.runner = self.spawn("runner", [str(self.python), str(HERE / "runner.py")], talks=True)
         except BaseException:
@@ -137,6 +137,10 @@ class Cluster:
             raise FlinkError(str(error)) from error
         for jar in jars:
             (self.run_directory / "lib" / jar.name).symlink_to(jar)
+
+    def start_task_manager(self):
+        """A TaskManager with as many slots as the parallelism. More than one can run."""
+        return self.spawn("taskmanager", ["bash", str(self.home / "bin" / "taskmanager.sh"), "start-foreground"])
 
     def spawn(self, name, command, talks=False):
         java_home = Path(os.path.realpath(shutil.which("java"))).parent.parent
@@ -189,18 +193,22 @@ class Cluster:
         pid = self.task_manager.pid
         Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
         cpu_before = cpu_seconds(pid)
+        deadline = time.monotonic() + seconds_max
+        job = self.wait_for_end(self.submit(statements, settings, seconds_max), deadline, seconds_max)
+        return job["duration"] / 1000.0, cpu_seconds(pid) - cpu_before, peak_bytes(pid)
+
+    def submit(self, statements, settings, seconds_max):
+        """Starts a job of all INSERTs; gives its id."""
         settings = {
             "execution.target": "remote", "rest.address": "localhost", "rest.port": str(REST_PORT),
             "parallelism.default": str(self.parallelism), "table.local-time-zone": "UTC", **PLANNER_OPTIONS, **settings,
         }
-        deadline = time.monotonic() + seconds_max
-        answer = self.submit({"settings": settings, "statements": statements}, seconds_max)
+        answer = self.ask({"settings": settings, "statements": statements}, seconds_max)
         if "error" in answer:
             raise FlinkError(answer["error"])
-        job = self.wait_for_end(answer["job"], deadline, seconds_max)
-        return job["duration"] / 1000.0, cpu_seconds(pid) - cpu_before, peak_bytes(pid)
+        return answer["job"]
 
-    def submit(self, request, seconds_max):
+    def ask(self, request, seconds_max):
         try:
             self.runner.stdin.write(json.dumps(request) + "\n")
         except BrokenPipeError:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings Flink 2.3 from PyPI into the directory of the benchmarks, for `benches/nexmark.py --flink`. Needs python3
+# Brings Flink 2.3 from PyPI into the directory of the benchmarks, for `benches/nexmark.py --flink` and `recover.py --flink`. Needs python3
 # (3.9 to 3.12) with venv, and a JDK, 11 or 17. Can be repeated; about 1.5 GB.
 #
 #   benches/flink/setup.sh [DIRECTORY]      default: $MAINSTEM_BENCH, else ~/.cache/mainstem-bench

@@ -92,6 +92,7 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
         replay_until: recovered.replay.last().map(|r| r.epoch),
     };
     let attempt = driver.deploy(deployment).await?;
+    failpoint::hit(failpoint::ATTEMPT_DEPLOYED);
     let mut running = Running::new(driver, recovered, attempt, &initial);
     let events = running.driver.lifecycle.on(running.driver.clock.monotonic(), JobEvent::Deployed);
     running.driver.publish_state();

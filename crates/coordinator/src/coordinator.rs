@@ -10,7 +10,7 @@ use mainstem_core::checkpoint::End;
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::job::{JobCommand, JobEvent, JobLifecycle, JobState};
 use mainstem_core::protocol::Failure;
-use mainstem_rt::Clock;
+use mainstem_rt::{Clock, failpoint};
 use tokio::sync::{mpsc, watch};
 
 use crate::attempt;
@@ -239,6 +239,7 @@ impl<D: Deployer> Driver<D> {
     /// Takes over the parallelism that is wanted.
     fn scale(&mut self) {
         if self.spec.parallelism != self.wanted_parallelism {
+            failpoint::hit(failpoint::RESCALE_BEGINS);
             self.reason = format!("parallelism {} instead of {}", self.wanted_parallelism, self.spec.parallelism);
             self.spec.parallelism = self.wanted_parallelism;
         }

@@ -9,6 +9,7 @@ use mainstem_core::ids::{Epoch, Generation};
 use mainstem_core::protocol::{Barrier, Failure};
 use mainstem_core::splits::SourceEpoch;
 use mainstem_core::time::Timestamp;
+use mainstem_rt::failpoint;
 use mainstem_state::{Manifest, StateError};
 
 use crate::coordinator::{Driver, Halt, fatal};
@@ -61,6 +62,7 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
     let (reason, at) = (driver.reason.clone(), driver.clock.now());
     // From here on no earlier attempt can record anything (I3).
     driver.home.log.append(Record::GenerationStarted { generation, restored_from, reason, at }).await?;
+    failpoint::hit(failpoint::ATTEMPT_RECORDED);
     driver.status.send_modify(|s| {
         s.generation = generation;
         s.damaged.clone_from(&found.damaged);

@@ -2,6 +2,7 @@
 //! obeys. [`Fleet`] is the leader's view, [`Fences`] a worker's; [`messages`] is what they say to each other, [`state`]
 //! what the coordinators agree on.
 
+mod cuts;
 mod ended;
 mod fences;
 mod fleet;

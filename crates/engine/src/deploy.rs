@@ -76,7 +76,7 @@ pub enum Placement {
 /// Where a subtask runs.
 pub(crate) enum Place<'a> {
     Here,
-    There { data: &'a DataPlane, address: &'a str },
+    There { data: &'a DataPlane, on: &'a WorkerOffer },
 }
 
 impl Placement {
@@ -85,7 +85,7 @@ impl Placement {
             Placement::Alone => Place::Here,
             Placement::Cluster { worker, slots, data } => match &slots[index as usize] {
                 slot if slot.worker == *worker => Place::Here,
-                slot => Place::There { data, address: &slot.data_address },
+                slot => Place::There { data, on: slot },
             },
         }
     }

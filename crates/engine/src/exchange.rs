@@ -2,6 +2,7 @@
 //! to receivers; and the gate through which a task takes from its inputs, aligned by barriers.
 
 mod channel;
+mod cut;
 mod data_plane;
 mod gate;
 mod inbox;

@@ -143,6 +143,20 @@ pub enum NetError {
 }
 
 impl NetError {
+    /// Whether it is the network between the two that fails, rather than the other side: nothing came back in time, or there
+    /// is no way to its host.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+        match self {
+            NetError::TimedOut { .. } | NetError::Silent { .. } => true,
+            NetError::Connect { source, .. } | NetError::Io { source, .. } => {
+                matches!(source.kind(), HostUnreachable | NetworkUnreachable | TimedOut)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same attempt may succeed a little later without anybody doing something.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -19,11 +19,14 @@ use crate::tls::{TlsConfig, TlsFiles, explain, looks_like_tls};
 
 /// How long connecting and the handshake may take together, unless a transport is told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection without traffic is probed after this time, so often at this distance. Only for connections that nobody
-/// calls on; the others notice a silent peer by their own heartbeats.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// A connection without traffic is probed after this time, at this distance. For connections without heartbeats of their
+/// own, such as those over which rows go: each side must notice that the network between is cut.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_RETRIES: u32 = 3;
+/// What was sent, or a probe, must be acknowledged within this time. Without it the system repeats for a quarter of an hour
+/// what it has to send, and only then says that nobody is there.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// How long, and for how many bytes, a refused peer is listened to, so that the refusal reaches it: closing a socket that
 /// holds unread bytes takes back what was sent last.
 const LINGER: Duration = Duration::from_millis(500);
@@ -270,7 +273,9 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(SILENCE_MAX))?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Lets the last words on a socket reach its other side before it is closed.

@@ -1,5 +1,5 @@
-//! Named places at the edges of durability where a test can stop the process for good, to kill it just there.
-//! Compiled in only with the feature `failpoints`, which nothing but tests turns on.
+//! Named places at the edges of durability where a test can stop the process for good, to kill it just there, or have it
+//! die by itself. Compiled in only with the feature `failpoints`, which nothing but tests turns on.
 
 /// The epoch is recorded as complete; nothing of its output is visible yet.
 pub const EPOCH_COMPLETE: &str = "epoch-complete";
@@ -11,6 +11,24 @@ pub const PUBLISHED: &str = "published";
 pub const SNAPSHOTS_DURABLE: &str = "snapshots-durable";
 /// The manifest is durable; the epoch is not recorded as complete yet.
 pub const MANIFEST_DURABLE: &str = "manifest-durable";
+/// A new attempt is recorded; nothing of it runs yet.
+pub const ATTEMPT_RECORDED: &str = "attempt-recorded";
+/// The workers of an attempt have been sent their orders; none has answered.
+pub const ORDERS_SENT: &str = "orders-sent";
+/// All subtasks of an attempt run; none has been told what to read.
+pub const ATTEMPT_DEPLOYED: &str = "attempt-deployed";
+/// Another parallelism is agreed on; the job has not been told.
+pub const RESCALE_AGREED: &str = "rescale-agreed";
+/// The attempt with another parallelism is about to begin; the checkpoint that was taken for it is published.
+pub const RESCALE_BEGINS: &str = "rescale-begins";
+/// A worker has its order; its subtasks do not run yet.
+pub const ORDER_RECEIVED: &str = "order-received";
+/// The subtasks of a worker run; the coordinator does not know it yet.
+pub const SUBTASKS_STARTED: &str = "subtasks-started";
+/// A subtask's part of a checkpoint is durable; the coordinator does not know it yet.
+pub const SNAPSHOT_DURABLE: &str = "snapshot-durable";
+/// A worker has been told to stop its subtasks; they still run.
+pub const SUBTASKS_STOP: &str = "subtasks-stop";
 
 /// Some of the files of a savepoint are copied.
 pub const SAVEPOINT_COPYING: &str = "savepoint-copying";
@@ -20,14 +38,24 @@ pub const SAVEPOINT_COPIED: &str = "savepoint-copied";
 /// Stops here for ever, where the environment variable `MAINSTEM_FAILPOINT` is `<name>:<n>` and this is the
 /// n-th time (counted from 1) that the place is reached. With `<name>:<n>:<file>` only the first process of all that
 /// creates the file stops; it writes its id into it.
+///
+/// Dies here, where `MAINSTEM_FAILPOINTS` is a directory with a file of this name. The file is taken away, so of several
+/// processes the first to get here dies, once.
 #[cfg(feature = "failpoints")]
 #[expect(clippy::print_stderr, reason = "the test waits for this line")]
 pub fn hit(name: &str) {
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     static WANTED: OnceLock<Option<(String, u64, Option<String>)>> = OnceLock::new();
     static HITS: AtomicU64 = AtomicU64::new(0);
+    static ARMED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let armed = ARMED.get_or_init(|| std::env::var_os("MAINSTEM_FAILPOINTS").map(PathBuf::from));
+    if armed.as_ref().is_some_and(|directory| std::fs::remove_file(directory.join(name)).is_ok()) {
+        eprintln!("failpoint {name}: dies");
+        std::process::abort();
+    }
     let wanted = WANTED.get_or_init(|| {
         let text = std::env::var("MAINSTEM_FAILPOINT").ok()?;
         let (name, rest) = text.split_once(':')?;

@@ -12,6 +12,7 @@ use mainstem_core::ids::{Generation, JobId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
 use mainstem_engine::{DataPlane, Deployment, JobMetrics, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
+use mainstem_rt::failpoint;
 use mainstem_state::CheckpointStore;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -113,6 +114,7 @@ impl Attempts {
                 FenceCommand::Refuse { reason } => Err(Failure { message: reason, retryable: true, consequence: true }),
                 FenceCommand::Start(_) => match order.take() {
                     Some(order) => {
+                        failpoint::hit(failpoint::ORDER_RECEIVED);
                         self.await_stopped(&attempt.job).await;
                         let started = self.start(order);
                         if started.is_err() {
@@ -170,6 +172,7 @@ impl Attempts {
         self.counters.of.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.clone(), counted);
         tokio::spawn(pass_on(attempt.clone(), events, self.uplink.clone()));
         self.running.insert(attempt, Running { subtasks, tasks });
+        failpoint::hit(failpoint::SUBTASKS_STARTED);
         Ok(())
     }
 
@@ -179,6 +182,7 @@ impl Attempts {
         self.data.forget(attempt);
         let Some(Running { subtasks, mut tasks }) = self.running.remove(attempt) else { return };
         drop(subtasks);
+        failpoint::hit(failpoint::SUBTASKS_STOP);
         tracing::info!(%attempt, "subtasks stop");
         let name = attempt.clone();
         let stopping = tokio::spawn(async move {
@@ -217,6 +221,9 @@ impl Attempts {
 /// Passes on what the subtasks of an attempt have to say.
 async fn pass_on(attempt: AttemptId, mut events: mpsc::Receiver<FromSubtask>, uplink: Uplink) {
     while let Some(event) = events.recv().await {
+        if matches!(event, FromSubtask::SnapshotDone { .. }) {
+            failpoint::hit(failpoint::SNAPSHOT_DURABLE);
+        }
         uplink.send(FromWorker::Report { attempt: attempt.clone(), event }).await;
     }
 }

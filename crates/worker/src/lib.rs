@@ -8,7 +8,7 @@ mod uplink;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstem_core::cluster::messages::{WorkerId, WorkerOffer};
+use mainstem_core::cluster::messages::{FromWorker, WorkerId, WorkerOffer};
 use mainstem_engine::{DataPlane, EngineError};
 use mainstem_net::{Listener, NetError, Service, Transport};
 use tokio::runtime::Handle;
@@ -77,10 +77,18 @@ pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), W
             }
         }
     };
+    let telling = async {
+        loop {
+            let worker = data.unreachable().await;
+            tracing::warn!(%worker, "cannot reach another worker");
+            uplink.send(FromWorker::Unreachable { worker }).await;
+        }
+    };
     let following = follow(&coordinators, &cluster, &transport, offer, &uplink, &mut attempts);
     tokio::select! {
         error = accepting => Err(error.into()),
         () = following => Ok(()),
+        never = telling => never,
     }
 }
 

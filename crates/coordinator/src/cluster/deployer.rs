@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use mainstem_core::cluster::messages::{AttemptId, AttemptOrder, OperatorCounters, ToWorker, WorkerId, WorkerOffer};
 use mainstem_core::ids::{JobId, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Failure, ToSubtask};
+use mainstem_rt::failpoint;
 use tokio::sync::{mpsc, watch};
 
 use super::fleet::{FleetService, Hold};
@@ -57,6 +58,7 @@ impl Deployer for ClusterDeployer {
         let (events_sender, events) = mpsc::channel(EVENTS_PER_SUBTASK * subtasks.len());
         let (deployed_sender, deployed) = mpsc::channel(4 * order.slots.len());
         let outboxes = self.fleet.deploy(&order, events_sender, deployed_sender)?;
+        failpoint::hit(failpoint::ORDERS_SENT);
         await_deployed(deployed, outboxes.keys().cloned().collect()).await?;
         let route = |subtask: SubtaskId| {
             let outbox = order.place(subtask).and_then(|slot| outboxes.get(&slot.worker))?;

@@ -274,6 +274,10 @@ impl FleetService {
                         let _ = route.deployed.try_send((worker.clone(), result));
                     }
                 }
+                FromWorker::Unreachable { worker: other } => {
+                    tracing::warn!(%worker, %other, "a worker cannot reach another");
+                    inner.fleet.on_unreachable(self.clock.monotonic(), worker, &other);
+                }
                 FromWorker::Report { attempt, event } => inner.report(&attempt, event),
             }
         }

@@ -11,7 +11,7 @@ use mainstem_core::cluster::messages::{AttemptId, OperatorCounters};
 use mainstem_core::cluster::state::{Answer, Command, JobEntry, Submission, Wish};
 use mainstem_core::ids::{Generation, JobId, OperatorId, SavepointId};
 use mainstem_core::time::Timestamp;
-use mainstem_rt::Clock;
+use mainstem_rt::{Clock, failpoint};
 use mainstem_state::CheckpointStore;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
@@ -221,8 +221,11 @@ impl<F: JobFactory> ClusterJobs<F> {
                 continue;
             };
             known.ask_for(savepoint);
-            if known.parallelism != parallelism && known.control.try_send(Control::Rescale(parallelism)).is_ok() {
-                known.parallelism = parallelism;
+            if known.parallelism != parallelism {
+                failpoint::hit(failpoint::RESCALE_AGREED);
+                if known.control.try_send(Control::Rescale(parallelism)).is_ok() {
+                    known.parallelism = parallelism;
+                }
             }
             if known.wish != wish && known.tell(wish) {
                 known.wish = wish;

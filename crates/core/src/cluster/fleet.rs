@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::cuts::Cuts;
 use super::messages::{WorkerId, WorkerOffer};
 use crate::ids::JobId;
 use crate::time::Timestamp;
@@ -70,6 +71,7 @@ pub struct Fleet {
     used: BTreeMap<JobId, Vec<WorkerId>>,
     /// Where jobs ran before; there lie copies of their state.
     before: BTreeMap<JobId, Vec<WorkerId>>,
+    cuts: Cuts,
 }
 
 impl Fleet {
@@ -91,15 +93,24 @@ impl Fleet {
         }
     }
 
+    /// A worker could not reach another one.
+    pub fn on_unreachable(&mut self, now: Timestamp, from: &WorkerId, to: &WorkerId) {
+        if self.workers.contains_key(from) && self.workers.contains_key(to) {
+            self.cuts.note(now, from, to);
+        }
+    }
+
     /// The connection to a worker has ended. Nothing where it was lost before.
     pub fn on_closed(&mut self, worker: &WorkerId, reason: &str) -> Option<Lost> {
         self.workers.remove(worker)?;
+        self.cuts.on_lost(worker);
         let jobs = self.used.iter().filter(|(_, slots)| slots.contains(worker)).map(|(job, _)| job.clone()).collect();
         Some(Lost { worker: worker.clone(), reason: format!("worker {worker} is lost: {reason}"), jobs })
     }
 
     /// Workers that have been silent for too long.
     pub fn on_tick(&mut self, now: Timestamp) -> Vec<Lost> {
+        self.cuts.on_tick(now);
         let limit = self.config.silence_ms;
         let silent = self.workers.iter().filter(|(_, known)| now.since_ms(known.heard_at) >= limit);
         let silent: Vec<WorkerId> = silent.map(|(id, _)| id.clone()).collect();
@@ -143,7 +154,8 @@ impl Fleet {
     }
 
     /// Finds slots for a job and takes them; those that it had before are free again. Slots go to where the job was,
-    /// then to the workers with most free slots, so that jobs spread.
+    /// then to the workers with most free slots, so that jobs spread. Workers of which it is known that they cannot reach
+    /// each other do not come together where that can be avoided.
     ///
     /// # Errors
     /// What is missing. The job has no slots then.
@@ -155,6 +167,7 @@ impl Fleet {
             let total = self.workers.values().map(|known| known.offer.slots).sum();
             return Err(Shortage { needed, free: sum, total, workers: self.workers.len() });
         }
+        free = self.cuts.avoid(&free, needed);
         let mut chosen: Vec<Option<WorkerId>> = Vec::new();
         let before = self.before.get(job).map(Vec::as_slice).unwrap_or_default();
         for slot in 0..needed as usize {
@@ -273,6 +286,25 @@ mod tests {
         assert_eq!(fleet.next_wakeup(), Timestamp(1_600));
         fleet.on_heard(Timestamp(1_000), &worker(0));
         assert_eq!(fleet.workers().count(), 1, "who is lost must register anew");
+    }
+
+    #[test]
+    fn workers_that_cannot_reach_each_other_do_not_come_together_where_there_are_others() {
+        let mut fleet = fleet(&[2, 2, 2]);
+        assert_eq!(names(&fleet.place(&job("a"), 4).unwrap()), "w0 w1 w2 w0");
+        fleet.on_unreachable(Timestamp(0), &worker(1), &worker(0));
+        fleet.on_unreachable(Timestamp(0), &worker(1), &worker(9));
+        assert_eq!(names(&fleet.place(&job("a"), 4).unwrap()), "w0 w2 w2 w0");
+        assert_eq!(fleet.place(&job("a"), 5).unwrap().len(), 5, "there are none to spare");
+        fleet.on_unreachable(Timestamp(10), &worker(1), &worker(2));
+        let free = fleet.place(&job("a"), 3).unwrap();
+        assert!(!names(&free).contains("w1"), "{}", names(&free));
+        for index in 0..3 {
+            fleet.on_heard(Timestamp(70_000), &worker(index));
+        }
+        fleet.on_tick(Timestamp(70_000));
+        fleet.release(&job("a"));
+        assert_eq!(names(&fleet.place(&job("b"), 4).unwrap()), "w0 w1 w2 w0", "it is tried again");
     }
 
     #[test]

@@ -171,6 +171,12 @@ pub enum FromWorker {
         /// Whether it runs.
         result: Result<(), Failure>,
     },
+    /// Another worker could not be reached for rows. The attempt that needed it fails by itself; this is for where the
+    /// next one runs.
+    Unreachable {
+        /// The other worker.
+        worker: WorkerId,
+    },
     /// What a subtask has to say.
     Report {
         /// Of which attempt.

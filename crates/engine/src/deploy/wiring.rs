@@ -60,8 +60,8 @@ fn ends_of(
             let (sending, receiving) = channel();
             (Some(sending), Some(receiving))
         }
-        (Place::Here, Place::There { data, address }) => {
-            (Some(ChannelSender::Remote(Box::new(data.sender(address, key())))), None)
+        (Place::Here, Place::There { data, on }) => {
+            (Some(ChannelSender::Remote(Box::new(data.sender(on, key())))), None)
         }
         (Place::There { data, .. }, Place::Here) => {
             (None, Some(ChannelReceiver::Remote(Box::new(data.receiver(key())))))

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::IpcWriteOptions;
-use mainstem_core::cluster::messages::{AttemptId, WorkerId};
+use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
 use mainstem_core::ids::{Generation, JobId};
 use mainstem_net::{Connection, Hello, Service, Transport};
 
+use super::cut::Cut;
 use super::inbox::{Inbox, RemoteReceiver};
 use super::peer::{Peer, RemoteSender};
 use super::wire::ChannelKey;
@@ -21,8 +22,9 @@ pub struct DataPlane {
     transport: Transport,
     options: IpcWriteOptions,
     inbox: Inbox,
-    /// Connections to other workers, by address.
-    peers: Mutex<BTreeMap<String, Arc<Peer>>>,
+    /// Connections to other workers.
+    peers: Mutex<BTreeMap<WorkerId, Arc<Peer>>>,
+    cut: Arc<Cut>,
 }
 
 impl DataPlane {
@@ -40,13 +42,13 @@ impl DataPlane {
         let codec = compress.then_some(CompressionType::LZ4_FRAME);
         let options = IpcWriteOptions::default().try_with_compression(codec);
         let options = options.map_err(|error| EngineError::arrow("exchange", &error))?;
-        let (inbox, peers) = (Inbox::default(), Mutex::default());
-        Ok(DataPlane { worker, cluster, transport, options, inbox, peers })
+        let (inbox, peers, cut) = (Inbox::default(), Mutex::default(), Arc::default());
+        Ok(DataPlane { worker, cluster, transport, options, inbox, peers, cut })
     }
 
     /// Takes in what another worker sends over a connection, until it ends. Gives the reason.
     pub async fn serve(&self, connection: Connection) -> String {
-        self.inbox.serve(connection).await
+        self.inbox.serve(&self.worker, connection).await
     }
 
     /// From here on nothing of the job below the generation is taken (I3).
@@ -59,18 +61,23 @@ impl DataPlane {
         self.inbox.forget(attempt);
     }
 
+    /// Waits for the next worker that this one could not reach. Cancel-safe; for one caller.
+    pub async fn unreachable(&self) -> WorkerId {
+        self.cut.next().await
+    }
+
     /// The receiving end of a channel from another worker.
     pub(crate) fn receiver(&self, key: ChannelKey) -> RemoteReceiver {
         self.inbox.expect(key)
     }
 
-    /// The sending end of a channel to the worker at an address.
-    pub(crate) fn sender(&self, address: &str, key: ChannelKey) -> RemoteSender {
+    /// The sending end of a channel to another worker.
+    pub(crate) fn sender(&self, to: &WorkerOffer, key: ChannelKey) -> RemoteSender {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|_, peer| peer.is_alive());
-        let peer = peers.entry(address.to_owned()).or_insert_with(|| {
+        let peer = peers.entry(to.worker.clone()).or_insert_with(|| {
             let hello = Hello::new(Service::Data, &self.worker.0, &self.cluster);
-            Peer::start(self.transport.clone(), address.to_owned(), hello)
+            Peer::start(self.transport.clone(), to, hello, self.cut.clone())
         });
         peer.sender(key, self.options.clone())
     }

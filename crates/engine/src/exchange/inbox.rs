@@ -2,15 +2,16 @@
 //! is first waits in the [`Inbox`] for the other.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-use mainstem_core::cluster::messages::AttemptId;
+use mainstem_core::cluster::messages::{AttemptId, WorkerId};
 use mainstem_core::ids::{Generation, JobId};
 use mainstem_net::{Connection, FrameReader, FrameWriter};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::channel::CREDIT_UNITS;
+use super::cut::Ended;
 use super::wire::{self, ChannelKey, Decoder, Frame, Payload};
 use crate::element::StreamElement;
 use crate::error::EngineError;
@@ -63,6 +64,8 @@ struct Answers {
     credit: Mutex<BTreeMap<u32, u32>>,
     refused: Mutex<BTreeMap<u32, String>>,
     wake: Notify,
+    /// Set before the channels of the connection end, where the network between the two failed.
+    cut: OnceLock<String>,
 }
 
 impl Inbox {
@@ -128,25 +131,37 @@ impl Inbox {
         self.meetings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what another worker sends, until the connection ends; gives the reason.
-    pub(super) async fn serve(&self, connection: Connection) -> String {
-        let Connection { mut reader, mut writer, .. } = connection;
+    /// Takes in what `here` is sent by another worker, until the connection ends; gives the reason.
+    pub(super) async fn serve(&self, here: &WorkerId, connection: Connection) -> String {
+        let Connection { hello, mut reader, mut writer, .. } = connection;
         let answers = Arc::new(Answers::default());
-        let reason = tokio::select! {
-            reason = self.read(&mut reader, &answers) => reason,
-            reason = answer(&mut writer, &answers) => reason,
+        let mut channels = BTreeMap::new();
+        let ended = tokio::select! {
+            ended = self.read(&mut reader, &answers, &mut channels) => ended,
+            ended = answer(&mut writer, &answers) => ended,
         };
+        let reason = match ended {
+            Ended::Cut(reason) => {
+                answers.cut.get_or_init(|| format!("{here} hears nothing of {}: {reason}", hello.node)).clone()
+            }
+            Ended::Closed(reason) => reason,
+        };
+        drop(channels);
         self.disconnect(&answers);
         reason
     }
 
-    async fn read(&self, reader: &mut FrameReader, answers: &Arc<Answers>) -> String {
-        let mut channels = BTreeMap::<u32, mpsc::Sender<(Payload, u32)>>::new();
+    async fn read(
+        &self,
+        reader: &mut FrameReader,
+        answers: &Arc<Answers>,
+        channels: &mut BTreeMap<u32, mpsc::Sender<(Payload, u32)>>,
+    ) -> Ended {
         loop {
             let frame = match reader.read().await {
                 Ok(Some(bytes)) => Frame::parse(bytes),
-                Ok(None) => return "it was closed by the other side".to_owned(),
-                Err(error) => return error.to_string(),
+                Ok(None) => return Ended::Closed("it was closed by the other side".to_owned()),
+                Err(error) => return error.into(),
             };
             let done = match frame {
                 Ok(Frame::Open { channel, key }) => {
@@ -182,7 +197,7 @@ impl Inbox {
                 Err(reason) => Err(reason),
             };
             if let Err(reason) = done {
-                return format!("bug: {reason}; please report it");
+                return Ended::Closed(format!("bug: {reason}; please report it"));
             }
         }
     }
@@ -200,7 +215,7 @@ impl Answers {
     }
 }
 
-async fn answer(writer: &mut FrameWriter, answers: &Answers) -> String {
+async fn answer(writer: &mut FrameWriter, answers: &Answers) -> Ended {
     loop {
         answers.wake.notified().await;
         let refused = std::mem::take(&mut *answers.refused.lock().unwrap_or_else(PoisonError::into_inner));
@@ -209,11 +224,11 @@ async fn answer(writer: &mut FrameWriter, answers: &Answers) -> String {
         let frames = frames.chain(credit.iter().map(|(channel, units)| wire::credit(*channel, *units)));
         for [head, body] in frames {
             if let Err(error) = writer.write(&[&head, &body]).await {
-                return error.to_string();
+                return error.into();
             }
         }
         if let Err(error) = writer.flush().await {
-            return error.to_string();
+            return error.into();
         }
     }
 }
@@ -233,7 +248,13 @@ impl RemoteReceiver {
                         arrival.answers.give(arrival.channel, units);
                         return Poll::Ready(Some(self.decoder.decode(payload)));
                     }
-                    Poll::Ready(None) => self.state = ReceiverState::Gone,
+                    Poll::Ready(None) => {
+                        let cut = arrival.answers.cut.get().cloned();
+                        self.state = ReceiverState::Gone;
+                        if let Some(reason) = cut {
+                            return Poll::Ready(Some(Err(EngineError::Unreachable(reason))));
+                        }
+                    }
                 },
                 ReceiverState::Gone => return Poll::Ready(None),
             }

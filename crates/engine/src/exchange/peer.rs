@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::ipc::writer::IpcWriteOptions;
+use mainstem_core::cluster::messages::WorkerOffer;
 use mainstem_net::{Connection, FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello, NetError, Transport};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::channel::units;
+use super::cut::{Cut, Ended};
 use super::wire::{self, ChannelKey, Encoder, Frame, Parts};
 use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
@@ -63,27 +65,34 @@ impl Gone {
 }
 
 impl Peer {
-    /// Starts to connect; what is sent meanwhile waits.
-    pub(super) fn start(transport: Transport, address: String, hello: Hello) -> Arc<Peer> {
+    /// Starts to connect; what is sent meanwhile waits. `cut` is told where the network between the two fails.
+    pub(super) fn start(transport: Transport, to: &WorkerOffer, hello: Hello, cut: Arc<Cut>) -> Arc<Peer> {
         let (frames, waiting) = mpsc::channel(FRAMES_MAX);
         let peer = Arc::new(Peer { frames, state: Mutex::default() });
         let weak = Arc::downgrade(&peer);
+        let WorkerOffer { worker, data_address: address, .. } = to.clone();
         tokio::spawn(async move {
+            let unreachable =
+                |reason: String| Gone::Unreachable(format!("{} cannot reach {worker}: {reason}", hello.node));
             let gone = match transport.connect(&address, &hello).await {
-                Err(error) => Gone::Unreachable(error.to_string()),
+                Err(error) => unreachable(error.to_string()),
                 Ok(connection) => {
                     let ended = carry(connection, waiting, |frame| {
                         // Nobody sends any more where the peer is gone.
                         weak.upgrade().map_or(Ok(()), |peer| peer.on_frame(frame))
                     })
                     .await;
-                    let lost = |reason: &str| format!("the connection to the worker at {address} is lost: {reason}");
                     match ended {
-                        Ended::Silent(error) => Gone::Unreachable(lost(&error.to_string())),
-                        Ended::Lost(reason) => Gone::Lost(lost(&reason)),
+                        Ended::Cut(reason) => unreachable(reason),
+                        Ended::Closed(reason) => {
+                            Gone::Lost(format!("the connection to worker {worker} at {address} is lost: {reason}"))
+                        }
                     }
                 }
             };
+            if matches!(gone, Gone::Unreachable(_)) {
+                cut.note(worker);
+            }
             if let Some(peer) = weak.upgrade() {
                 peer.end(&gone);
             }
@@ -213,24 +222,7 @@ impl Drop for RemoteSender {
     }
 }
 
-/// Why a connection is of no use any more.
-enum Ended {
-    /// The other side always reads; one that takes nothing is cut off.
-    Silent(NetError),
-    /// Anything else.
-    Lost(String),
-}
-
-impl From<NetError> for Ended {
-    fn from(error: NetError) -> Ended {
-        match error {
-            NetError::Silent { .. } => Ended::Silent(error),
-            other => Ended::Lost(other.to_string()),
-        }
-    }
-}
-
-/// Writes frames and reads what comes, until either ends; gives the reason.
+/// Writes frames and reads what comes, until either ends.
 async fn carry(
     connection: Connection,
     frames: mpsc::Receiver<Parts>,
@@ -239,7 +231,7 @@ async fn carry(
     let Connection { mut reader, mut writer, .. } = connection;
     tokio::select! {
         written = write(&mut writer, frames) => match written {
-            Ok(()) => Ended::Lost("nothing more is sent".to_owned()),
+            Ok(()) => Ended::Closed("nothing more is sent".to_owned()),
             Err(error) => error.into(),
         },
         ended = read(&mut reader, &mut on_frame) => ended,
@@ -262,11 +254,11 @@ async fn read(reader: &mut FrameReader, on_frame: &mut impl FnMut(Frame) -> Resu
     loop {
         let frame = match reader.read().await {
             Ok(Some(bytes)) => Frame::parse(bytes),
-            Ok(None) => return Ended::Lost("it was closed by the other side".to_owned()),
+            Ok(None) => return Ended::Closed("it was closed by the other side".to_owned()),
             Err(error) => return error.into(),
         };
         if let Err(reason) = frame.and_then(&mut *on_frame) {
-            return Ended::Lost(format!("bug: {reason}; please report it"));
+            return Ended::Closed(format!("bug: {reason}; please report it"));
         }
     }
 }

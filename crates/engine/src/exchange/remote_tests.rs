@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use mainstem_core::cluster::messages::{AttemptId, WorkerId};
+use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
 use mainstem_core::ids::{Generation, JobId};
 use mainstem_core::time::Timestamp;
 use mainstem_net::{Connection, Transport};
@@ -30,6 +30,10 @@ fn key(generation: u64, sender: u32) -> ChannelKey {
 
 fn plane(name: &str) -> Arc<DataPlane> {
     Arc::new(DataPlane::new(WorkerId(name.to_owned()), "c".to_owned(), Transport::plain(), false).unwrap())
+}
+
+fn offer(address: &str) -> WorkerOffer {
+    WorkerOffer { worker: WorkerId("there".to_owned()), data_address: address.to_owned(), slots: 1, draining: false }
 }
 
 /// A worker that listens; its address, and the task that serves its connections.
@@ -66,7 +70,7 @@ async fn elements_of_many_channels_arrive_in_order_whoever_is_there_first() {
     let (here, there) = (plane("here"), plane("there"));
     let (address, serving) = listening(&there).await;
     let mut early = there.receiver(key(1, 0));
-    let mut senders: Vec<_> = (0..8).map(|sender| here.sender(&address, key(1, sender))).collect();
+    let mut senders: Vec<_> = (0..8).map(|sender| here.sender(&offer(&address), key(1, sender))).collect();
     let sending: Vec<_> = senders
         .drain(..)
         .map(|mut sender| {
@@ -101,7 +105,7 @@ async fn a_receiver_that_takes_nothing_stops_its_sender_and_no_other() {
     let (here, there) = (plane("here"), plane("there"));
     let (address, serving) = listening(&there).await;
     let (mut slow, mut quick) = (there.receiver(key(1, 0)), there.receiver(key(1, 1)));
-    let mut stopped = here.sender(&address, key(1, 0));
+    let mut stopped = here.sender(&offer(&address), key(1, 0));
     let sent = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let counted = sent.clone();
     // 64 KiB each: 64 of them are the whole credit.
@@ -111,7 +115,7 @@ async fn a_receiver_that_takes_nothing_stops_its_sender_and_no_other() {
             counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     });
-    let mut other = here.sender(&address, key(1, 1));
+    let mut other = here.sender(&offer(&address), key(1, 1));
     for wanted in 0..500 {
         timeout(LONG, other.send(batch(wanted, 8 << 10))).await.unwrap().unwrap();
         assert_eq!(number(next(&mut quick).await.unwrap().unwrap()), wanted);
@@ -130,7 +134,7 @@ async fn what_is_fenced_is_refused_and_what_is_gone_is_told() {
     let (here, there) = (plane("here"), plane("there"));
     let (address, serving) = listening(&there).await;
     there.fence(&attempt(1).job, Generation(3));
-    let mut old = here.sender(&address, key(2, 0));
+    let mut old = here.sender(&offer(&address), key(2, 0));
     let refused = timeout(LONG, old.send(StreamElement::Watermark(Timestamp(1)))).await.unwrap().unwrap_err();
     assert!(matches!(&refused, EngineError::PeerLost(reason) if reason.contains("older than attempt 3")), "{refused}");
     // Who waits for a sender of an attempt that is fenced meanwhile waits no longer.
@@ -139,7 +143,7 @@ async fn what_is_fenced_is_refused_and_what_is_gone_is_told() {
     assert!(next(&mut waiting).await.is_none());
     // The receiving subtask ends.
     let receiver = there.receiver(key(4, 0));
-    let mut sender = here.sender(&address, key(4, 0));
+    let mut sender = here.sender(&offer(&address), key(4, 0));
     sender.send(StreamElement::Watermark(Timestamp(1))).await.unwrap();
     drop(receiver);
     let told = async {
@@ -154,7 +158,7 @@ async fn what_is_fenced_is_refused_and_what_is_gone_is_told() {
     assert!(matches!(&told, EngineError::PeerLost(reason) if reason.contains("has ended")), "{told}");
     // The other worker ends.
     let mut receiver = there.receiver(key(4, 1));
-    let mut sender = here.sender(&address, key(4, 1));
+    let mut sender = here.sender(&offer(&address), key(4, 1));
     sender.send(batch(7, 1)).await.unwrap();
     assert_eq!(number(next(&mut receiver).await.unwrap().unwrap()), 7);
     serving.abort();
@@ -172,7 +176,7 @@ async fn what_is_fenced_is_refused_and_what_is_gone_is_told() {
         element.unwrap();
     }
     // A worker that does not listen.
-    let mut nobody = here.sender(&address, key(4, 2));
+    let mut nobody = here.sender(&offer(&address), key(4, 2));
     let unreachable = timeout(LONG, nobody.send(batch(1, 1))).await.unwrap().unwrap_err();
     assert!(matches!(&unreachable, EngineError::Unreachable(reason) if reason.contains(&address)), "{unreachable}");
 }

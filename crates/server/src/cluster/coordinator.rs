@@ -107,11 +107,10 @@ impl Node {
     async fn answer(&self, request: Request) -> Response {
         let outcome = match request {
             Request::Jobs => return self.list(),
+            // One that led before and has lost the majority must not keep the caller from asking the next one. And jobs
+            // are planned where the answer will count; planning takes a while and no decision.
+            _ if !self.leads() => return self.not_leader(),
             Request::Submit(request) => {
-                // Planned where the answer will count; planning takes a while and no decision.
-                if !self.leads() {
-                    return self.not_leader();
-                }
                 let now = self.clock.now();
                 let (from, repeat_output) = (request.from_savepoint.clone(), request.repeat_output);
                 let planned = tokio::task::spawn_blocking(move || submission::plan(request, now)).await;

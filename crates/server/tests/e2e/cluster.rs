@@ -9,54 +9,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::support::cluster::LocalCluster;
+use crate::support::known::{Forward, difference, seed, undisturbed, windows};
 use crate::support::{Sandbox, assert_says, text};
-
-/// A count by key and window of the rows that a generator makes at a given rate.
-fn windows(events: u64, per_second: u64, limited: bool) -> String {
-    format!(
-        "SET 'execution.checkpointing.interval' = '200 ms';
-         CREATE TABLE bid (auction BIGINT, price BIGINT, bidder BIGINT, `dateTime` TIMESTAMP(3),
-             WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '1' SECOND)
-         WITH ('connector' = 'nexmark', 'table' = 'bid', 'events.num' = '{events}', 'rate.limited' = '{limited}',
-             'first-event.rate' = '{per_second}', 'next-event.rate' = '{per_second}', 'splits' = '4');
-         CREATE TABLE counts (auction BIGINT, bids BIGINT, sum_of_prices BIGINT, ended TIMESTAMP(3))
-         WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
-         INSERT INTO counts
-         SELECT auction, COUNT(*), SUM(price), window_end
-         FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '500' MILLISECOND))
-         GROUP BY auction, window_start, window_end;"
-    )
-}
-
-/// What one undisturbed process makes of the same rows.
-fn undisturbed(events: u64, per_second: u64) -> std::collections::BTreeMap<String, usize> {
-    let sandbox = Sandbox::new(&windows(events, per_second, false));
-    sandbox.run_ok(&["run", "job.sql"]);
-    sandbox.lines("out")
-}
-
-/// Epochs and attempts never go back, whoever answers.
-#[derive(Default)]
-struct Forward {
-    published: u64,
-    attempt: u64,
-}
-
-impl Forward {
-    fn look(&mut self, cluster: &LocalCluster<'_>) -> bool {
-        let Some(jobs) = cluster.jobs() else { return false };
-        // Who does not lead may be behind.
-        if jobs.leader().is_some() && jobs.job("job").is_some() {
-            let (published, attempt) = (jobs.number("job", "committed"), jobs.number("job", "generation"));
-            if jobs.has_ended("job") || jobs.job("job").is_some_and(|job| !job["status"].is_null()) {
-                assert!(published >= self.published, "epoch {published} after {}", self.published);
-                assert!(attempt >= self.attempt, "attempt {attempt} after {}", self.attempt);
-                (self.published, self.attempt) = (published, attempt);
-            }
-        }
-        jobs.has_ended("job")
-    }
-}
 
 /// Disturbs a running job until it has ended, and compares.
 #[expect(clippy::print_stdout, reason = "to repeat a failure")]
@@ -70,9 +24,9 @@ fn disturbed(seed: u64, coordinators: usize, mut disturb: impl FnMut(&mut SmallR
     let cluster = LocalCluster::start(&sandbox, coordinators, 3, 2);
     sandbox.run_ok(&["submit", "job.sql", "-p", "4"]);
     cluster.wait_until("the first epoch is published", |jobs| jobs.number("job", "committed") > 0);
-    let mut forward = Forward::default();
+    let mut forward = Forward::new(&sandbox.path(".mainstem-cluster/state"));
     let (begun, mut disturbed_at) = (Instant::now(), Instant::now());
-    while !forward.look(&cluster) {
+    while !forward.look(cluster.jobs().as_ref()) {
         assert!(begun.elapsed() < Duration::from_secs(150), "it does not end\n{}", cluster.story());
         // As long as rows come.
         if begun.elapsed() < Duration::from_secs(12) && disturbed_at.elapsed() > Duration::from_millis(1_500) {
@@ -83,19 +37,12 @@ fn disturbed(seed: u64, coordinators: usize, mut disturb: impl FnMut(&mut SmallR
     }
     assert_says(&text(&sandbox.run_ok(&["status", "job"]).stdout), &["state        finished"]);
     assert!(forward.attempt > 1, "nothing was disturbed");
+    assert!(forward.compared > 0, "no offsets were compared");
     println!("{} attempts, {} epochs", forward.attempt, forward.published);
     let logs = cluster.logs();
     assert!(!logs.contains("panicked"), "{}", cluster.story());
     let found = sandbox.lines("out");
-    let missing = expected.iter().filter(|(line, count)| found.get(*line) != Some(count)).count();
-    let extra = found.iter().filter(|(line, count)| expected.get(*line) != Some(count)).count();
-    assert_eq!((missing, extra), (0, 0), "of {} lines\n{}", expected.len(), cluster.story());
-}
-
-/// Of this run; to repeat one, set MAINSTEM_SEED.
-fn seed() -> u64 {
-    let given = std::env::var("MAINSTEM_SEED").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()))
+    assert_eq!(difference(&expected, &found), (0, 0), "of {} lines\n{}", expected.len(), cluster.story());
 }
 
 fn pick(random: &mut SmallRng, mut nodes: Vec<String>) -> String {

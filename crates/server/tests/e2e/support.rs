@@ -2,6 +2,9 @@
 
 pub(crate) mod changelog;
 pub(crate) mod cluster;
+pub(crate) mod hosts;
+pub(crate) mod known;
+mod network;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};

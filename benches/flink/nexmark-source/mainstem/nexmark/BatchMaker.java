@@ -29,9 +29,9 @@ final class BatchMaker {
         texts = new Texts(parameters);
     }
 
-    /** The next events of a split, which is moved on; perhaps none. */
-    VectorizedColumnBatch next(NexmarkSplit split) {
-        collect(split);
+    /** The next events of a split below {@code limit}; the split is moved on. Perhaps none. */
+    VectorizedColumnBatch next(NexmarkSplit split, long limit) {
+        collect(split, limit);
         byte[] kinds = parameters.kind == null ? kinds() : null;
         ColumnVector[] vectors = new ColumnVector[columns.length];
         for (int i = 0; i < columns.length; i++) {
@@ -42,13 +42,13 @@ final class BatchMaker {
         return batch;
     }
 
-    private void collect(NexmarkSplit split) {
+    private void collect(NexmarkSplit split, long limit) {
         rows = 0;
         long roundEvents = parameters.roundEvents();
         long from = from(), to = to();
-        for (int left = NUMBERS_MAX; rows < ROWS_MAX && left > 0 && split.next < parameters.end; ) {
+        for (int left = NUMBERS_MAX; rows < ROWS_MAX && left > 0 && split.next < limit; ) {
             long number = split.next;
-            long end = Math.min(Math.min(split.blockEnd(), parameters.end), number + left);
+            long end = Math.min(Math.min(split.blockEnd(), limit), number + left);
             left -= end - number;
             long round = number / roundEvents, place = number % roundEvents;
             for (; number < end && rows < ROWS_MAX; number++) {

@@ -4,6 +4,7 @@ import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 import org.apache.flink.api.connector.source.ReaderOutput;
 import org.apache.flink.api.connector.source.SourceOutput;
 import org.apache.flink.api.connector.source.SourceReader;
@@ -16,12 +17,17 @@ import org.apache.flink.table.data.columnar.vector.VectorizedColumnBatch;
 final class NexmarkReader implements SourceReader<RowData, NexmarkSplit> {
     /** Rows given at a time: the mailbox is looked at between, so barriers do not wait for long. */
     private static final int ROWS_A_POLL = 32;
+    /** A paced reader waits so long where nothing is due. */
+    private static final long PACE_STEP_MS = 10;
 
     private final Parameters parameters;
     private final BatchMaker maker;
     private final List<NexmarkSplit> splits = new ArrayList<>();
-    private final CompletableFuture<Void> available = new CompletableFuture<>();
+    private CompletableFuture<Void> available = new CompletableFuture<>();
     private boolean complete;
+    /** When pacing began, and with which number; -1: not yet. */
+    private long pacedSinceNanos;
+    private long pacedFrom = -1;
 
     private VectorizedColumnBatch batch;
     /** The split of the batch. */
@@ -38,7 +44,7 @@ final class NexmarkReader implements SourceReader<RowData, NexmarkSplit> {
     @Override
     public InputStatus pollNext(ReaderOutput<RowData> outputs) {
         if (row == maker.rows && !advance(outputs)) {
-            return complete ? InputStatus.END_OF_INPUT : InputStatus.NOTHING_AVAILABLE;
+            return complete && splits.isEmpty() ? InputStatus.END_OF_INPUT : InputStatus.NOTHING_AVAILABLE;
         }
         int end = Math.min(row + ROWS_A_POLL, maker.rows);
         while (row < end) {
@@ -47,13 +53,20 @@ final class NexmarkReader implements SourceReader<RowData, NexmarkSplit> {
         return InputStatus.MORE_AVAILABLE;
     }
 
-    /** Makes the next batch; false: there is none. */
+    /** Makes the next batch; false: there is none, or none yet. */
     private boolean advance(ReaderOutput<RowData> outputs) {
         while (!splits.isEmpty()) {
             current = splits.stream().min(Comparator.comparingLong(split -> split.next)).get();
             if (current.next < parameters.end) {
+                long limit = Math.min(parameters.end, due(current.next));
+                if (current.next >= limit) {
+                    // The others are further still.
+                    available = CompletableFuture.runAsync(
+                            () -> {}, CompletableFuture.delayedExecutor(PACE_STEP_MS, TimeUnit.MILLISECONDS));
+                    return false;
+                }
                 output = outputs.createOutputForSplit(current.splitId());
-                batch = maker.next(current);
+                batch = maker.next(current, limit);
                 row = 0;
                 return true;
             }
@@ -61,6 +74,19 @@ final class NexmarkReader implements SourceReader<RowData, NexmarkSplit> {
             splits.remove(current);
         }
         return false;
+    }
+
+    /** One past the last number that may be given now. */
+    private long due(long next) {
+        if (!parameters.isPaced) {
+            return Long.MAX_VALUE;
+        }
+        long now = System.nanoTime();
+        if (pacedFrom < 0) {
+            pacedFrom = next;
+            pacedSinceNanos = now;
+        }
+        return pacedFrom + (now - pacedSinceNanos) / 1_000 * parameters.eventsPerSecond / 1_000_000 + 1;
     }
 
     @Override

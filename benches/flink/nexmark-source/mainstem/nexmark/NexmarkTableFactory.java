@@ -16,7 +16,7 @@ import org.apache.flink.table.factories.FactoryUtil;
 
 /**
  * Makes tables of the connector 'nexmark'. Knows the options of {@code docs/connectors/nexmark.md} that say which
- * events there are; options that pace, shuffle or split the stream are refused, and the stream must have an end.
+ * events there are, and {@code rate.limited}; options that shuffle or split the stream are refused, and it must have an end.
  */
 public final class NexmarkTableFactory implements DynamicTableSourceFactory {
     private static final ConfigOption<String> TABLE = ConfigOptions.key("table").stringType().noDefaultValue();
@@ -25,6 +25,8 @@ public final class NexmarkTableFactory implements DynamicTableSourceFactory {
     private static final ConfigOption<Long> EVENTS = ConfigOptions.key("events.num").longType().noDefaultValue();
     private static final ConfigOption<Long> FIRST_RATE = ConfigOptions.key("first-event.rate").longType().noDefaultValue();
     private static final ConfigOption<Long> NEXT_RATE = ConfigOptions.key("next-event.rate").longType().noDefaultValue();
+    private static final ConfigOption<Boolean> LIMITED =
+            ConfigOptions.key("rate.limited").booleanType().defaultValue(false);
     /** Numbers with their defaults. */
     private static final Map<String, Long> NUMBERS = Map.ofEntries(
             Map.entry("seed", 42L),
@@ -56,7 +58,7 @@ public final class NexmarkTableFactory implements DynamicTableSourceFactory {
 
     @Override
     public Set<ConfigOption<?>> optionalOptions() {
-        Set<ConfigOption<?>> options = new LinkedHashSet<>(Arrays.asList(TABLE, BASE_TIME, FIRST_RATE, NEXT_RATE));
+        Set<ConfigOption<?>> options = new LinkedHashSet<>(Arrays.asList(TABLE, BASE_TIME, FIRST_RATE, NEXT_RATE, LIMITED));
         NUMBERS.keySet().forEach(key -> options.add(number(key)));
         return options;
     }
@@ -75,6 +77,7 @@ public final class NexmarkTableFactory implements DynamicTableSourceFactory {
         check(p.end > 0 && p.end < Long.MAX_VALUE / 2000, "events.num", p.end);
         p.baseTimeMs = baseTimeMs(options.get(BASE_TIME));
         p.eventsPerSecond = rate(options);
+        p.isPaced = options.get(LIMITED);
         p.seed = options.get(number("seed"));
         p.people = natural(options, "person.proportion", 0);
         p.auctions = natural(options, "auction.proportion", 0);

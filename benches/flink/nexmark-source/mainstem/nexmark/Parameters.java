@@ -13,6 +13,8 @@ final class Parameters implements Serializable {
     long seed;
     long baseTimeMs;
     long eventsPerSecond;
+    /** Whether so many come a second by the wall clock too; otherwise they come as fast as they can. */
+    boolean isPaced;
     long people;
     long auctions;
     long bids;

@@ -11,6 +11,9 @@ use super::{Sandbox, text};
 /// Anything that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where failpoints are armed, see [`LocalCluster::arm`].
+const FAILPOINTS: &str = "failpoints";
+
 /// `mainstem cluster`, in a sandbox.
 pub(crate) struct LocalCluster<'a> {
     sandbox: &'a Sandbox,
@@ -23,12 +26,28 @@ pub(crate) struct LocalCluster<'a> {
 pub(crate) struct Jobs(serde_json::Value);
 
 impl Jobs {
+    pub(crate) fn parse(json: &[u8]) -> Jobs {
+        Jobs(serde_json::from_slice(json).unwrap())
+    }
+
+    /// Whether who answers leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.0["leads"] == true
+    }
+
     pub(crate) fn leader(&self) -> Option<String> {
         self.0["leader"].as_str().map(str::to_owned)
     }
 
     pub(crate) fn workers(&self) -> usize {
         self.0["workers"].as_array().map_or(0, Vec::len)
+    }
+
+    /// Ids of the workers on which jobs have slots.
+    pub(crate) fn used_workers(&self) -> Vec<String> {
+        let workers = self.0["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let used = workers.iter().filter(|worker| worker["used"] != 0);
+        used.map(|worker| worker["offer"]["worker"].as_str().unwrap().to_owned()).collect()
     }
 
     pub(crate) fn job(&self, id: &str) -> Option<&serde_json::Value> {
@@ -40,7 +59,7 @@ impl Jobs {
     }
 
     pub(crate) fn has_ended(&self, id: &str) -> bool {
-        self.0["leads"] == true && self.job(id).is_some_and(|job| job["active"] == false)
+        self.leads() && self.job(id).is_some_and(|job| job["active"] == false)
     }
 }
 
@@ -62,6 +81,7 @@ impl LocalCluster<'_> {
         let arguments = ["cluster", "--with-parent", &coordinators, &format!("--workers={workers}"), &slots];
         let mut command = sandbox.command(&arguments);
         command.envs(environment.iter().copied());
+        command.env("MAINSTEM_FAILPOINTS", sandbox.path(FAILPOINTS));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let processes = Arc::<Mutex<BTreeMap<String, u32>>>::default();
         let (known, said) = (processes.clone(), child.stderr.take().unwrap());
@@ -91,6 +111,16 @@ impl LocalCluster<'_> {
         let _ = Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).stderr(Stdio::null()).status();
     }
 
+    /// The process that next gets to a failpoint dies there.
+    pub(crate) fn arm(&self, failpoint: &str) {
+        self.sandbox.write(&format!("{FAILPOINTS}/{failpoint}"), "");
+    }
+
+    /// Whether nobody has died there yet.
+    pub(crate) fn is_armed(&self, failpoint: &str) -> bool {
+        self.sandbox.path(&format!("{FAILPOINTS}/{failpoint}")).exists()
+    }
+
     /// The name of the coordinator that leads.
     pub(crate) fn leader(&self) -> Option<String> {
         let layout = std::fs::read_to_string(self.sandbox.path(".mainstem-cluster/cluster.json")).unwrap();
@@ -103,7 +133,7 @@ impl LocalCluster<'_> {
     /// What the cluster says of its jobs; none where nobody answers.
     pub(crate) fn jobs(&self) -> Option<Jobs> {
         let output = self.sandbox.run(&["jobs", "--json"]);
-        output.status.success().then(|| Jobs(serde_json::from_slice(&output.stdout).unwrap()))
+        output.status.success().then(|| Jobs::parse(&output.stdout))
     }
 
     /// Waits until the jobs are as they should be.
@@ -120,26 +150,30 @@ impl LocalCluster<'_> {
 
     /// What is known of the jobs, and the end of each node's log.
     pub(crate) fn story(&self) -> String {
-        let mut story = text(&self.sandbox.run(&["jobs", "--json"]).stdout);
-        for (node, log) in self.logs_by_node() {
-            let lines: Vec<&str> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(30)..].join("\n");
-            story += &format!("\n== {node}\n{end}\n");
-        }
-        story
+        text(&self.sandbox.run(&["jobs", "--json"]).stdout) + &story(self.sandbox)
     }
 
     /// Everything that any node has logged.
     pub(crate) fn logs(&self) -> String {
-        self.logs_by_node().into_values().collect()
+        logs_by_node(self.sandbox).into_values().collect()
     }
+}
 
-    fn logs_by_node(&self) -> BTreeMap<String, String> {
-        let entries =
-            std::fs::read_dir(self.sandbox.path(".mainstem-cluster")).unwrap().map(|entry| entry.unwrap().path());
-        let logs = entries.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-        logs.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap_or_default())).collect()
+/// The end of the log of each node of the cluster in a sandbox.
+pub(crate) fn story(sandbox: &Sandbox) -> String {
+    let mut story = String::new();
+    for (node, log) in logs_by_node(sandbox) {
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(30)..].join("\n");
+        story += &format!("\n== {node}\n{end}\n");
     }
+    story
+}
+
+fn logs_by_node(sandbox: &Sandbox) -> BTreeMap<String, String> {
+    let entries = std::fs::read_dir(sandbox.path(".mainstem-cluster")).unwrap().map(|entry| entry.unwrap().path());
+    let logs = entries.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    logs.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap_or_default())).collect()
 }
 
 impl Drop for LocalCluster<'_> {
