@@ -11,6 +11,8 @@ mod generator;
 mod nexmark;
 mod print;
 mod registry;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod sink;
 mod source;
 mod table;

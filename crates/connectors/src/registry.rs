@@ -25,6 +25,8 @@ pub fn sink(table: &TableSpec) -> Result<Arc<dyn Sink>, ConnectorError> {
         "filesystem" => crate::filesystem::sink(table),
         "print" => crate::print::sink(table),
         "blackhole" => crate::blackhole::sink(table),
+        #[cfg(feature = "simulation")]
+        "simulated" => crate::simulation::sink(table),
         other => Err(unknown(table, other, "written", &["filesystem", "print", "blackhole"])),
     }
 }

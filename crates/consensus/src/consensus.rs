@@ -91,6 +91,10 @@ impl<S: Replicated> Consensus<S> {
     /// Options that do not fit, a directory that is damaged or not this node's, or members that know another node under
     /// its id.
     pub async fn start(options: Options) -> Result<Consensus<S>, ConsensusError> {
+        #[cfg(feature = "simulation")]
+        if let Some(disk) = options.disk.clone() {
+            return Consensus::start_simulated(options, disk).await;
+        }
         Consensus::start_on(options, |options| Store::open(&options.directory, options.node, &options.cluster)).await
     }
 
@@ -114,6 +118,16 @@ impl<S: Replicated> Consensus<S> {
         }
     }
 
+    /// The same on the caller's runtime and a simulated disk.
+    #[cfg(feature = "simulation")]
+    async fn start_simulated(options: Options, disk: crate::disk::Disk) -> Result<Consensus<S>, ConsensusError> {
+        let wrong = |reason| ConsensusError::Options { node: options.node, reason };
+        options.validate().map_err(wrong)?;
+        let config = Arc::new(options.raft_config().map_err(wrong)?);
+        let (store, identity) = Store::simulated(disk, options.node, &options.cluster)?;
+        Consensus::start_over(options, config, Background(None), store, identity).await
+    }
+
     async fn start_within(
         options: Options,
         config: Arc<openraft::Config>,
@@ -123,9 +137,21 @@ impl<S: Replicated> Consensus<S> {
         // A runtime must not be dropped on its own threads.
         let runtime = Background(Some(runtime));
         let (node, to_open) = (options.node, options.clone());
-        let stopped = |reason: String| ConsensusError::Stopped { node, reason };
         let opened = tokio::task::spawn_blocking(move || open(&to_open)).await;
+        let stopped = |reason: String| ConsensusError::Stopped { node, reason };
         let (store, identity) = opened.map_err(|error| stopped(error.to_string()))??;
+        Consensus::start_over(options, config, runtime, store, identity).await
+    }
+
+    async fn start_over(
+        options: Options,
+        config: Arc<openraft::Config>,
+        runtime: Background,
+        store: Store,
+        identity: Identity,
+    ) -> Result<Consensus<S>, ConsensusError> {
+        let node = options.node;
+        let stopped = |reason: String| ConsensusError::Stopped { node, reason };
         let has_begun = !identity.founders.is_empty();
         let guard = Arc::new(Guard::load(identity, store.clone()).await?);
         let stop = Stop::new();

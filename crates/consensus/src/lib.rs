@@ -8,7 +8,10 @@
 //! lost while a majority of the disks lives; a directory belongs to one node of one cluster, and a node whose directory
 //! was lost cannot come back under its old id unnoticed; after an error of the disk the node stops and says why.
 
+mod blocking;
 mod consensus;
+#[cfg(any(test, feature = "simulation"))]
+mod disk;
 mod error;
 mod guard;
 mod machine;
@@ -16,6 +19,8 @@ mod members;
 mod network;
 mod options;
 mod raft_types;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod status;
 mod store;
 mod watcher;

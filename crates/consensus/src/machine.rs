@@ -9,6 +9,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
+use crate::blocking::run_blocking;
 use crate::consensus::Replicated;
 use crate::error::StoreError;
 use crate::raft_types::{
@@ -127,7 +128,7 @@ impl<S: Replicated> RaftSnapshotBuilder<TypeConfig> for Machine<S> {
         let snapshot_id = format!("{at}-{:016x}", rand::random::<u64>());
         let failed = |reason: String| StorageIOError::write_snapshot(None, openraft::AnyError::error(reason));
         // A large state takes a while to write down, and the timers of this runtime must not wait for it.
-        let bytes = tokio::task::spawn_blocking(move || serde_json::to_vec(&state))
+        let bytes = run_blocking(move || serde_json::to_vec(&state))
             .await
             .map_err(|error| failed(error.to_string()))?
             .map_err(|error| failed(error.to_string()))?;
@@ -175,7 +176,7 @@ impl<S: Replicated> RaftStateMachine<TypeConfig> for Machine<S> {
         let failed = |reason| StorageIOError::read_snapshot(Some(meta.signature()), openraft::AnyError::error(reason));
         // As in building one: the timers must not wait for a large state.
         let of = meta.clone();
-        let parsed = tokio::task::spawn_blocking(move || Applied::of(&of, &kept)).await;
+        let parsed = run_blocking(move || Applied::of(&of, &kept)).await;
         self.shared.install(parsed.map_err(|error| failed(error.to_string()))?.map_err(failed)?);
         Ok(())
     }

@@ -72,6 +72,9 @@ pub struct Options {
     pub timing: Timing,
     /// A snapshot is taken, and the log cut, after so many entries.
     pub snapshot_after_entries: u64,
+    /// A simulated node keeps its log here, and not in its directory.
+    #[cfg(feature = "simulation")]
+    pub disk: Option<crate::simulation::Disk>,
 }
 
 impl Options {
@@ -91,6 +94,8 @@ impl Options {
             transport,
             timing: Timing::default(),
             snapshot_after_entries: 1000,
+            #[cfg(feature = "simulation")]
+            disk: None,
         }
     }
 

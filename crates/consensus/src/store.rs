@@ -46,6 +46,18 @@ struct Shared {
     log_bytes: AtomicU64,
 }
 
+impl Shared {
+    fn new(path: PathBuf, thread: Option<JoinHandle<()>>) -> Shared {
+        Shared {
+            path,
+            failed: OnceLock::new(),
+            thread: Mutex::new(thread),
+            committed_end: AtomicU64::new(0),
+            log_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Store {
     /// Opens the file of this directory, or makes it for this node. Blocks.
     ///
@@ -72,14 +84,29 @@ impl Store {
                 }
             })
             .map_err(|error| io_error("start a thread for", &path, &error))?;
-        let shared = Shared {
-            path,
-            failed: OnceLock::new(),
-            thread: Mutex::new(Some(thread)),
-            committed_end: AtomicU64::new(0),
-            log_bytes: AtomicU64::new(0),
-        };
-        Ok(Store { jobs, shared: Arc::new(shared) })
+        Ok(Store { jobs, shared: Arc::new(Shared::new(path, Some(thread))) })
+    }
+
+    /// The same on a simulated disk, in a task of this runtime: there are no threads in a simulation.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated(
+        disk: crate::disk::Disk,
+        node: u64,
+        cluster: &str,
+    ) -> Result<(Store, Identity), ConsensusError> {
+        let path = PathBuf::from(format!("disk of node {node}"));
+        let has_begun = !disk.is_empty();
+        let file = guarded(&path, || LogFile::open_backend(disk.clone()))?;
+        let identity = guarded(&path, || file.identity(has_begun, node, cluster))?;
+        identity.check(node, cluster, &path)?;
+        let (jobs, mut queue) = mpsc::channel::<Job>(JOBS_MAX);
+        tokio::spawn(async move {
+            while let Some(Some(job)) = queue.recv().await {
+                tokio::time::sleep(disk.latency()).await;
+                job(&file);
+            }
+        });
+        Ok((Store { jobs, shared: Arc::new(Shared::new(path, None)) }, identity))
     }
 
     /// Does something with the file, after everything that was asked before. Runs to its end also when the caller does not

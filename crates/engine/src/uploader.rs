@@ -8,6 +8,7 @@ use arrow::compute;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::group_of_hash;
 use mainstem_core::protocol::{FromSubtask, OperatorSnapshot, SubtaskSnapshot};
+use mainstem_rt::run_blocking;
 use mainstem_state::{CheckpointStore, TableDelta};
 use tokio::sync::mpsc;
 
@@ -85,7 +86,7 @@ impl Uploader {
             let key_groups = self.key_groups;
             let sort =
                 move || tables.iter().map(|table| sort_by_key_group(table, key_groups)).collect::<Result<_, _>>();
-            let sorted = tokio::task::spawn_blocking(sort).await;
+            let sorted = run_blocking(sort).await;
             let tables: Vec<TableDelta> =
                 sorted.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
             let handle = self

@@ -6,6 +6,7 @@
 //! with a reason, and the reason is what [`Transport::connect`] fails with.
 
 mod error;
+mod fabric;
 mod frame;
 mod hello;
 mod listener;
@@ -17,6 +18,7 @@ mod transport;
 mod tests;
 
 pub use error::{NetError, Side};
+pub use fabric::{Fabric, Opening, Pipe};
 pub use frame::{FRAME_BYTES_MAX, FrameReader, FrameWriter};
 pub use hello::{Hello, PROTOCOL_VERSION, Service};
 pub use listener::Listener;

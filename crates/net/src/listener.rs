@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use crate::error::NetError;
+use crate::fabric::{Incoming, Port};
 use crate::hello::{Admission, Service};
 use crate::transport::{Connection, Transport};
 
@@ -20,7 +21,7 @@ const ACCEPT_FAILURES_MAX: u32 = 100;
 
 /// A port that takes connections of other nodes.
 pub struct Listener {
-    tcp: TcpListener,
+    port: Port,
     address: String,
     transport: Transport,
     admission: Admission,
@@ -33,10 +34,16 @@ pub struct Listener {
 impl Listener {
     pub(crate) async fn bind(transport: Transport, address: &str) -> Result<Listener, NetError> {
         let failed = |source| NetError::Listen { address: address.to_owned(), source };
-        let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        let local = tcp.local_addr().map_err(failed)?.to_string();
+        let (port, local) = match transport.fabric() {
+            Some(fabric) => (Port::Fabric(fabric.listen(address).map_err(failed)?), address.to_owned()),
+            None => {
+                let tcp = TcpListener::bind(address).await.map_err(failed)?;
+                let local = tcp.local_addr().map_err(failed)?.to_string();
+                (Port::Tcp(tcp), local)
+            }
+        };
         Ok(Listener {
-            tcp,
+            port,
             address: local,
             transport,
             admission: Admission::default(),
@@ -92,8 +99,8 @@ impl Listener {
                         return Ok(connection);
                     }
                 }
-                accepted = self.tcp.accept(), if self.handshakes.len() < HANDSHAKES_MAX => match accepted {
-                    Ok((stream, peer)) => self.begin(stream, peer.to_string()),
+                accepted = self.port.accept(), if self.handshakes.len() < HANDSHAKES_MAX => match accepted {
+                    Ok((stream, peer)) => self.begin(stream, peer),
                     Err(source) => {
                         self.failures += 1;
                         tracing::warn!(address = %self.address, error = %source, "cannot take a connection");
@@ -107,7 +114,7 @@ impl Listener {
         }
     }
 
-    fn begin(&mut self, stream: TcpStream, peer: String) {
+    fn begin(&mut self, stream: Incoming, peer: String) {
         self.failures = 0;
         let transport = self.transport.clone();
         let admission = self.admission.clone();

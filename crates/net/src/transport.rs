@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::{NetError, Side};
+use crate::fabric::{Fabric, Incoming};
 use crate::frame::{FRAME_BYTES_MAX, FrameReader, FrameWriter};
 use crate::hello::{Admission, Answer, HELLO_BYTES_MAX, Hello};
 use crate::listener::Listener;
@@ -36,6 +37,8 @@ const LINGER_BYTES_MAX: u64 = 64 << 10;
 #[derive(Clone)]
 pub struct Transport {
     tls: Option<Arc<Tls>>,
+    /// Carries the bytes in the place of TCP, where set.
+    fabric: Option<Arc<dyn Fabric>>,
     connect_timeout: Duration,
 }
 
@@ -61,7 +64,7 @@ impl Transport {
     /// In the clear: for one host, or a network that nobody else can reach.
     #[must_use]
     pub fn plain() -> Transport {
-        Transport { tls: None, connect_timeout: CONNECT_TIMEOUT }
+        Transport { tls: None, fabric: None, connect_timeout: CONNECT_TIMEOUT }
     }
 
     /// Under mutual TLS.
@@ -71,7 +74,13 @@ impl Transport {
     pub fn tls(files: &TlsFiles) -> Result<Transport, NetError> {
         let current = RwLock::new(Arc::new(TlsConfig::read(files)?));
         let tls = Tls { files: files.clone(), current };
-        Ok(Transport { tls: Some(Arc::new(tls)), connect_timeout: CONNECT_TIMEOUT })
+        Ok(Transport { tls: Some(Arc::new(tls)), fabric: None, connect_timeout: CONNECT_TIMEOUT })
+    }
+
+    /// In the clear over something else than TCP.
+    #[must_use]
+    pub fn over(fabric: Arc<dyn Fabric>) -> Transport {
+        Transport { fabric: Some(fabric), ..Transport::plain() }
     }
 
     /// The same, with another bound for connecting and the handshake.
@@ -118,6 +127,11 @@ impl Transport {
 
     async fn connect_without_bound(&self, address: &str, hello: &Hello) -> Result<Connection, NetError> {
         let failed = |source| NetError::Connect { peer: address.to_owned(), source };
+        if let Some(fabric) = &self.fabric {
+            let pipe = fabric.connect(address).await.map_err(failed)?;
+            let (reader, writer) = framed(pipe.reader, pipe.writer, address);
+            return introduce(hello, address, reader, writer).await;
+        }
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         set_options(&stream).map_err(failed)?;
         let (reader, writer) = match self.tls_config() {
@@ -140,7 +154,7 @@ impl Transport {
     /// The listening side's part; bounded in time like the other's.
     pub(crate) async fn admit(
         &self,
-        stream: TcpStream,
+        stream: Incoming,
         peer: &str,
         admission: &Admission,
     ) -> Result<Connection, NetError> {
@@ -152,10 +166,17 @@ impl Transport {
 
     async fn admit_without_bound(
         &self,
-        stream: TcpStream,
+        stream: Incoming,
         peer: &str,
         admission: &Admission,
     ) -> Result<Connection, NetError> {
+        let stream = match stream {
+            Incoming::Tcp(stream) => stream,
+            Incoming::Fabric(pipe) => {
+                let (reader, writer) = framed(pipe.reader, pipe.writer, peer);
+                return answer(admission, peer, reader, writer).await;
+            }
+        };
         set_options(&stream).map_err(|error| handshake_error(Side::Accepting, peer, error))?;
         let (reader, writer) = match self.tls_config() {
             None => {
@@ -176,6 +197,10 @@ impl Transport {
             }
         };
         answer(admission, peer, reader, writer).await
+    }
+
+    pub(crate) fn fabric(&self) -> Option<&dyn Fabric> {
+        self.fabric.as_deref()
     }
 
     fn tls_config(&self) -> Option<Arc<TlsConfig>> {

@@ -17,7 +17,11 @@ use anyhow::Context;
 use mainstem_net::{TlsFiles, Transport};
 use tokio::runtime::{Builder, Runtime};
 
+#[cfg(test)]
+pub(crate) use self::api::{Request, Response, SubmitRequest};
 pub(crate) use self::client::{cancel, jobs, remove, rescale, status, submit};
+#[cfg(test)]
+pub(crate) use self::coordinator::Node as CoordinatorNode;
 pub(crate) use self::coordinator::coordinator;
 pub(crate) use self::local::cluster;
 pub(crate) use self::operate::{add_member, drain, members, remove_member};

@@ -10,6 +10,8 @@ mod inspect;
 mod job;
 mod restore;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod sql_files;
 mod status;
 

@@ -6,6 +6,8 @@ mod error;
 mod lock;
 mod manifest;
 mod savepoint;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod state_file;
 mod store;
 

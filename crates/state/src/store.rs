@@ -37,6 +37,10 @@ impl CheckpointStore {
 
     /// A store over a directory, which is created. What was written survives a crash of the machine.
     pub fn local(state_dir: &Path) -> Result<CheckpointStore, StateError> {
+        #[cfg(feature = "simulation")]
+        if let Some(objects) = crate::simulation::mounted(state_dir) {
+            return Ok(CheckpointStore::new(objects));
+        }
         let failed = |action, source| StateError::Io { action, path: state_dir.display().to_string(), source };
         std::fs::create_dir_all(state_dir).map_err(|e| failed("create the state directory", e))?;
         let directory = state_dir.canonicalize().map_err(|e| failed("resolve the state directory", e))?;

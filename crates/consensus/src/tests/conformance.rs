@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openraft::testing::{StoreBuilder, Suite};
 
 use super::Lines;
-use super::disk::Disk;
+use crate::disk::Disk;
 use crate::machine::{Machine, SharedState};
 use crate::raft_types::{StorageError, TypeConfig};
 use crate::store::{LogFile, Store};

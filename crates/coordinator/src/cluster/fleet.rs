@@ -12,7 +12,7 @@ use mainstem_core::cluster::{Fleet, FleetConfig, Lost, Shortage};
 use mainstem_core::ids::{Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask};
 use mainstem_net::{Connection, FrameReader, FrameWriter};
-use mainstem_rt::Clock;
+use mainstem_rt::{Clock, bug};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -361,6 +361,9 @@ impl Inner {
     fn on_lost(&mut self, lost: &Lost) {
         self.links.remove(&lost.worker);
         self.counters.remove(&lost.worker);
+        if bug::is_put_back(bug::LOSS_UNTOLD) {
+            return;
+        }
         for (attempt, route) in &self.routes {
             let on_it = |slot: &WorkerOffer| slot.worker == lost.worker;
             let Some(index) = route.slots.iter().position(on_it) else { continue };

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use mainstem_consensus::{Consensus, ProposeError};
 use mainstem_core::cluster::state::Command;
 use mainstem_core::ids::JobId;
+use mainstem_rt::bug;
 use tokio::sync::mpsc;
 
 use super::agreed::Agreed;
@@ -55,6 +56,12 @@ impl MetaLog for ReplicatedLog {
     /// the job must drop it.
     async fn append(&mut self, record: Record) -> Result<(), MetaLogError> {
         let command = Command::Record { job: self.job.clone(), record: Box::new(record.clone()) };
+        if bug::is_put_back(bug::RECORDED_BY_HOPE) {
+            let consensus = self.consensus.clone();
+            tokio::spawn(async move { consensus.propose(command).await });
+            self.state.apply(record);
+            return Ok(());
+        }
         match self.consensus.propose(command).await {
             Ok(Ok(())) => {
                 self.state.apply(record);

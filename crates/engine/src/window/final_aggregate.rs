@@ -259,7 +259,8 @@ impl Operator for FinalAggregate {
 
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
         let watermark = self.watermark;
-        self.log.forget_closed(|end| end - 1 <= watermark);
+        // A file that held nothing of this subtask's key groups is of no window: its end is the least there is.
+        self.log.forget_closed(|end| end.saturating_sub(1) <= watermark);
         let whole = if self.log.wants_whole_state() { Some(self.whole_state()?) } else { None };
         let live_rows = self.slices.values().map(|slice| match slice {
             Slice::Open(groups) => groups.len(),

@@ -1,6 +1,7 @@
 //! `mainstem coordinator`: one of the coordinators of a cluster.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,9 +10,9 @@ use mainstem_consensus::{Consensus, MembershipError, Options, ProposeError, Raft
 use mainstem_coordinator::cluster::{Agreed, Answer, ClusterJobs, FleetService, JobView};
 use mainstem_core::cluster::FleetConfig;
 use mainstem_core::cluster::messages::OperatorCounters;
-use mainstem_net::{Connection, Service, serve_rpc};
+use mainstem_net::{Connection, Listener, Service, serve_rpc};
 use mainstem_plan::operator::{JobGraph, OperatorKind};
-use mainstem_rt::{Clock, SystemClock};
+use mainstem_rt::{Clock, SystemClock, run_blocking};
 
 use super::api::{JobSummary, MembersView, Request, Response};
 use super::factory::GraphFactory;
@@ -32,8 +33,9 @@ pub(crate) fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
     outcome
 }
 
-struct Node {
-    consensus: Arc<Consensus<Agreed>>,
+/// A coordinator that runs.
+pub(crate) struct Node {
+    pub(crate) consensus: Arc<Consensus<Agreed>>,
     fleet: Arc<FleetService>,
     jobs: Arc<ClusterJobs<GraphFactory>>,
     clock: Arc<dyn Clock>,
@@ -51,37 +53,49 @@ async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
             args.id
         );
     };
-    let mut listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
     let store = super::directory(&args.state_dir)?;
     let options =
         Options::new(args.id, super::directory(&args.data_dir)?, members, args.node.cluster.clone(), transport);
-    let consensus = Arc::new(Consensus::<Agreed>::start(options).await?);
-    let fleet = FleetService::new(
-        clock.clone(),
-        FleetConfig { silence_ms: i64::try_from(args.worker_timeout.as_millis()).unwrap_or(i64::MAX) },
-    );
-    let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), GraphFactory, clock.clone(), store);
-    let node = Arc::new(Node { consensus, fleet, jobs: jobs.clone(), clock });
+    let silence_ms = i64::try_from(args.worker_timeout.as_millis()).unwrap_or(i64::MAX);
+    let node = Node::start(options, FleetConfig { silence_ms }, Arc::new(SystemClock::default()), store).await?;
     tracing::info!(id = args.id, address = listener.local_address(), "coordinator listens");
-    let serving = async {
-        loop {
-            let connection = listener.accept().await?;
-            tokio::spawn(node.clone().serve(connection));
-        }
-    };
-    let mut stopped = node.consensus.stopped();
-    tokio::select! {
-        reason = stopped.wait_for(Option::is_some) => {
-            let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
-            bail!("the coordinator has stopped: {reason}")
-        }
-        () = jobs.run() => bail!("bug: the jobs' driver has ended; please report it"),
-        result = serving => result,
-    }
+    node.run(listener).await
 }
 
 impl Node {
+    /// Starts agreement. `store` is the directory of checkpoints.
+    pub(crate) async fn start(
+        options: Options,
+        fleet: FleetConfig,
+        clock: Arc<dyn Clock>,
+        store: PathBuf,
+    ) -> anyhow::Result<Arc<Node>> {
+        let consensus = Arc::new(Consensus::<Agreed>::start(options).await?);
+        let fleet = FleetService::new(clock.clone(), fleet);
+        let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), GraphFactory, clock.clone(), store);
+        Ok(Arc::new(Node { consensus, fleet, jobs, clock }))
+    }
+
+    /// Serves whoever connects, and drives jobs while it leads. Ends only where it cannot go on.
+    pub(crate) async fn run(self: Arc<Self>, mut listener: Listener) -> anyhow::Result<ExitCode> {
+        let serving = async {
+            loop {
+                let connection = listener.accept().await?;
+                tokio::spawn(self.clone().serve(connection));
+            }
+        };
+        let mut stopped = self.consensus.stopped();
+        tokio::select! {
+            reason = stopped.wait_for(Option::is_some) => {
+                let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+                bail!("the coordinator has stopped: {reason}")
+            }
+            () = self.jobs.clone().run() => bail!("bug: the jobs' driver has ended; please report it"),
+            result = serving => result,
+        }
+    }
+
     async fn serve(self: Arc<Self>, connection: Connection) {
         match connection.hello.service {
             Service::Raft => {
@@ -107,13 +121,14 @@ impl Node {
     async fn answer(&self, request: Request) -> Response {
         let outcome = match request {
             Request::Jobs => return self.list(),
+            Request::Members => return Response::Members(self.members()),
             // One that led before and has lost the majority must not keep the caller from asking the next one. And jobs
             // are planned where the answer will count; planning takes a while and no decision.
             _ if !self.leads() => return self.not_leader(),
             Request::Submit(request) => {
                 let now = self.clock.now();
                 let (from, repeat_output) = (request.from_savepoint.clone(), request.repeat_output);
-                let planned = tokio::task::spawn_blocking(move || submission::plan(request, now)).await;
+                let planned = run_blocking(move || submission::plan(request, now)).await;
                 let (job, mut submission) = match planned.context("bug: the planner failed") {
                     Ok(Ok(planned)) => planned,
                     Ok(Err(error)) | Err(error) => return Response::Refused { reason: format!("{error:#}") },
@@ -130,9 +145,7 @@ impl Node {
             }
             Request::Wish { job, wish } => self.jobs.wish(job, wish).await,
             Request::Rescale { job, parallelism } => self.jobs.rescale(job, parallelism).await,
-            Request::Members => return Response::Members(self.members()),
-            Request::Drain { worker } if self.leads() => Ok(self.fleet.drain(&worker)),
-            Request::Drain { .. } => return self.not_leader(),
+            Request::Drain { worker } => Ok(self.fleet.drain(&worker)),
             Request::AddMember { id, address } => return self.membership(self.consensus.add_member(id, address).await),
             Request::RemoveMember { id } => return self.membership(self.consensus.remove_member(id).await),
             Request::Savepoint { job, request } => self.jobs.savepoint(job, request).await,

@@ -5,6 +5,7 @@ use futures::TryStreamExt;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::StateHandle;
+use mainstem_rt::run_blocking;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use super::{CheckpointStore, full, location};
@@ -36,7 +37,7 @@ impl CheckpointStore {
         }
         let dash = if part.is_empty() { "" } else { "-" };
         let path = format!("state/{epoch}-g{generation}-{operator}-{subtask}{dash}{part}.state");
-        let encoded = tokio::task::spawn_blocking(move || {
+        let encoded = run_blocking(move || {
             let encoded = state_file::encode(&tables)?;
             let crc32c = crc32c::crc32c(&encoded.bytes);
             Ok::<_, StateError>((Bytes::from(encoded.bytes), crc32c, encoded.key_groups))
@@ -64,7 +65,7 @@ impl CheckpointStore {
         let whole = range.start <= groups.start && groups.end <= range.end;
         let fetched =
             if whole { self.fetch_whole(job, handle).await? } else { self.fetch_range(job, handle, range).await? };
-        let decoded = tokio::task::spawn_blocking(move || {
+        let decoded = run_blocking(move || {
             let deltas =
                 fetched.into_iter().map(|f| state_file::decode_block(&f.table, f.version, &f.block, &f.bytes, range));
             deltas.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()
