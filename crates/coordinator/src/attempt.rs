@@ -90,11 +90,17 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
         first_epoch_now: recovered.first_epoch_now,
         restore,
         replay_until: recovered.replay.last().map(|r| r.epoch),
+        aligned_timeout_ms: driver.spec.options.aligned_timeout_ms,
     };
     let attempt = driver.deploy(deployment).await?;
     failpoint::hit(failpoint::ATTEMPT_DEPLOYED);
     let mut running = Running::new(driver, recovered, attempt, &initial);
-    let events = running.driver.lifecycle.on(running.driver.clock.monotonic(), JobEvent::Deployed);
+    let mut events = running.driver.lifecycle.on(running.driver.clock.monotonic(), JobEvent::Deployed);
+    if running.driver.spec.parallelism != running.driver.wanted_parallelism {
+        // What was in flight is worked off where it was; the checkpoint after it can be spread anew.
+        let now = running.driver.clock.monotonic();
+        events.extend(running.driver.lifecycle.on(now, JobEvent::RescaleRequested));
+    }
     running.driver.publish_state();
     let stop_at_once = !events.is_empty();
     let outcome = running.run(&initial, stop_at_once).await;

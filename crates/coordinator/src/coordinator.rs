@@ -248,6 +248,18 @@ impl<D: Deployer> Driver<D> {
         }
     }
 
+    /// Runs the next attempt at this parallelism and then goes on at the one that is wanted.
+    pub(crate) fn run_at(&mut self, parallelism: u32) {
+        tracing::info!(
+            job = %self.spec.job, parallelism, wanted = self.wanted_parallelism,
+            "the checkpoint holds rows in flight, which are worked off at its parallelism first"
+        );
+        self.spec.parallelism = parallelism;
+        for task in self.spec.tasks.iter_mut().filter(|task| task.scales) {
+            task.parallelism = parallelism;
+        }
+    }
+
     /// Waits before the next attempt, unless the user wants none.
     async fn wait(&mut self, ms: u64) -> JobEvent {
         let deadline = self.clock.monotonic().plus_ms(i64::try_from(ms).unwrap_or(i64::MAX));

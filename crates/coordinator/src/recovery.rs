@@ -58,6 +58,9 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
     let generation = driver.home.log.state().generation.max(floor).next();
     find_store(driver, generation).await?;
     let found = find_checkpoint(driver).await?;
+    if let Some(parallelism) = found.manifest.as_ref().and_then(|manifest| bound_to(manifest, &driver.spec)) {
+        driver.run_at(parallelism);
+    }
     let restored_from = found.manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
     let (reason, at) = (driver.reason.clone(), driver.clock.now());
     // From here on no earlier attempt can record anything (I3).
@@ -154,6 +157,15 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
             }
         }
     }
+    let restored = found.manifest.as_ref().map_or(Epoch(0), |manifest| manifest.epoch);
+    if let Some(record) = records.iter().find(|record| record.epoch > restored && record.unaligned) {
+        let damage = found.damaged.join("; ");
+        return Err(fatal(format!(
+            "{damage}. The barrier of epoch {} has overtaken rows in flight, so what the epoch has published cannot be \
+             told from epoch {restored}; restore the files from a backup, or give up the state with --fresh",
+            record.epoch
+        )));
+    }
     let state = driver.home.log.state();
     if found.manifest.is_none() && (state.restored.is_some() || !state.can_run_again_after(Epoch(0))) {
         let damage = found.damaged.join("; ");
@@ -162,6 +174,14 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
         )));
     }
     Ok(found)
+}
+
+/// The parallelism at which the job has to go on from the checkpoint, where that is another one than it has: rows in
+/// flight are worked off by the subtasks to which they were on their way.
+fn bound_to(manifest: &Manifest, spec: &JobSpec) -> Option<u32> {
+    manifest.in_flight_bytes()?;
+    let task = spec.tasks.iter().find(|task| task.scales)?;
+    manifest.parallelism.get(&task.head).copied().filter(|parallelism| *parallelism != spec.parallelism)
 }
 
 /// What a manifest says of the dataflow whose state it lists.

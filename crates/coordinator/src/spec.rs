@@ -108,6 +108,8 @@ pub struct Deployment {
     /// Epochs up to this one are replayed as they were recorded ([`ToSubtask::ReplayTo`]): until then source
     /// subtasks read only what they are told.
     pub replay_until: Option<Epoch>,
+    /// See [`CheckpointOptions::aligned_timeout_ms`].
+    pub aligned_timeout_ms: Option<u64>,
 }
 
 /// The checkpoint that an attempt starts from.
@@ -160,6 +162,12 @@ pub struct JobStatus {
     pub last_checkpoint_duration_ms: Option<i64>,
     /// Bytes of state that it refers to.
     pub last_checkpoint_bytes: Option<u64>,
+    /// The longest that one of its subtasks aligned the barrier.
+    pub last_checkpoint_alignment_ms: Option<u64>,
+    /// Bytes of rows in flight that it holds; none: its barrier was aligned everywhere.
+    pub last_checkpoint_in_flight_bytes: Option<u64>,
+    /// Checkpoints of this process that were not aligned everywhere.
+    pub unaligned_checkpoints: u64,
     /// How large the state of each operator is in it.
     pub state_sizes: BTreeMap<OperatorId, StateSize>,
     /// Attempts of this process that were followed by another one.
@@ -190,6 +198,9 @@ impl Default for JobStatus {
             last_checkpoint_at: None,
             last_checkpoint_duration_ms: None,
             last_checkpoint_bytes: None,
+            last_checkpoint_alignment_ms: None,
+            last_checkpoint_in_flight_bytes: None,
+            unaligned_checkpoints: 0,
             state_sizes: BTreeMap::new(),
             restarts: 0,
             last_failure: None,

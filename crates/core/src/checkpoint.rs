@@ -28,7 +28,7 @@ pub use self::retention::Retention;
 use self::savepoint::Savepoint;
 use crate::bug::{Bug, is_put_back};
 use crate::ids::{Epoch, Generation, OperatorId, SubtaskId};
-use crate::protocol::{Barrier, Committable, Failure, SubtaskSnapshot};
+use crate::protocol::{Barrier, Committable, Failure, OperatorSnapshot, SubtaskSnapshot};
 use crate::time::Timestamp;
 
 /// When checkpoints are taken and how many are kept.
@@ -494,7 +494,7 @@ impl Running {
 }
 
 fn state_paths(snapshots: &BTreeMap<SubtaskId, SubtaskSnapshot>) -> impl Iterator<Item = &String> {
-    snapshots.values().flat_map(|s| s.values()).flat_map(|part| &part.state).map(|handle| &handle.path)
+    snapshots.values().flat_map(|s| s.values()).flat_map(OperatorSnapshot::files).map(|handle| &handle.path)
 }
 
 fn refuse(commands: &mut Vec<CheckpointCommand>, reason: String) {

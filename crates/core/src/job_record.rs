@@ -56,6 +56,10 @@ pub struct EpochRecord {
     pub end: Option<End>,
     /// Bytes of state that the checkpoint refers to.
     pub state_bytes: u64,
+    /// Whether its barrier has overtaken anything. Which output the epoch had is then a matter of chance, so it cannot be
+    /// run again.
+    #[serde(default)]
+    pub unaligned: bool,
     /// When it became complete.
     pub completed_at: Timestamp,
 }
@@ -343,6 +347,7 @@ mod tests {
             committables: BTreeMap::new(),
             end: None,
             state_bytes: 0,
+            unaligned: false,
             completed_at: Timestamp(3),
         })
     }
@@ -437,6 +442,7 @@ mod tests {
         full.sources.insert(OperatorId(4), source);
         full.committables.insert(OperatorId(1), vec![Committable { payload: "{\"a\":1}".to_owned() }]);
         full.end = Some(End::InputEnd);
+        full.unaligned = true;
         let mut state = state(vec![generation(1), epoch(1, 1)]);
         state.initial_splits.insert(OperatorId(4), Vec::new());
         for record in

@@ -168,6 +168,28 @@ pub struct OperatorSnapshot {
     /// Rows that the operator keeps, in its own form of them. Told to users; nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_rows: Option<u64>,
+    /// What the barrier has overtaken before this operator, the first of its subtask; none where it was aligned. A
+    /// restore feeds it to the subtask of the same index, before anything new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
+    /// How long the subtask has aligned the barrier, in milliseconds; only at its first operator. Told to users; nothing
+    /// is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment_ms: Option<u64>,
+}
+
+/// What was on its way to a subtask when the barrier of an epoch overtook it, and is no part of the subtask's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// The files that hold it; they are of this epoch alone. None where only watermarks were overtaken.
+    pub files: Vec<StateHandle>,
+}
+
+impl OperatorSnapshot {
+    /// Every durable file that a restore needs.
+    pub fn files(&self) -> impl Iterator<Item = &StateHandle> {
+        self.state.iter().chain(self.in_flight.iter().flat_map(|in_flight| &in_flight.files))
+    }
 }
 
 /// What a subtask contributes to a checkpoint: one entry for each operator of its chain that has something.

@@ -3,20 +3,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, try_join_all};
 use futures::{FutureExt, TryFutureExt};
 use mainstem_connectors::{ConnectorError, SinkWriter};
+use mainstem_core::alignment::BarrierMark;
 use mainstem_core::ids::{Epoch, OperatorId};
-use mainstem_core::protocol::{Barrier, Committable};
+use mainstem_core::protocol::Committable;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
+use mainstem_rt::failpoint;
 
 use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
-use crate::exchange::Outputs;
+use crate::exchange::{InputGate, Outputs};
 use crate::metrics::OperatorMetrics;
 use crate::operator::{Capture, Collector, Operator, Release};
+
+/// Bytes beyond the credit up to which a step in the middle of which a barrier is to overtake goes on without waiting.
+const HURRY_BYTES_MAX: u64 = 64 << 20;
 
 /// An operator with its identity.
 pub(crate) struct Link {
@@ -78,6 +84,33 @@ impl Chain {
         (!needed.is_empty()).then(|| try_join_all(needed).map_ok(|_| ()).boxed())
     }
 
+    /// Ready when what stands at the end takes more. Before, the task gives the chain no rows and no watermark. Cancel-safe.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.end {
+            ChainEnd::Outputs(outputs) => outputs.poll_ready(cx),
+            ChainEnd::Sink(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Waits until [`Chain::poll_ready`] is. Cancel-safe.
+    pub(crate) async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+
+    /// The same in the middle of a step, and no longer than until a barrier is to overtake at the gate; without a gate
+    /// barriers come any time.
+    async fn ready_or_hurried(&mut self, gate: &mut Option<&mut InputGate>) {
+        let ChainEnd::Outputs(outputs) = &mut self.end else { return };
+        let poll = |cx: &mut Context<'_>| {
+            if outputs.poll_ready(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let hurried = gate.as_mut().is_none_or(|gate| gate.poll_hurry(cx).is_ready());
+            if hurried && outputs.overdraft_bytes() < HURRY_BYTES_MAX { Poll::Ready(()) } else { Poll::Pending }
+        };
+        std::future::poll_fn(poll).await;
+    }
+
     /// Runs rows through all operators; the first one takes them from its input of that number.
     pub(crate) async fn push(&mut self, input: usize, batch: StreamBatch) -> Result<(), EngineError> {
         let mut done = Collector::default();
@@ -85,14 +118,19 @@ impl Chain {
         self.deliver(done).await
     }
 
-    /// Lets the watermark release what it releases, operator by operator, and passes it on.
-    pub(crate) async fn watermark(&mut self, watermark: Timestamp) -> Result<(), EngineError> {
+    /// Lets the watermark release what it releases, operator by operator, and passes it on. `gate`: from where the chain
+    /// gets its elements; none for a source.
+    pub(crate) async fn watermark(
+        &mut self,
+        watermark: Timestamp,
+        mut gate: Option<&mut InputGate>,
+    ) -> Result<(), EngineError> {
         let mut watermark = watermark;
         let links = self.links.iter();
         let passed_on = links.fold(watermark, |watermark, link| link.operator.watermark_out(watermark));
         self.context.watermark.store(passed_on.0, Ordering::Relaxed);
         for at in 0..self.links.len() {
-            self.release(at, watermark).await?;
+            self.release(at, watermark, &mut gate).await?;
             self.links[at].metrics.set_watermark(self.subtask, watermark);
             watermark = self.links[at].operator.watermark_out(watermark);
         }
@@ -105,7 +143,12 @@ impl Chain {
         }
     }
 
-    async fn release(&mut self, at: usize, watermark: Timestamp) -> Result<(), EngineError> {
+    async fn release(
+        &mut self,
+        at: usize,
+        watermark: Timestamp,
+        gate: &mut Option<&mut InputGate>,
+    ) -> Result<(), EngineError> {
         loop {
             let mut out = Collector::default();
             let release = self.links[at].operator.on_watermark(watermark, &mut out)?;
@@ -113,11 +156,13 @@ impl Chain {
             if release == Release::Done {
                 return Ok(());
             }
+            self.ready_or_hurried(gate).await;
         }
     }
 
     /// Ends an epoch: everything is flushed, state is frozen, the barrier passed on.
-    pub(crate) async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<ChainCapture, EngineError> {
+    pub(crate) async fn barrier(&mut self, mark: BarrierMark) -> Result<ChainCapture, EngineError> {
+        let barrier = mark.barrier;
         self.flush().await?;
         self.advance_processing_time(barrier.next_epoch_now).await?;
         let mut captures = Vec::new();
@@ -129,12 +174,20 @@ impl Chain {
         self.context.now.store(barrier.next_epoch_now.0, Ordering::Relaxed);
         let sealed = match &mut self.end {
             ChainEnd::Outputs(outputs) => {
-                outputs.broadcast(&StreamElement::Barrier { barrier, last }).await?;
+                outputs.broadcast(&StreamElement::Barrier(mark)).await?;
                 None
             }
             ChainEnd::Sink(sink) => Some(sink.seal(barrier.epoch).await?),
         };
         Ok(ChainCapture { captures, sealed })
+    }
+
+    /// Passes on a barrier that takes no snapshot: [`mainstem_core::alignment::RESUME`].
+    pub(crate) async fn pass_on(&mut self, mark: BarrierMark) -> Result<(), EngineError> {
+        match &mut self.end {
+            ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::Barrier(mark)).await,
+            ChainEnd::Sink(_) => Ok(()),
+        }
     }
 
     /// How long rows may be held back by an operator of the chain before [`Chain::flush`] is due.
@@ -162,6 +215,7 @@ impl Chain {
                 if release == Release::Done {
                     break;
                 }
+                self.ready().await;
             }
         }
         Ok(())
@@ -230,6 +284,10 @@ impl Chain {
 impl SinkEnd {
     async fn write(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
         self.metrics.rows_in.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        let delay = failpoint::delay(failpoint::SINK_WRITE);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         let written = self.writer.write(&batch.rows, batch.changes.as_ref()).await;
         written.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
         self.metrics.rows_out.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);

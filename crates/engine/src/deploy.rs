@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use mainstem_core::alignment::{AlignmentConfig, BarrierMark, RESUME};
 use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
 use mainstem_core::graph::Chain as ChainShape;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::KeyGroupRange;
-use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, StateHandle, ToSubtask};
+use mainstem_core::protocol::{Barrier, Failure, FromSubtask, OperatorSnapshot, StateHandle, ToSubtask};
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::{JobGraph, OperatorKind, source_groups};
 use mainstem_state::CheckpointStore;
@@ -48,6 +49,9 @@ pub struct Deployment {
     pub restore: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
     /// Epochs up to this one are replayed as they were recorded.
     pub replay_until: Option<Epoch>,
+    /// So long after it has left the sources a barrier no longer waits for what is in flight, in milliseconds; none: it
+    /// always waits.
+    pub aligned_timeout_ms: Option<u64>,
     /// Relative paths of the user start here.
     pub working_dir: PathBuf,
     /// Checkpoint files.
@@ -95,6 +99,51 @@ impl Deployment {
     pub(crate) fn attempt(&self) -> AttemptId {
         AttemptId { job: self.job.clone(), generation: self.generation }
     }
+
+    /// When an epoch is no longer aligned. Windows over processing time take it that no row of an epoch comes after its
+    /// barrier, so a job that has them is always aligned.
+    pub(crate) fn alignment(&self) -> AlignmentConfig {
+        let by_clock = self.graph.nodes.iter().any(|node| node.op.kind.closes_by_clock());
+        AlignmentConfig {
+            timeout_ms: self.aligned_timeout_ms.filter(|_| !by_clock),
+            aligned_until: self.replay_until.unwrap_or(RESUME),
+        }
+    }
+
+    /// The barrier to begin with where the restored checkpoint holds elements in flight.
+    pub(crate) fn resume(&self) -> Option<BarrierMark> {
+        let barrier = Barrier { epoch: RESUME, next_epoch_now: self.first_epoch_now };
+        self.overtook().then(|| BarrierMark::new(barrier, false))
+    }
+
+    /// Whether the barrier of the restored checkpoint has overtaken anything. Then its subtasks stand at different
+    /// watermarks, and each takes back what the one in its place gave and nothing else: such a checkpoint is restored at
+    /// the parallelism at which it was taken.
+    fn overtook(&self) -> bool {
+        self.restore.values().flatten().any(|(_, part)| part.in_flight.is_some())
+    }
+
+    /// Nothing may be lost where a checkpoint with elements in flight meets another parallelism.
+    fn check_places(&self, chains: &[ChainShape]) -> Result<(), EngineError> {
+        let parts = |chain: &ChainShape| self.restore.get(&chain.head()).map_or(0, Vec::len);
+        let moved =
+            |chain: &&ChainShape| parts(chain) != self.graph.parallelism(chain.head(), self.parallelism) as usize;
+        match chains.iter().find(moved).filter(|_| self.overtook()) {
+            None => Ok(()),
+            Some(chain) => Err(EngineError::Bug(format!(
+                "a checkpoint with rows in flight has {} parts of '{}' and meets another parallelism",
+                parts(chain),
+                self.graph.node(chain.head()).name
+            ))),
+        }
+    }
+
+    /// The files that hold what was in flight to a subtask.
+    pub(crate) fn in_flight_of(&self, subtask: SubtaskId) -> &[StateHandle] {
+        let parts = self.restore.get(&subtask.operator).into_iter().flatten();
+        let mut own = parts.filter(|(index, _)| *index == subtask.index);
+        own.find_map(|(_, part)| part.in_flight.as_ref()).map_or(&[], |in_flight| &in_flight.files)
+    }
 }
 
 /// The subtasks of an attempt. Dropping it stops them without a checkpoint.
@@ -113,6 +162,7 @@ pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
     let chains = deployment.graph.chains();
     let mut wiring = wiring::wire(&deployment, &chains);
     let reporting = reporting_sources(&deployment.graph)?;
+    deployment.check_places(&chains)?;
     let deployment = Arc::new(deployment);
     let mut subtasks = BTreeMap::new();
     let mut built = Vec::new();
@@ -204,11 +254,13 @@ fn restore_of(
     parallelism: u32,
 ) -> Vec<OperatorRestore> {
     let range = KeyGroupRange::of_subtask(deployment.key_groups, parallelism, subtask.index);
+    let own_only = deployment.overtook();
     let mut restores = Vec::new();
     for operator in &chain.operators {
         let Some(snapshots) = deployment.restore.get(operator) else { continue };
-        let metas = snapshots.iter().filter_map(|(_, s)| s.meta.clone()).collect();
-        let handles = files_of(snapshots.iter().map(|(_, snapshot)| snapshot), range);
+        let taken = snapshots.iter().filter(|(index, _)| !own_only || *index == subtask.index);
+        let metas = taken.clone().filter_map(|(_, s)| s.meta.clone()).collect();
+        let handles = files_of(taken.map(|(_, snapshot)| snapshot), range);
         restores.push(OperatorRestore { operator: *operator, metas, handles });
     }
     restores

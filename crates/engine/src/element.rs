@@ -4,25 +4,19 @@ use arrow::array::{Array, AsArray, BooleanArray, Int8Array, Int64Array, RecordBa
 use arrow::compute;
 use arrow::datatypes::{Int8Type, Int64Type};
 use arrow::error::ArrowError;
+use mainstem_core::alignment::BarrierMark;
 use mainstem_core::change::ChangeKind;
-use mainstem_core::protocol::Barrier;
 use mainstem_core::time::Timestamp;
 
 /// One element of a stream.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all elements are batches")]
 pub(crate) enum StreamElement {
     /// Rows.
     Batch(StreamBatch),
     /// No row with an event time at or below it is still to come, except late ones.
     Watermark(Timestamp),
-    /// The end of an epoch; `last` when the stream ends after it.
-    Barrier {
-        /// The barrier.
-        barrier: Barrier,
-        /// Whether nothing but the end of the stream follows.
-        last: bool,
-    },
+    /// The end of an epoch.
+    Barrier(BarrierMark),
     /// The end of the stream.
     End,
 }

@@ -3,6 +3,7 @@
 use arrow::error::ArrowError;
 use datafusion_common::DataFusionError;
 use mainstem_connectors::ConnectorError;
+use mainstem_core::ids::Epoch;
 use mainstem_core::protocol::Failure;
 use mainstem_plan::PlanError;
 use mainstem_state::StateError;
@@ -50,6 +51,17 @@ pub enum EngineError {
     /// The worker of a neighbour cannot be reached, while the coordinator may well reach both.
     #[error("workers cannot reach each other: {0}")]
     Unreachable(String),
+    /// What a barrier has overtaken is too much to be kept.
+    #[error(
+        "checkpoint {epoch}: more than {bytes_max} bytes have come before the barriers that it did not wait for; give it \
+         more time to align (SET 'execution.checkpointing.aligned-checkpoint-timeout')"
+    )]
+    TooMuchInFlight {
+        /// The checkpoint.
+        epoch: Epoch,
+        /// How much a subtask keeps.
+        bytes_max: u64,
+    },
     /// Our own mistake.
     #[error("bug: {0}; please report it")]
     Bug(String),
@@ -73,6 +85,7 @@ impl EngineError {
             EngineError::Connector { error, .. } => error.is_retryable(),
             EngineError::State(error) => error.is_retryable(),
             EngineError::PeerGone | EngineError::PeerLost(_) | EngineError::Unreachable(_) => true,
+            EngineError::TooMuchInFlight { .. } => true,
             EngineError::Evaluation { .. } | EngineError::Data { .. } | EngineError::Plan(_) | EngineError::Bug(_) => {
                 false
             }

@@ -15,6 +15,7 @@ mod error;
 mod event_time;
 mod exchange;
 mod expiry;
+mod in_flight;
 mod join;
 mod key_hash;
 mod keys;

@@ -41,7 +41,10 @@ impl OperatorMetrics {
     }
 
     pub(crate) fn set_watermark(&self, subtask: u32, watermark: Timestamp) {
-        self.watermarks[subtask as usize].store(watermark.0, Ordering::Relaxed);
+        // An attempt at the parallelism of an earlier checkpoint may have more subtasks than are shown.
+        if let Some(shown) = self.watermarks.get(subtask as usize) {
+            shown.store(watermark.0, Ordering::Relaxed);
+        }
     }
 }
 

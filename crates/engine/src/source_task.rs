@@ -5,8 +5,10 @@ mod reading;
 mod reports;
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use mainstem_core::alignment::BarrierMark;
 use mainstem_core::ids::{Epoch, SplitId, SubtaskId};
 use mainstem_core::owned_splits::{OwnedSplits, Piece};
 use mainstem_core::protocol::{Barrier, FromSubtask, ReplayPart, SplitProgress, SplitState, ToSubtask};
@@ -21,6 +23,7 @@ use crate::chain::Chain;
 use crate::error::EngineError;
 use crate::source::SourceStage;
 use crate::task::{Uploads, prepared};
+use crate::uploader::Upload;
 
 /// A timer that is not wanted.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -42,6 +45,8 @@ pub(crate) struct SourceTask {
     pub(crate) start_watermark: Timestamp,
     /// Whether subtasks of this or another source may have to follow this one, or it them.
     pub(crate) reports_watermark: bool,
+    /// Set where the checkpoint that was restored holds elements in flight: sent first, it keeps new rows behind them.
+    pub(crate) resume: Option<BarrierMark>,
 }
 
 /// What the loop does next.
@@ -87,11 +92,16 @@ impl Running {
         let idle_check = self.task.stage.idle_timeout().map_or(NEVER, |timeout| timeout / IDLE_CHECKS);
         let mut idle_ticks = ticks(idle_check.max(Duration::from_millis(1)));
         let mut report_ticks = ticks(if self.task.reports_watermark { REPORT_INTERVAL } else { NEVER });
+        if let Some(resume) = self.task.resume {
+            self.task.chain.pass_on(resume).await?;
+        }
         // What was sent before the checkpoint holds from the first row.
         self.advance().await?;
         self.request_split().await;
         let mut preparing = self.task.chain.prepare();
         loop {
+            // While receivers have no room for more, nothing is read and no watermark sent; barriers go out all the same.
+            let ready = self.is_ready();
             let next = tokio::select! {
                 biased;
                 message = self.task.control.recv() => match message {
@@ -104,8 +114,10 @@ impl Running {
                     preparing = None;
                     Next::Go
                 }
-                event = self.readers.next(), if preparing.is_none() => self.on_read(event).await?,
-                _ = idle_ticks.tick() => {
+                () = self.task.chain.ready(), if !ready => self.after_news().await?,
+                event = self.readers.next(), if ready && preparing.is_none() => self.on_read(event).await?,
+                // Time in which nothing is read is not silence of the splits.
+                _ = idle_ticks.tick(), if ready => {
                     self.splits.tick(idle_check);
                     self.advance().await?;
                     Next::Go
@@ -198,9 +210,12 @@ impl Running {
     }
 
     async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<Next, EngineError> {
-        let captured = self.task.chain.barrier(barrier, last).await?;
+        // What the rows of the epoch have brought about belongs to it, above all that the input has ended.
+        self.send_watermark().await?;
+        let chain = self.task.chain.barrier(BarrierMark::new(barrier, last)).await?;
         let source = Some((self.task.subtask.operator, self.splits.end_epoch()));
-        self.task.uploads.submit(barrier.epoch, captured, source).await?;
+        let upload = Upload { epoch: barrier.epoch, chain, source, alignment_ms: None, overtaken: None };
+        self.task.uploads.submit(upload).await?;
         Ok(if last { Next::Stopped } else { Next::Go })
     }
 
@@ -250,6 +265,18 @@ impl Running {
         }
     }
 
+    async fn send_watermark(&mut self) -> Result<(), EngineError> {
+        match self.splits.advance() {
+            Some(watermark) => self.task.chain.watermark(watermark, None).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the receivers have room for more.
+    fn is_ready(&mut self) -> bool {
+        self.task.chain.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     async fn after_news(&mut self) -> Result<Next, EngineError> {
         self.advance().await?;
         if self.splits.is_exhausted() && !self.exhausted && self.task.replay_until.is_none() {
@@ -259,10 +286,11 @@ impl Running {
         Ok(Next::Go)
     }
 
-    /// Sends the watermark on when it has advanced.
+    /// Sends the watermark on when it has advanced. Left for later, at the latest for the next barrier, while receivers
+    /// have no room.
     async fn advance(&mut self) -> Result<(), EngineError> {
-        if let Some(watermark) = self.splits.advance() {
-            self.task.chain.watermark(watermark).await?;
+        if self.is_ready() {
+            self.send_watermark().await?;
         }
         if self.task.reports_watermark && self.task.replay_until.is_none() {
             self.reports.note(self.splits.status());

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use mainstem_core::ids::{Epoch, OperatorId};
-use mainstem_core::protocol::{OperatorSnapshot, ToSubtask};
+use mainstem_core::alignment::{Aligned, RESUME};
+use mainstem_core::protocol::ToSubtask;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::chain::{Chain, ChainCapture};
+use crate::chain::Chain;
 use crate::error::EngineError;
 use crate::exchange::{GateEvent, InputGate};
 use crate::uploader::{UPLOADS_MAX, Upload, Uploader};
@@ -23,10 +23,9 @@ const NEVER: Duration = Duration::from_secs(3600);
 pub(crate) async fn run(
     mut gate: InputGate,
     mut chain: Chain,
-    uploads: Uploads,
+    mut uploads: Uploads,
     mut control: mpsc::Receiver<ToSubtask>,
 ) -> Result<bool, EngineError> {
-    let mut uploads = uploads;
     let hold = chain.hold_ms().map(Duration::from_millis);
     let mut flushes = tokio::time::interval(hold.unwrap_or(NEVER).max(HOLD_MIN));
     flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,14 +48,19 @@ pub(crate) async fn run(
                 preparing = None;
                 continue;
             }
-            event = gate.next(), if preparing.is_none() => event?,
+            event = next(&mut gate, &mut chain), if preparing.is_none() => event?,
         };
         match event {
             GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
-            GateEvent::Watermark(watermark) => chain.watermark(watermark).await?,
-            GateEvent::Barrier { barrier, last } => {
-                let captured = chain.barrier(barrier, last).await?;
-                uploads.submit(barrier.epoch, captured, None).await?;
+            GateEvent::Watermark(watermark) => chain.watermark(watermark, Some(&mut gate)).await?,
+            GateEvent::Barrier { barrier: Aligned { mark, .. }, .. } if mark.barrier.epoch == RESUME => {
+                chain.pass_on(mark).await?;
+            }
+            GateEvent::Barrier { barrier: Aligned { mark, took_ms }, overtaken } => {
+                let epoch = mark.barrier.epoch;
+                let captured = chain.barrier(mark).await?;
+                let (alignment_ms, source) = (Some(took_ms), None);
+                uploads.submit(Upload { epoch, chain: captured, source, alignment_ms, overtaken }).await?;
             }
             GateEvent::End => {
                 chain.finish().await?;
@@ -64,6 +68,15 @@ pub(crate) async fn run(
             }
         }
     }
+}
+
+/// The next event. While the receivers have no room for more, nothing but a barrier that overtakes. Cancel-safe.
+async fn next(gate: &mut InputGate, chain: &mut Chain) -> Result<GateEvent, EngineError> {
+    std::future::poll_fn(|cx| {
+        let may_take = chain.poll_ready(cx).is_ready();
+        gate.poll(cx, may_take)
+    })
+    .await
 }
 
 /// Waits for what [`Chain::prepare`] gave; for ever where that is nothing. Cancel-safe.
@@ -90,13 +103,8 @@ impl Uploads {
     }
 
     /// Hands over a checkpoint part.
-    pub(crate) async fn submit(
-        &mut self,
-        epoch: Epoch,
-        chain: ChainCapture,
-        source: Option<(OperatorId, OperatorSnapshot)>,
-    ) -> Result<(), EngineError> {
-        match self.sender.send(Upload { epoch, chain, source }).await {
+    pub(crate) async fn submit(&mut self, upload: Upload) -> Result<(), EngineError> {
+        match self.sender.send(upload).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failed().await),
         }

@@ -6,19 +6,24 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
-use mainstem_core::key_group::group_of_hash;
-use mainstem_core::protocol::{FromSubtask, OperatorSnapshot, SubtaskSnapshot};
+use mainstem_core::key_group::{KeyGroupRange, group_of_hash};
+use mainstem_core::protocol::{FromSubtask, InFlight, OperatorSnapshot, SubtaskSnapshot};
 use mainstem_rt::run_blocking;
 use mainstem_state::{CheckpointStore, TableDelta};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::chain::ChainCapture;
 use crate::error::EngineError;
+use crate::exchange::InFlightChannel;
+use crate::in_flight;
 use crate::key_hash::hash_rows;
 use crate::operator::{Capture, TableRows};
 
 /// Captures that may wait to be uploaded; the coordinator keeps fewer checkpoints in flight.
 pub(crate) const UPLOADS_MAX: usize = 4;
+
+/// Part of the name of the file that holds what was in flight.
+const IN_FLIGHT_PART: &str = "in_flight";
 
 /// A checkpoint part to upload.
 pub(crate) struct Upload {
@@ -28,6 +33,10 @@ pub(crate) struct Upload {
     pub(crate) chain: ChainCapture,
     /// What the source has to say, where the subtask has one.
     pub(crate) source: Option<(OperatorId, OperatorSnapshot)>,
+    /// How long the barrier was aligned, where the subtask has inputs.
+    pub(crate) alignment_ms: Option<u64>,
+    /// What the barrier has overtaken, as soon as all of it has come; none where it was aligned.
+    pub(crate) overtaken: Option<oneshot::Receiver<Vec<InFlightChannel>>>,
 }
 
 /// See the module.
@@ -36,6 +45,8 @@ pub(crate) struct Uploader {
     pub(crate) generation: Generation,
     pub(crate) subtask: SubtaskId,
     pub(crate) key_groups: u16,
+    /// Key groups of the subtask.
+    pub(crate) own_key_groups: KeyGroupRange,
     pub(crate) store: Arc<CheckpointStore>,
     pub(crate) events: mpsc::Sender<FromSubtask>,
 }
@@ -45,7 +56,8 @@ impl Uploader {
     pub(crate) async fn run(self, mut uploads: mpsc::Receiver<Upload>) -> Result<(), EngineError> {
         while let Some(upload) = uploads.recv().await {
             let epoch = upload.epoch;
-            let snapshot = self.upload(upload).await?;
+            // Without what was overtaken: the subtask has ended in the middle of it, and says why.
+            let Some(snapshot) = self.upload(upload).await? else { return Ok(()) };
             let done =
                 FromSubtask::SnapshotDone { subtask: self.subtask, generation: self.generation, epoch, snapshot };
             // Without a coordinator nobody waits for it; the task will be cancelled.
@@ -54,7 +66,7 @@ impl Uploader {
         Ok(())
     }
 
-    async fn upload(&self, upload: Upload) -> Result<SubtaskSnapshot, EngineError> {
+    async fn upload(&self, upload: Upload) -> Result<Option<SubtaskSnapshot>, EngineError> {
         let mut snapshot = SubtaskSnapshot::new();
         for (operator, capture) in upload.chain.captures {
             let part = self.upload_state(upload.epoch, operator, capture).await?;
@@ -65,7 +77,30 @@ impl Uploader {
             let committables = sealed.await.map_err(|error| EngineError::Connector { table, error })?;
             snapshot.entry(operator).or_default().committables = committables;
         }
-        Ok(snapshot)
+        if let Some(alignment_ms) = upload.alignment_ms {
+            snapshot.entry(self.subtask.operator).or_default().alignment_ms = Some(alignment_ms);
+        }
+        if let Some(overtaken) = upload.overtaken {
+            let Ok(channels) = overtaken.await else { return Ok(None) };
+            if !channels.is_empty() {
+                let in_flight = self.upload_in_flight(upload.epoch, channels).await?;
+                snapshot.entry(self.subtask.operator).or_default().in_flight = Some(in_flight);
+            }
+        }
+        Ok(Some(snapshot))
+    }
+
+    async fn upload_in_flight(&self, epoch: Epoch, channels: Vec<InFlightChannel>) -> Result<InFlight, EngineError> {
+        let key_groups = self.own_key_groups;
+        let tables = tokio::task::spawn_blocking(move || in_flight::tables(&channels, key_groups)).await;
+        let tables = tables.map_err(|e| EngineError::Bug(format!("collecting what is in flight: {e}")))??;
+        if tables.is_empty() {
+            return Ok(InFlight::default());
+        }
+        let SubtaskId { operator, index } = self.subtask;
+        let part = IN_FLIGHT_PART;
+        let written = self.store.write_state(&self.job, self.generation, epoch, operator, index, part, tables).await?;
+        Ok(InFlight { files: vec![written] })
     }
 
     async fn upload_state(

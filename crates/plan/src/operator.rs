@@ -133,6 +133,15 @@ pub enum OperatorKind {
 }
 
 impl OperatorKind {
+    /// Whether the clock releases what it keeps, at the end of each epoch.
+    #[must_use]
+    pub fn closes_by_clock(&self) -> bool {
+        match self {
+            OperatorKind::WindowPartial(window) | OperatorKind::WindowFinal(window) => window.processing_time,
+            _ => false,
+        }
+    }
+
     /// Whether it keeps rows until a watermark releases them.
     #[must_use]
     pub fn waits_for_watermark(&self) -> bool {

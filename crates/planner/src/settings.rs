@@ -30,6 +30,8 @@ pub enum SettingKind {
     Number(u64, u64),
     /// A duration such as `10 s`.
     Duration,
+    /// A duration, or `none`.
+    DurationOrNone,
     /// Zero, or a duration of at least [`IDLE_TIMEOUT_MIN_MS`].
     IdleTimeout,
     /// One of these words.
@@ -38,7 +40,17 @@ pub enum SettingKind {
 
 /// Every key that is known.
 pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "execution.checkpointing.aligned-checkpoint-timeout",
+        kind: SettingKind::DurationOrNone,
+        help: "So long after it has left the sources a checkpoint's barrier no longer waits for rows that are in flight; they are stored with the checkpoint. 0 is at once, none is never. Default 1 min.",
+    },
     Setting { key: "execution.checkpointing.interval", kind: SettingKind::Duration, help: "Time between checkpoints." },
+    Setting {
+        key: "execution.checkpointing.unaligned.enabled",
+        kind: SettingKind::Word(&["true", "false"]),
+        help: "false: barriers always wait, as with 'execution.checkpointing.aligned-checkpoint-timeout' = 'none'; true: they do not, unless that setting gives a time.",
+    },
     Setting {
         key: "execution.runtime-mode",
         kind: SettingKind::Word(&["streaming"]),
@@ -126,6 +138,11 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), String> {
             Some(_) => Ok(()),
             None => wrong("a duration such as '10 s' or '500 ms'".to_owned()),
         },
+        SettingKind::DurationOrNone if value.trim().eq_ignore_ascii_case("none") => Ok(()),
+        SettingKind::DurationOrNone => match duration_ms(value) {
+            Some(_) => Ok(()),
+            None => wrong("a duration such as '30 s', or none".to_owned()),
+        },
         SettingKind::IdleTimeout => match idle_timeout_ms(value) {
             Some(_) => Ok(()),
             None => wrong(IDLE_TIMEOUT_FORM.to_owned()),
@@ -169,7 +186,7 @@ mod tests {
             check("paralelism.default", "4"),
             Err("the setting 'paralelism.default' is unknown; did you mean 'parallelism.default'?".to_owned())
         );
-        assert!(check("xyz", "4").unwrap_err().contains("known are execution.checkpointing.interval"));
+        assert!(check("xyz", "4").unwrap_err().contains("known are execution.checkpointing.aligned"));
         assert_eq!(
             check("parallelism.default", "0"),
             Err("the setting 'parallelism.default' has the value '0': expected a whole number from 1 to 32768"
@@ -180,6 +197,9 @@ mod tests {
         assert_eq!(check("table.exec.source.idle-timeout", "100 ms"), Ok(()));
         assert!(check("table.exec.source.idle-timeout", "99 ms").unwrap_err().contains("at least 100 ms"));
         assert_eq!(check("execution.checkpointing.interval", "10s"), Ok(()));
+        let aligned = "execution.checkpointing.aligned-checkpoint-timeout";
+        assert_eq!((check(aligned, "none"), check(aligned, "0 ms")), (Ok(()), Ok(())));
+        assert!(check(aligned, "never").unwrap_err().ends_with("expected a duration such as '30 s', or none"));
         assert!(check("table.local-time-zone", "Europe/Berlin").unwrap_err().ends_with("expected UTC"));
     }
 }

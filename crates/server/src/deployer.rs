@@ -42,6 +42,7 @@ impl Deployer for LocalDeployer {
             first_epoch_now: deployment.first_epoch_now,
             restore: deployment.restore.operators,
             replay_until: deployment.replay_until,
+            aligned_timeout_ms: deployment.aligned_timeout_ms,
             working_dir: self.working_dir.clone(),
             store: self.store.clone(),
             metrics: self.metrics.clone(),

@@ -68,12 +68,37 @@ pub(crate) fn checkpoint_options(flag: Option<Duration>, plan: &JobPlan) -> anyh
     let interval_ms = i64::try_from(interval.as_millis()).context("the checkpoint interval is too long")?;
     let restart = restart_policy(plan)?;
     let mut options = CheckpointOptions { interval_ms, restart, ..CheckpointOptions::default() };
+    options.aligned_timeout_ms = aligned_timeout(plan, options.aligned_timeout_ms)?;
     if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
         let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
         options.retained = retained
             .with_context(|| format!("SET 'state.checkpoints.num-retained' = '{text}': expected a positive number"))?;
     }
     Ok(options)
+}
+
+/// How long barriers are aligned, in milliseconds; none: always.
+fn aligned_timeout(plan: &JobPlan, otherwise: Option<u64>) -> anyhow::Result<Option<u64>> {
+    let (enabled, timeout) =
+        ("execution.checkpointing.unaligned.enabled", "execution.checkpointing.aligned-checkpoint-timeout");
+    let setting = |key: &str| plan.settings.get(key).map(|text| text.trim());
+    let wanted = match setting(timeout) {
+        None => None,
+        Some(text) if text.eq_ignore_ascii_case("none") => Some(None),
+        Some(text) => {
+            let parsed = mainstem_connectors::parse_duration(text);
+            let parsed = parsed.with_context(|| format!("SET '{timeout}' = '{text}': expected a duration or none"))?;
+            Some(Some(u64::try_from(parsed.as_millis()).context("the time to align is too long")?))
+        }
+    };
+    match setting(enabled) {
+        Some(text) if text.eq_ignore_ascii_case("false") => match wanted.flatten() {
+            None => Ok(None),
+            Some(_) => bail!("SET '{timeout}' has no effect with SET '{enabled}' = 'false'"),
+        },
+        Some(_) => Ok(wanted.unwrap_or(Some(0))),
+        None => Ok(wanted.unwrap_or(otherwise)),
+    }
 }
 
 /// Tells SQL texts apart.

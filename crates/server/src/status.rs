@@ -90,6 +90,9 @@ impl StatusReporter {
             if totals.unmatched > 0 {
                 line += &format!("  unmatched {}", totals.unmatched);
             }
+            if status.unaligned_checkpoints > 0 {
+                line += &format!("  unaligned {}", status.unaligned_checkpoints);
+            }
             if status.restarts > 0 {
                 line += &format!("  restarts {}", status.restarts);
             }
@@ -122,6 +125,9 @@ impl StatusReporter {
                 "last_committed_epoch": status.last_committed.map(|e| e.0),
                 "last_checkpoint_ms": status.last_checkpoint_duration_ms,
                 "state_bytes": status.last_checkpoint_bytes,
+                "last_alignment_ms": status.last_checkpoint_alignment_ms,
+                "in_flight_bytes": status.last_checkpoint_in_flight_bytes,
+                "unaligned_checkpoints": status.unaligned_checkpoints,
                 "state": self.state(&status),
                 "restarts": status.restarts,
                 "finished_files_remembered": status.splits_finished,

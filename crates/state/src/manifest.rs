@@ -79,6 +79,21 @@ impl Manifest {
         sizes
     }
 
+    /// Bytes that were in flight when the barrier overtook them; none where every subtask has aligned it.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> Option<u64> {
+        let parts = self.operators.values().flatten();
+        let in_flight: Vec<_> = parts.filter_map(|(_, part)| part.in_flight.as_ref()).collect();
+        let files = || in_flight.iter().flat_map(|part| &part.files);
+        (!in_flight.is_empty()).then(|| files().map(|handle| handle.size).sum())
+    }
+
+    /// The longest that a subtask has aligned its barrier, in milliseconds; none where there was nothing to align.
+    #[must_use]
+    pub fn alignment_ms(&self) -> Option<u64> {
+        self.operators.values().flatten().filter_map(|(_, part)| part.alignment_ms).max()
+    }
+
     /// Checks that every state file that it names exists with its size and its checksum.
     ///
     /// # Errors
@@ -95,7 +110,7 @@ impl Manifest {
 
     /// Every state file that it names, as often as it does.
     pub(crate) fn handles(&self) -> impl Iterator<Item = &mainstem_core::protocol::StateHandle> {
-        self.operators.values().flatten().flat_map(|(_, snapshot)| &snapshot.state)
+        self.operators.values().flatten().flat_map(|(_, snapshot)| snapshot.files())
     }
 
     fn encode(&self) -> Result<Vec<u8>, StateError> {

@@ -158,6 +158,7 @@ impl Attempts {
             first_epoch_now: order.first_epoch_now,
             restore: order.restore,
             replay_until: order.replay_until,
+            aligned_timeout_ms: order.aligned_timeout_ms,
             working_dir: order.working_dir.into(),
             store,
             metrics: metrics.clone(),

@@ -158,18 +158,25 @@ impl<D: Deployer> Running<'_, D> {
 
     async fn record_complete(&mut self, epoch: Epoch) -> Result<CheckpointEvent, Failure> {
         let open = self.open.remove(&epoch).expect("its manifest was written");
-        let Written { record, sources, sizes } = *open.written.expect("its manifest was written");
+        let Written { record, sources, sizes, alignment_ms, in_flight_bytes } =
+            *open.written.expect("its manifest was written");
         let (bytes, at) = (record.state_bytes, record.completed_at);
         self.driver.home.log.append(Record::EpochComplete(record)).await?;
         for (operator, splits) in sources {
             self.split_event(operator, SplitEvent::EpochComplete { splits })?;
         }
         let took = self.driver.clock.monotonic().since_ms(open.injected_at);
+        if let Some(bytes) = in_flight_bytes {
+            tracing::info!(job = %self.driver.spec.job, %epoch, bytes, "checkpoint did not wait for what was in flight");
+        }
         self.driver.status.send_modify(|s| {
             s.last_complete = Some(epoch);
             s.last_checkpoint_at = Some(at);
             s.last_checkpoint_duration_ms = Some(took);
             s.last_checkpoint_bytes = Some(bytes);
+            s.last_checkpoint_alignment_ms = alignment_ms;
+            s.last_checkpoint_in_flight_bytes = in_flight_bytes;
+            s.unaligned_checkpoints += u64::from(in_flight_bytes.is_some());
             s.state_sizes = sizes;
         });
         Ok(CheckpointEvent::CompleteRecorded { epoch })

@@ -28,6 +28,10 @@ pub(super) struct Written {
     pub(super) sources: BTreeMap<OperatorId, Vec<SplitState>>,
     /// State by operator.
     pub(super) sizes: BTreeMap<OperatorId, StateSize>,
+    /// The longest that a subtask aligned the barrier.
+    pub(super) alignment_ms: Option<u64>,
+    /// Bytes of rows in flight; none where the barrier was aligned everywhere.
+    pub(super) in_flight_bytes: Option<u64>,
 }
 
 /// The parts of every subtask.
@@ -76,9 +80,11 @@ impl Draft {
             committables,
             end,
             state_bytes: manifest.state_bytes(),
+            unaligned: manifest.in_flight_bytes().is_some(),
             completed_at: manifest.created_at,
         };
         let sizes = manifest.state_sizes();
-        Ok(Box::new(Written { record, sources: manifest.sources, sizes }))
+        let (alignment_ms, in_flight_bytes) = (manifest.alignment_ms(), manifest.in_flight_bytes());
+        Ok(Box::new(Written { record, sources: manifest.sources, sizes, alignment_ms, in_flight_bytes }))
     }
 }

@@ -50,6 +50,7 @@ impl Deployer for ClusterDeployer {
             key_groups: self.key_groups,
             first_epoch_now: deployment.first_epoch_now,
             replay_until: deployment.replay_until,
+            aligned_timeout_ms: deployment.aligned_timeout_ms,
             restore: deployment.restore.operators,
             working_dir: self.working_dir.clone(),
             store: self.store.clone(),

@@ -247,3 +247,43 @@ async fn without_a_readable_checkpoint_the_job_stops_and_says_so_unless_all_can_
     assert_eq!(replay_until, Some(Epoch(4)));
     job.assert_exactly_once();
 }
+
+#[tokio::test]
+async fn an_epoch_whose_barrier_has_overtaken_rows_is_not_run_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = Job::new(directory.path());
+    job.world().unaligned = Some(4);
+    job.world().crash = Some(Crash::BeforeSnapshot(5));
+    assert_eq!(job.run().await.0, None);
+    let file = job.files("state").into_iter().find(|f| name(f).starts_with("4-")).unwrap();
+    let intact = std::fs::read(&file).unwrap();
+    flip_a_bit(&file);
+    let (outcome, _) = job.run().await;
+    let Some(JobOutcome::Failed(failure)) = outcome else { panic!("{outcome:?}") };
+    for part in [name(&file), "epoch 4 has overtaken rows", "backup", "--fresh"] {
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+    // With the file back the job goes on.
+    std::fs::write(&file, intact).unwrap();
+    let (outcome, status) = job.run().await;
+    assert_eq!((outcome, status.unaligned_checkpoints), (Some(JobOutcome::Finished), 0));
+    job.assert_exactly_once();
+}
+
+#[tokio::test]
+async fn rows_in_flight_are_worked_off_at_the_parallelism_at_which_they_were_in_flight() {
+    for (crash, parallelism) in [(5, 3), (5, 1), (6, 3)] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut job = Job::new(directory.path());
+        job.world().unaligned = Some(4);
+        job.world().crash = Some(Crash::BeforeSnapshot(crash));
+        assert_eq!(job.run().await.0, None);
+        job.world().unaligned = None;
+        job.parallelism = parallelism;
+        assert_eq!(job.run().await.0, Some(JobOutcome::Finished));
+        job.assert_exactly_once();
+        let ran: Vec<u32> = job.world().deployments.iter().map(|deployment| deployment.parallelism).collect();
+        let expected = if crash == 5 { vec![2, 2, parallelism] } else { vec![2, parallelism] };
+        assert_eq!(ran, expected, "only where the restored checkpoint has rows in flight");
+    }
+}

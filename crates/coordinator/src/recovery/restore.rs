@@ -92,6 +92,7 @@ fn record<D: Deployer>(driver: &Driver<D>, opened: &OpenSavepoint, written: Mani
         committables: BTreeMap::new(),
         end: None,
         state_bytes: manifest.state_bytes(),
+        unaligned: manifest.in_flight_bytes().is_some(),
         completed_at: manifest.created_at,
     };
     let base = base(now, manifest.generation).max(driver.home.generation_floor);

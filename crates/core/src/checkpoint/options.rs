@@ -14,6 +14,10 @@ pub struct CheckpointOptions {
     pub min_pause_ms: i64,
     /// A checkpoint that takes longer fails the attempt. Default 10 min.
     pub timeout_ms: i64,
+    /// So long after it has left the sources a barrier no longer waits for what is in flight, which is stored with the
+    /// checkpoint instead; none: it always waits. Default 1 min.
+    #[serde(default = "aligned_timeout_default")]
+    pub aligned_timeout_ms: Option<u64>,
     /// Checkpoints that may run at a time. Default 1.
     pub in_flight_max: u32,
     /// Checkpoints that are kept. Default 2: one unreadable file does not stop the job.
@@ -26,12 +30,19 @@ pub struct CheckpointOptions {
     pub operation_timeout_ms: i64,
 }
 
+/// Long enough for every job that is not stuck behind a slow receiver, and far below the time-out of a checkpoint.
+#[expect(clippy::unnecessary_wraps, reason = "the default of an option")]
+fn aligned_timeout_default() -> Option<u64> {
+    Some(60_000)
+}
+
 impl Default for CheckpointOptions {
     fn default() -> Self {
         CheckpointOptions {
             interval_ms: 10_000,
             min_pause_ms: 0,
             timeout_ms: 600_000,
+            aligned_timeout_ms: aligned_timeout_default(),
             in_flight_max: 1,
             retained: 2,
             restart: RetryPolicy::RESTART,

@@ -73,6 +73,9 @@ pub struct AttemptOrder {
     pub first_epoch_now: Timestamp,
     /// Epochs up to this one are replayed.
     pub replay_until: Option<Epoch>,
+    /// So long after it has left the sources a barrier no longer waits for what is in flight, in milliseconds; none: it
+    /// always waits.
+    pub aligned_timeout_ms: Option<u64>,
     /// Snapshots to restore, by operator, with the index of the subtask that made them.
     pub restore: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
     /// Where relative paths of the user start.

@@ -134,6 +134,7 @@ mod tests {
             committables: BTreeMap::new(),
             end: None,
             state_bytes: 0,
+            unaligned: false,
             completed_at: Timestamp(1),
         };
         Record::JobRestored(Box::new(JobRestored { created, epoch, from }))

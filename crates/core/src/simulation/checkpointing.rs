@@ -67,6 +67,7 @@ impl World {
             committables,
             end,
             state_bytes: 0,
+            unaligned: false,
             completed_at: Timestamp(self.now),
         };
         open.record = Some((record, splits.clone()));

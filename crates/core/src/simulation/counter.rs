@@ -9,7 +9,7 @@ use super::plan::{COUNTER, Cell, Element, KEY_GROUPS, Out, Row, SINK, group_of_k
 use super::random::Random;
 use super::store::{self, Content, Effect, Object, Staged, Store};
 use super::subtask::Upload;
-use crate::alignment::{Alignment, BarrierAligner};
+use crate::alignment::{Alignment, AlignmentConfig, BarrierAligner, BarrierMark};
 use crate::cluster::messages::AttemptId;
 use crate::ids::OperatorId;
 use crate::key_group::KeyGroupRange;
@@ -65,7 +65,7 @@ impl CounterTask {
             attempt: attempt.clone(),
             index,
             range,
-            aligner: BarrierAligner::new(inputs),
+            aligner: BarrierAligner::new(inputs, AlignmentConfig::ALWAYS),
             merger: WatermarkMerger::new(inputs),
             inputs: (0..inputs).map(|_| VecDeque::new()).collect(),
             counts,
@@ -95,13 +95,14 @@ impl CounterTask {
             }
             Element::Barrier(barrier, last) => {
                 self.last = last;
-                self.aligner.on_barrier(input, barrier)
+                self.aligner.on_barrier(Timestamp(0), input, BarrierMark::new(barrier, last))
             }
-            Element::End => self.aligner.on_end(input),
+            Element::End => self.aligner.on_end(Timestamp(0), input),
         };
         match aligned {
             Alignment::Wait => {}
-            Alignment::Complete(barrier) => self.capture(barrier, random, uploads),
+            Alignment::Complete(aligned) => self.capture(aligned.mark.barrier, random, uploads),
+            Alignment::Overtake { .. } | Alignment::Stored(_) => unreachable!("every epoch is aligned"),
             Alignment::Ended => self.ended = true,
             Alignment::Violation(barrier) => panic!("barrier of epoch {} out of its order", barrier.epoch),
         }

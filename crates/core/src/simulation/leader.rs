@@ -180,7 +180,8 @@ impl World {
         };
         leading.fleet.on_heard(now, &worker);
         match message {
-            FromWorker::Register(_) | FromWorker::Heartbeat { .. } => {}
+            // Workers here have no network of their own between them.
+            FromWorker::Register(_) | FromWorker::Heartbeat { .. } | FromWorker::Unreachable { .. } => {}
             FromWorker::Deployed { attempt, result } => {
                 if let Some(driver) = leading.listener(&attempt) {
                     driver.deployed.push_back((worker, result));

@@ -201,6 +201,7 @@ impl World {
             restore: found.manifest.as_ref().map(|manifest| manifest.operators.clone()).unwrap_or_default(),
             working_dir: String::new(),
             store: String::new(),
+            aligned_timeout_ms: None,
             slots,
         };
         let workers: BTreeSet<WorkerId> = order.slots.iter().map(|slot| slot.worker.clone()).collect();

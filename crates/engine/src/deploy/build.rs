@@ -9,6 +9,7 @@ use mainstem_connectors::{ConnectorError, ReaderContext, WriterContext};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Chain as ChainShape, Node};
 use mainstem_core::ids::{OperatorId, SubtaskId};
+use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
 use mainstem_core::splits::source_watermark;
 use mainstem_plan::eval::EvalContext;
@@ -25,6 +26,7 @@ use crate::calc::{Calc, Rename};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
+use crate::in_flight;
 use crate::join::{
     IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, SetOperation,
     TemporalJoin, WindowJoin,
@@ -62,13 +64,14 @@ pub(crate) struct Builder<'a> {
 /// A subtask that is ready to run.
 pub(crate) struct BuiltTask {
     subtask: SubtaskId,
+    key_groups: KeyGroupRange,
     chain: Chain,
     kind: TaskKind,
 }
 
 enum TaskKind {
     Source { stage: Box<SourceStage>, input: Arc<SourceInput>, reports_watermark: bool },
-    Inner(InputGate),
+    Inner(Box<InputGate>),
 }
 
 impl BuiltTask {
@@ -90,11 +93,15 @@ impl BuiltTask {
             generation: deployment.generation,
             subtask: self.subtask,
             key_groups: deployment.key_groups,
+            own_key_groups: self.key_groups,
             store: deployment.store.clone(),
             events: events.clone(),
         });
         match self.kind {
-            TaskKind::Inner(gate) => task::run(gate, self.chain, uploads, control).await,
+            TaskKind::Inner(mut gate) => {
+                in_flight::resume(deployment, &mut gate, deployment.in_flight_of(self.subtask)).await?;
+                task::run(*gate, self.chain, uploads, control).await
+            }
             TaskKind::Source { stage, input, reports_watermark } => {
                 let before = deployment.restore.get(&self.subtask.operator).into_iter().flatten();
                 let task = SourceTask {
@@ -108,6 +115,7 @@ impl BuiltTask {
                     replay_until: deployment.replay_until,
                     start_watermark: source_watermark(before.map(|(_, part)| part)),
                     reports_watermark,
+                    resume: deployment.resume(),
                 };
                 task.run().await
             }
@@ -144,9 +152,14 @@ impl Builder<'_> {
                 input: Arc::new(input),
                 reports_watermark: self.reporting.contains(&self.subtask.operator),
             },
-            None => TaskKind::Inner(InputGate::new(wiring.inputs.remove(&self.subtask).unwrap_or_default())),
+            None => {
+                let inputs = wiring.inputs.remove(&self.subtask).unwrap_or_default();
+                TaskKind::Inner(Box::new(InputGate::new(inputs, self.deployment.alignment())))
+            }
         };
-        Ok(BuiltTask { subtask: self.subtask, chain, kind })
+        let (groups, subtask) = (self.deployment.key_groups, self.subtask);
+        let key_groups = KeyGroupRange::of_subtask(groups, self.parallelism, subtask.index);
+        Ok(BuiltTask { subtask, key_groups, chain, kind })
     }
 
     fn source(

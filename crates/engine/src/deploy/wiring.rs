@@ -6,7 +6,7 @@ use mainstem_core::graph::{Chain, Exchange};
 use mainstem_core::ids::{OperatorId, SubtaskId};
 
 use super::{Deployment, Place};
-use crate::exchange::{ChannelKey, ChannelReceiver, ChannelSender, GateInput, OutputEdge, channel};
+use crate::exchange::{ChannelKey, ChannelPlace, ChannelReceiver, ChannelSender, GateInput, OutputEdge, channel};
 
 /// The ends of all channels, until the subtasks take them.
 #[derive(Default)]
@@ -37,7 +37,8 @@ pub(crate) fn wire(deployment: &Deployment, chains: &[Chain]) -> Wiring {
                 let (sending, receiving) = ends_of(deployment, key, sender, receiver);
                 ends.extend(sending);
                 let subtask = SubtaskId { operator: to, index: receiver };
-                let receiving = receiving.map(|receiver| GateInput { input, receiver });
+                let place = ChannelPlace { edge: position, sender };
+                let receiving = receiving.map(|receiver| GateInput { input, place, receiver });
                 wiring.inputs.entry(subtask).or_default().extend(receiving);
             }
             let output = OutputEdge { port: edge.port, exchange: edge.exchange.clone(), receivers: ends, turn: 0 };
@@ -63,9 +64,7 @@ fn ends_of(
         (Place::Here, Place::There { data, on }) => {
             (Some(ChannelSender::Remote(Box::new(data.sender(on, key())))), None)
         }
-        (Place::There { data, .. }, Place::Here) => {
-            (None, Some(ChannelReceiver::Remote(Box::new(data.receiver(key())))))
-        }
+        (Place::There { data, .. }, Place::Here) => (None, Some(data.receiver(key()))),
         (Place::There { .. }, Place::There { .. }) => (None, None),
     }
 }

@@ -9,8 +9,9 @@ use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
 use mainstem_core::ids::{Generation, JobId};
 use mainstem_net::{Connection, Hello, Service, Transport};
 
+use super::channel::ChannelReceiver;
 use super::cut::Cut;
-use super::inbox::{Inbox, RemoteReceiver};
+use super::inbox::Inbox;
 use super::peer::{Peer, RemoteSender};
 use super::wire::ChannelKey;
 use crate::error::EngineError;
@@ -67,8 +68,8 @@ impl DataPlane {
     }
 
     /// The receiving end of a channel from another worker.
-    pub(crate) fn receiver(&self, key: ChannelKey) -> RemoteReceiver {
-        self.inbox.expect(key)
+    pub(crate) fn receiver(&self, key: ChannelKey) -> ChannelReceiver {
+        ChannelReceiver::remote(self.inbox.expect(key))
     }
 
     /// The sending end of a channel to another worker.

@@ -5,19 +5,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
+use mainstem_core::alignment::BarrierMark;
 use mainstem_core::cluster::messages::{AttemptId, WorkerId};
 use mainstem_core::ids::{Generation, JobId};
 use mainstem_net::{Connection, FrameReader, FrameWriter};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
-use super::channel::CREDIT_UNITS;
+use super::channel::{CREDIT_UNIT_BYTES, CREDIT_UNITS};
 use super::cut::Ended;
+use super::queue::{QueueReceiver, QueueSender, queue};
 use super::wire::{self, ChannelKey, Decoder, Frame, Payload};
 use crate::element::StreamElement;
 use crate::error::EngineError;
 
 /// Channels that may have been opened by others before this worker has heard of their attempt.
 const EARLY_MAX: usize = 100_000;
+/// Credit that may lie in one channel. A sender goes beyond its credit by what it has made in one step; one that has
+/// sent so much does not keep to it at all.
+const UNITS_MAX: u64 = (2 << 30) / CREDIT_UNIT_BYTES as u64;
 
 /// The receiving end of a channel from another worker.
 pub(crate) struct RemoteReceiver {
@@ -34,7 +40,7 @@ enum ReceiverState {
 /// A channel that another worker has opened.
 struct Arrival {
     channel: u32,
-    elements: mpsc::Receiver<(Payload, u32)>,
+    elements: QueueReceiver<Payload>,
     answers: Arc<Answers>,
 }
 
@@ -155,7 +161,7 @@ impl Inbox {
         &self,
         reader: &mut FrameReader,
         answers: &Arc<Answers>,
-        channels: &mut BTreeMap<u32, mpsc::Sender<(Payload, u32)>>,
+        channels: &mut BTreeMap<u32, QueueSender<Payload>>,
     ) -> Ended {
         loop {
             let frame = match reader.read().await {
@@ -167,7 +173,7 @@ impl Inbox {
                 Ok(Frame::Open { channel, key }) => {
                     // The end of some may not have been told.
                     channels.retain(|_, sender| !sender.is_closed());
-                    let (sender, elements) = mpsc::channel(CREDIT_UNITS as usize);
+                    let (sender, elements) = queue();
                     channels.insert(channel, sender);
                     let arrival = Arrival { channel, elements, answers: answers.clone() };
                     if let Err(reason) = self.open(key, arrival) {
@@ -179,15 +185,18 @@ impl Inbox {
                 Ok(Frame::Element { channel, payload, units }) => match channels.get(&channel) {
                     // Refused, or its receiver has ended: the sender learns it.
                     None => Ok(()),
-                    Some(sender) => match sender.try_send((payload, units)) {
-                        Ok(()) => Ok(()),
-                        Err(mpsc::error::TrySendError::Full(_)) => Err("it sent more than its credit".to_owned()),
-                        Err(mpsc::error::TrySendError::Closed(_)) => {
-                            channels.remove(&channel);
-                            answers.refuse(channel, "the receiving subtask has ended".to_owned());
-                            Ok(())
+                    Some(sender) => {
+                        let mark = payload.mark();
+                        match sender.push(payload, units, mark) {
+                            Ok(all) if all > UNITS_MAX => Err("it sent far more than its credit".to_owned()),
+                            Ok(_) => Ok(()),
+                            Err(_) => {
+                                channels.remove(&channel);
+                                answers.refuse(channel, "the receiving subtask has ended".to_owned());
+                                Ok(())
+                            }
                         }
-                    },
+                    }
                 },
                 Ok(Frame::Close { channel }) => {
                     channels.remove(&channel);
@@ -234,30 +243,63 @@ async fn answer(writer: &mut FrameWriter, answers: &Answers) -> Ended {
 }
 
 impl RemoteReceiver {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamElement, EngineError>>> {
-        loop {
-            match &mut self.state {
-                ReceiverState::Waiting(arrival) => match std::pin::Pin::new(arrival).poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(arrival)) => self.state = ReceiverState::Linked(arrival),
-                    Poll::Ready(Err(_)) => self.state = ReceiverState::Gone,
-                },
-                ReceiverState::Linked(arrival) => match arrival.elements.poll_recv(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some((payload, units))) => {
-                        arrival.answers.give(arrival.channel, units);
-                        return Poll::Ready(Some(self.decoder.decode(payload)));
-                    }
-                    Poll::Ready(None) => {
-                        let cut = arrival.answers.cut.get().cloned();
-                        self.state = ReceiverState::Gone;
-                        if let Some(reason) = cut {
-                            return Poll::Ready(Some(Err(EngineError::Unreachable(reason))));
-                        }
-                    }
-                },
-                ReceiverState::Gone => return Poll::Ready(None),
-            }
+    /// The next element, with its credit, which the caller gives back by [`RemoteReceiver::release`]; none when the
+    /// sender is gone. Cancel-safe.
+    pub(super) fn poll_pop(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(StreamElement, u32), EngineError>>> {
+        self.link(cx);
+        match &mut self.state {
+            ReceiverState::Waiting(_) => Poll::Pending,
+            ReceiverState::Linked(arrival) => match std::task::ready!(arrival.elements.poll_pop(cx)) {
+                Some((payload, units)) => {
+                    Poll::Ready(Some(self.decoder.decode(payload).map(|element| (element, units))))
+                }
+                None => {
+                    let cut = arrival.answers.cut.get().cloned();
+                    self.state = ReceiverState::Gone;
+                    Poll::Ready(cut.map(|reason| Err(EngineError::Unreachable(reason))))
+                }
+            },
+            ReceiverState::Gone => Poll::Ready(None),
+        }
+    }
+
+    /// The next element, if it is there.
+    pub(super) fn try_pop(&mut self) -> Option<Result<(StreamElement, u32), EngineError>> {
+        let ReceiverState::Linked(arrival) = &self.state else { return None };
+        let (payload, units) = arrival.elements.try_pop()?;
+        Some(self.decoder.decode(payload).map(|element| (element, units)))
+    }
+
+    /// An element has been dealt with: gives its credit back.
+    pub(super) fn release(&self, units: u32) {
+        if let ReceiverState::Linked(arrival) = &self.state {
+            arrival.elements.release(units);
+            arrival.answers.give(arrival.channel, units);
+        }
+    }
+
+    /// The first barrier that has come and was not taken, with the time when it came.
+    pub(super) fn announced(&self) -> Option<(BarrierMark, Instant)> {
+        match &self.state {
+            ReceiverState::Linked(arrival) => arrival.elements.announced(),
+            ReceiverState::Waiting(_) | ReceiverState::Gone => None,
+        }
+    }
+
+    /// Has the task woken when something comes.
+    pub(super) fn watch(&mut self, cx: &mut Context<'_>) {
+        self.link(cx);
+        if let ReceiverState::Linked(arrival) = &self.state {
+            arrival.elements.watch(cx);
+        }
+    }
+
+    /// Meets the sender, if it is there.
+    fn link(&mut self, cx: &mut Context<'_>) {
+        if let ReceiverState::Waiting(arrival) = &mut self.state
+            && let Poll::Ready(arrival) = std::pin::Pin::new(arrival).poll(cx)
+        {
+            self.state = arrival.map_or(ReceiverState::Gone, ReceiverState::Linked);
         }
     }
 }

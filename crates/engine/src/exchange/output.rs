@@ -1,5 +1,8 @@
 //! The outputs of a task: every batch goes to each edge of its port, and there to the receivers that own its
-//! rows. Watermarks, barriers and the end go to everyone.
+//! rows. Watermarks, barriers and the end go to everyone. Sending does not wait for credit: the task asks whether
+//! there is some before it makes more.
+
+use std::task::{Context, Poll, ready};
 
 use arrow::array::{ArrayRef, UInt32Array};
 use mainstem_core::graph::Exchange;
@@ -29,13 +32,26 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// Sends rows of an output to their receivers.
+    /// Sends rows of an output to their receivers, whatever the credit.
     pub(crate) async fn send_batch(&mut self, port: u8, batch: StreamBatch) -> Result<(), EngineError> {
         let key_groups = self.key_groups;
         for edge in self.edges.iter_mut().filter(|e| e.port == port) {
             edge.send(&batch, key_groups).await?;
         }
         Ok(())
+    }
+
+    /// Ready when there is credit for more to every receiver. Cancel-safe.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        for receiver in self.edges.iter().flat_map(|e| &e.receivers) {
+            ready!(receiver.poll_ready(cx));
+        }
+        Poll::Ready(())
+    }
+
+    /// Bytes that were sent beyond the credit, to the receiver where it is most.
+    pub(crate) fn overdraft_bytes(&self) -> u64 {
+        self.edges.iter().flat_map(|e| &e.receivers).map(ChannelSender::overdraft_bytes).max().unwrap_or(0)
     }
 
     /// Sends anything but rows to every receiver of every output.

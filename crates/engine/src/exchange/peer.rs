@@ -1,12 +1,13 @@
 //! The connection over which the subtasks of this worker send to those of another one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use arrow::ipc::writer::IpcWriteOptions;
 use mainstem_core::cluster::messages::WorkerOffer;
 use mainstem_net::{Connection, FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello, NetError, Transport};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::channel::units;
 use super::cut::{Cut, Ended};
@@ -30,9 +31,17 @@ pub(crate) struct RemoteSender {
 }
 
 /// What a sender may still send, and why it may not any more.
-struct Credit {
-    units: Semaphore,
-    ended: Mutex<Option<EngineError>>,
+#[derive(Default)]
+struct Credit(Mutex<CreditState>);
+
+#[derive(Default)]
+struct CreditState {
+    /// Below zero where more was sent.
+    units: i64,
+    has_ended: bool,
+    /// Why; told once.
+    reason: Option<EngineError>,
+    sender: Option<Waker>,
 }
 
 /// One connection to another worker.
@@ -102,7 +111,7 @@ impl Peer {
 
     /// A channel over this connection.
     pub(super) fn sender(self: &Arc<Peer>, key: ChannelKey, options: IpcWriteOptions) -> RemoteSender {
-        let credit = Arc::new(Credit { units: Semaphore::new(0), ended: Mutex::default() });
+        let credit = Arc::new(Credit::default());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = state.next;
         state.next += 1;
@@ -130,7 +139,7 @@ impl Peer {
         match frame {
             Frame::Credit { channel, units } => {
                 if let Some(credit) = state.open.get(&channel) {
-                    credit.units.add_permits(units as usize);
+                    credit.give(units);
                 }
                 Ok(())
             }
@@ -154,17 +163,70 @@ impl Peer {
 }
 
 impl Credit {
+    fn lock(&self) -> MutexGuard<'_, CreditState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, units: u32) {
+        let mut state = self.lock();
+        state.units += i64::from(units);
+        let waker = if state.units > 0 { state.sender.take() } else { None };
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes credit, be there any or not.
+    fn take(&self, units: u32) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        if state.has_ended {
+            return Err(state.reason.take().unwrap_or(EngineError::PeerGone));
+        }
+        state.units -= i64::from(units);
+        Ok(())
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.units > 0 || state.has_ended {
+            return Poll::Ready(());
+        }
+        state.sender = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     fn end(&self, error: EngineError) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.units.close();
+        let mut state = self.lock();
+        state.has_ended = true;
+        state.reason.get_or_insert(error);
+        let waker = state.sender.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     fn error(&self) -> EngineError {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(EngineError::PeerGone)
+        self.lock().reason.take().unwrap_or(EngineError::PeerGone)
     }
 }
 
 impl RemoteSender {
+    /// Ready when there is credit for more, or an error that sending will tell. Cancel-safe.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.opened {
+            // The receiver gives credit when it hears of the channel, which the first element tells it.
+            return Poll::Ready(());
+        }
+        self.credit.poll_ready(cx)
+    }
+
+    /// Credit that was sent beyond what there was.
+    pub(super) fn overdraft_units(&self) -> u64 {
+        u64::try_from(-self.credit.lock().units).unwrap_or(0)
+    }
+
     pub(super) async fn send(&mut self, element: StreamElement) -> Result<(), EngineError> {
         if !self.opened {
             self.opened = true;
@@ -193,9 +255,8 @@ impl RemoteSender {
     }
 
     async fn send_piece(&mut self, element: &StreamElement, units: u32) -> Result<(), EngineError> {
-        let Ok(permit) = self.credit.units.acquire_many(units).await else { return Err(self.credit.error()) };
         // It comes back from the receiver.
-        permit.forget();
+        self.credit.take(units)?;
         let parts = self.encoder.encode(element, units)?;
         let bytes = parts[0].len() + parts[1].len();
         if bytes > FRAME_BYTES_MAX {

@@ -2,19 +2,23 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
+use mainstem_core::alignment::BarrierMark;
 use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
-use mainstem_core::ids::{Generation, JobId};
+use mainstem_core::ids::{Epoch, Generation, JobId};
+use mainstem_core::protocol::Barrier;
 use mainstem_core::time::Timestamp;
 use mainstem_net::{Connection, Transport};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::inbox::RemoteReceiver;
-use super::{ChannelKey, DataPlane};
+use super::channel::Overtaken;
+use super::peer::RemoteSender;
+use super::{ChannelKey, ChannelReceiver, DataPlane};
 use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
 
@@ -51,7 +55,13 @@ async fn listening(data: &Arc<DataPlane>) -> (String, JoinHandle<()>) {
     (address, tokio::spawn(serving))
 }
 
-async fn next(receiver: &mut RemoteReceiver) -> Option<Result<StreamElement, EngineError>> {
+/// Sends when there is credit.
+async fn send(sender: &mut RemoteSender, element: StreamElement) -> Result<(), EngineError> {
+    poll_fn(|cx| sender.poll_ready(cx)).await;
+    sender.send(element).await
+}
+
+async fn next(receiver: &mut ChannelReceiver) -> Option<Result<StreamElement, EngineError>> {
     timeout(LONG, poll_fn(|cx| receiver.poll(cx))).await.expect("an element in time")
 }
 
@@ -76,9 +86,9 @@ async fn elements_of_many_channels_arrive_in_order_whoever_is_there_first() {
         .map(|mut sender| {
             tokio::spawn(async move {
                 for number in 0..200 {
-                    sender.send(batch(number, 1 + number as usize)).await.unwrap();
+                    send(&mut sender, batch(number, 1 + number as usize)).await.unwrap();
                 }
-                sender.send(StreamElement::End).await.unwrap();
+                send(&mut sender, StreamElement::End).await.unwrap();
                 sender
             })
         })
@@ -111,13 +121,13 @@ async fn a_receiver_that_takes_nothing_stops_its_sender_and_no_other() {
     // 64 KiB each: 64 of them are the whole credit.
     let task = tokio::spawn(async move {
         for number in 0..1_000 {
-            stopped.send(batch(number, 8 << 10)).await.unwrap();
+            send(&mut stopped, batch(number, 8 << 10)).await.unwrap();
             counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     });
     let mut other = here.sender(&offer(&address), key(1, 1));
     for wanted in 0..500 {
-        timeout(LONG, other.send(batch(wanted, 8 << 10))).await.unwrap().unwrap();
+        timeout(LONG, send(&mut other, batch(wanted, 8 << 10))).await.unwrap().unwrap();
         assert_eq!(number(next(&mut quick).await.unwrap().unwrap()), wanted);
     }
     let before = sent.load(std::sync::atomic::Ordering::Relaxed);
@@ -135,7 +145,8 @@ async fn what_is_fenced_is_refused_and_what_is_gone_is_told() {
     let (address, serving) = listening(&there).await;
     there.fence(&attempt(1).job, Generation(3));
     let mut old = here.sender(&offer(&address), key(2, 0));
-    let refused = timeout(LONG, old.send(StreamElement::Watermark(Timestamp(1)))).await.unwrap().unwrap_err();
+    old.send(StreamElement::Watermark(Timestamp(1))).await.unwrap();
+    let refused = timeout(LONG, send(&mut old, batch(1, 1))).await.unwrap().unwrap_err();
     assert!(matches!(&refused, EngineError::PeerLost(reason) if reason.contains("older than attempt 3")), "{refused}");
     // Who waits for a sender of an attempt that is fenced meanwhile waits no longer.
     let mut waiting = there.receiver(key(3, 0));
@@ -177,6 +188,49 @@ async fn what_is_fenced_is_refused_and_what_is_gone_is_told() {
     }
     // A worker that does not listen.
     let mut nobody = here.sender(&offer(&address), key(4, 2));
-    let unreachable = timeout(LONG, nobody.send(batch(1, 1))).await.unwrap().unwrap_err();
+    let unreachable = timeout(LONG, send(&mut nobody, batch(1, 1))).await.unwrap().unwrap_err();
     assert!(matches!(&unreachable, EngineError::Unreachable(reason) if reason.contains(&address)), "{unreachable}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_barrier_passes_what_has_used_up_the_credit_and_what_it_overtakes_is_noted_once() {
+    let (here, there) = (plane("here"), plane("there"));
+    let (address, serving) = listening(&there).await;
+    let mut receiver = there.receiver(key(1, 0));
+    let mut sender = here.sender(&offer(&address), key(1, 0));
+    // Far more than the credit, in one step: nothing is taken meanwhile.
+    poll_fn(|cx| sender.poll_ready(cx)).await;
+    for number in 0..300 {
+        sender.send(batch(number, 8 << 10)).await.unwrap();
+    }
+    assert!(sender.overdraft_units() > 0);
+    let barrier = Barrier { epoch: Epoch(5), next_epoch_now: Timestamp(0) };
+    sender.send(StreamElement::Barrier(BarrierMark { barrier, last: false, waited_ms: 12 })).await.unwrap();
+    sender.send(batch(300, 1)).await.unwrap();
+    let announced = async {
+        loop {
+            poll_fn(|cx| {
+                receiver.watch(cx);
+                Poll::Ready(())
+            })
+            .await;
+            if let Some((mark, _)) = receiver.announced() {
+                return mark;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mark = timeout(LONG, announced).await.unwrap();
+    assert_eq!((mark.barrier, mark.waited_ms), (barrier, 12));
+    assert_eq!(number(next(&mut receiver).await.unwrap().unwrap()), 0);
+    let mut overtaken = Overtaken::default();
+    assert_eq!(receiver.overtake(&mut overtaken).unwrap().map(|mark| mark.barrier), Some(barrier));
+    let noted = overtaken.batches.into_iter().map(|batch| number(StreamElement::Batch(batch)));
+    assert!(noted.eq(1..300));
+    // All of it is still taken, and then there is credit again.
+    for wanted in 1..=300 {
+        assert_eq!(number(next(&mut receiver).await.unwrap().unwrap()), wanted);
+    }
+    timeout(LONG, poll_fn(|cx| sender.poll_ready(cx))).await.unwrap();
+    serving.abort();
 }

@@ -21,8 +21,8 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::{Buf, Bytes};
+use mainstem_core::alignment::BarrierMark;
 use mainstem_core::cluster::messages::AttemptId;
-use mainstem_core::protocol::Barrier;
 use mainstem_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -54,9 +54,9 @@ pub(crate) struct ChannelKey {
 
 /// Anything but rows.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum SmallElement {
+pub(super) enum SmallElement {
     Watermark(Timestamp),
-    Barrier { barrier: Barrier, last: bool },
+    Barrier(BarrierMark),
     End,
 }
 
@@ -70,11 +70,21 @@ pub(super) enum Frame {
     Refused { channel: u32, reason: String },
 }
 
-/// An element that is not decoded yet.
+/// An element whose rows are not decoded yet.
 #[derive(Debug)]
 pub(super) enum Payload {
     Batch(Bytes),
-    Small(Bytes),
+    Small(SmallElement),
+}
+
+impl Payload {
+    /// Set where it is a barrier.
+    pub(super) fn mark(&self) -> Option<BarrierMark> {
+        match self {
+            Payload::Small(SmallElement::Barrier(mark)) => Some(*mark),
+            _ => None,
+        }
+    }
 }
 
 /// The parts of a frame to write.
@@ -97,7 +107,10 @@ impl Frame {
                 let units = bytes.get_u32_le();
                 Ok(Frame::Element { channel, payload: Payload::Batch(bytes), units })
             }
-            ELEMENT => Ok(Frame::Element { channel, payload: Payload::Small(bytes), units: 1 }),
+            ELEMENT => match serde_json::from_slice(&bytes) {
+                Ok(small) => Ok(Frame::Element { channel, payload: Payload::Small(small), units: 1 }),
+                Err(error) => Err(format!("an element that is none: {error}")),
+            },
             CLOSE => Ok(Frame::Close { channel }),
             CREDIT => Ok(Frame::Credit { channel, units: bytes.get_u32_le() }),
             REFUSED => Ok(Frame::Refused { channel, reason: String::from_utf8_lossy(&bytes).into_owned() }),
@@ -148,7 +161,7 @@ impl Encoder {
                 return self.batch(batch, units).map_err(|error| EngineError::arrow("exchange", &error));
             }
             StreamElement::Watermark(watermark) => SmallElement::Watermark(*watermark),
-            StreamElement::Barrier { barrier, last } => SmallElement::Barrier { barrier: *barrier, last: *last },
+            StreamElement::Barrier(mark) => SmallElement::Barrier(*mark),
             StreamElement::End => SmallElement::End,
         };
         Ok([head(ELEMENT, self.channel), serde_json::to_vec(&small).expect("plain data")])
@@ -199,12 +212,9 @@ impl Decoder {
     pub(super) fn decode(&mut self, payload: Payload) -> Result<StreamElement, EngineError> {
         match payload {
             Payload::Batch(bytes) => self.batch(bytes).map(StreamElement::Batch),
-            Payload::Small(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(SmallElement::Watermark(watermark)) => Ok(StreamElement::Watermark(watermark)),
-                Ok(SmallElement::Barrier { barrier, last }) => Ok(StreamElement::Barrier { barrier, last }),
-                Ok(SmallElement::End) => Ok(StreamElement::End),
-                Err(error) => Err(EngineError::Bug(format!("another worker sent an element that is none: {error}"))),
-            },
+            Payload::Small(SmallElement::Watermark(watermark)) => Ok(StreamElement::Watermark(watermark)),
+            Payload::Small(SmallElement::Barrier(mark)) => Ok(StreamElement::Barrier(mark)),
+            Payload::Small(SmallElement::End) => Ok(StreamElement::End),
         }
     }
 
@@ -251,6 +261,7 @@ mod tests {
     use arrow::array::{ArrayRef, StringArray};
     use arrow::ipc::CompressionType;
     use mainstem_core::ids::Epoch;
+    use mainstem_core::protocol::Barrier;
 
     use super::*;
 
@@ -294,7 +305,7 @@ mod tests {
             let barrier = Barrier { epoch: Epoch(3), next_epoch_now: Timestamp(9) };
             for element in [
                 StreamElement::Watermark(Timestamp::MAX),
-                StreamElement::Barrier { barrier, last: true },
+                StreamElement::Barrier(BarrierMark { barrier, last: true, waited_ms: 7 }),
                 StreamElement::End,
             ] {
                 assert_eq!(format!("{:?}", through(&mut encoder, &mut decoder, &element)), format!("{element:?}"));
@@ -314,10 +325,12 @@ mod tests {
 
     #[test]
     fn damaged_frames_are_refused() {
-        for bytes in [b"".as_slice(), b"\x01\0\0\0\0", b"\x09\0\0\0\0", b"\0\0\0\0\0{", b"\x04\0\0\0\0abc"] {
+        for bytes in
+            [b"".as_slice(), b"\x01\0\0\0\0", b"\x09\0\0\0\0", b"\0\0\0\0\0{", b"\x04\0\0\0\0abc", b"\x02\0\0\0\0{}"]
+        {
             assert!(Frame::parse(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
-        let (mut encoder, mut decoder) = (Encoder::new(7, IpcWriteOptions::default()), Decoder::new());
+        let mut encoder = Encoder::new(7, IpcWriteOptions::default());
         let parts = encoder.encode(&StreamElement::Batch(batch(0, 10)), 3).unwrap().concat();
         for length in [9, 12, 15, 40, parts.len() - 1] {
             let Ok(Frame::Element { payload, .. }) = Frame::parse(Bytes::copy_from_slice(&parts[..length])) else {
@@ -325,6 +338,5 @@ mod tests {
             };
             assert!(Decoder::new().decode(payload).is_err(), "{length} of {}", parts.len());
         }
-        assert!(decoder.decode(Payload::Small(Bytes::from_static(b"{}"))).is_err());
     }
 }

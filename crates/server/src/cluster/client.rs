@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use mainstem_coordinator::JobEnd;
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
+use mainstem_coordinator::{JobEnd, JobStatus};
 use mainstem_core::ids::JobId;
 use mainstem_net::{Hello, RpcClient, RpcError, Service, Transport};
 use serde_json::json;
@@ -128,6 +128,7 @@ fn details(job: &JobSummary) -> String {
     lines.extend(savepoints::details(job));
     if let Some(status) = &job.status {
         lines.push(format!("restarts     {}", status.restarts));
+        lines.extend(checkpoint_line(status));
         lines.extend(status.last_failure.iter().map(|failure| format!("last failure {failure}")));
         lines.extend(status.waiting.iter().map(|waiting| format!("it {waiting}")));
     }
@@ -135,6 +136,21 @@ fn details(job: &JobSummary) -> String {
         lines.push(format!("failed       {reason}"));
     }
     lines.join("\n")
+}
+
+/// How the newest checkpoint went.
+fn checkpoint_line(status: &JobStatus) -> Option<String> {
+    let mut line = format!("checkpoint   {} ms", status.last_checkpoint_duration_ms?);
+    if let Some(aligned_ms) = status.last_checkpoint_alignment_ms {
+        line += &format!(", of which at most {aligned_ms} ms to align");
+    }
+    if let Some(bytes) = status.last_checkpoint_in_flight_bytes {
+        line += &format!(", {bytes} bytes in flight");
+    }
+    if status.unaligned_checkpoints > 0 {
+        line += &format!("; {} were not aligned", status.unaligned_checkpoints);
+    }
+    Some(line)
 }
 
 /// Stops a job at once.

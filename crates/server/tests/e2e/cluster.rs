@@ -20,7 +20,8 @@ fn disturbed(seed: u64, coordinators: usize, mut disturb: impl FnMut(&mut SmallR
     println!("seed {seed}");
     let expected = undisturbed(EVENTS, PER_SECOND);
     let mut random = SmallRng::seed_from_u64(seed);
-    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true));
+    let aligned = ["none", "0 ms", "10 ms"][random.random_range(0..3)];
+    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true, aligned));
     let cluster = LocalCluster::start(&sandbox, coordinators, 3, 2);
     sandbox.run_ok(&["submit", "job.sql", "-p", "4"]);
     cluster.wait_until("the first epoch is published", |jobs| jobs.number("job", "committed") > 0);
@@ -38,7 +39,7 @@ fn disturbed(seed: u64, coordinators: usize, mut disturb: impl FnMut(&mut SmallR
     assert_says(&text(&sandbox.run_ok(&["status", "job"]).stdout), &["state        finished"]);
     assert!(forward.attempt > 1, "nothing was disturbed");
     assert!(forward.compared > 0, "no offsets were compared");
-    println!("{} attempts, {} epochs", forward.attempt, forward.published);
+    println!("{} attempts, {} epochs, aligned for {aligned}", forward.attempt, forward.published);
     let logs = cluster.logs();
     assert!(!logs.contains("panicked"), "{}", cluster.story());
     let found = sandbox.lines("out");
@@ -117,7 +118,7 @@ fn cluster_jobs_are_rescaled_stopped_and_go_on() {
 
 #[test]
 fn cluster_a_job_waits_for_slots_and_says_so() {
-    let sandbox = Sandbox::new(&windows(100_000, 50_000, true));
+    let sandbox = Sandbox::new(&windows(100_000, 50_000, true, "none"));
     let cluster = LocalCluster::start(&sandbox, 1, 1, 2);
     sandbox.run_ok(&["submit", "job.sql", "-p", "3"]);
     cluster.wait_until("it waits", |jobs| jobs.job("job").is_some_and(|job| job["status"]["waiting"].is_string()));

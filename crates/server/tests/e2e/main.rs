@@ -21,3 +21,4 @@ mod permissions;
 mod savepoints;
 mod sql_cases;
 mod support;
+mod unaligned;

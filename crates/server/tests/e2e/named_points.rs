@@ -53,7 +53,7 @@ fn cluster_nodes_die_at_named_places() {
     let mut places = PLACES;
     places.shuffle(&mut random);
     let expected = undisturbed(EVENTS, PER_SECOND);
-    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true));
+    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true, "0 ms"));
     let cluster = LocalCluster::start(&sandbox, 3, 3, 2);
     sandbox.run_ok(&["submit", "job.sql", "-p", "3"]);
     let mut forward = Forward::new(&sandbox.path(".mainstem-cluster/state"));

@@ -24,7 +24,7 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(15);
 fn partitioned(seconds: u64, cut: impl FnOnce(&mut HostedCluster<'_>)) {
     let events = seconds * PER_SECOND;
     let expected = undisturbed(events, PER_SECOND);
-    let sandbox = Sandbox::new(&windows(events, PER_SECOND, true));
+    let sandbox = Sandbox::new(&windows(events, PER_SECOND, true, "none"));
     let mut cluster = HostedCluster::start(&sandbox, 3, 3, 2);
     let submitted = cluster.run(&["submit", "job.sql", "-p", "4"]);
     assert!(submitted.status.success(), "{}", text(&submitted.stderr));

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Any run of these tests that takes longer hangs.
@@ -18,11 +19,13 @@ const RUN_TIME_MAX: Duration = Duration::from_secs(120);
 /// A directory of its own, with a SQL file, in which the binary runs.
 pub(crate) struct Sandbox {
     pub(crate) dir: tempfile::TempDir,
+    /// How long sinks take for each batch beyond what they need, in milliseconds.
+    sink_delay_ms: AtomicU64,
 }
 
 impl Sandbox {
     pub(crate) fn new(sql: &str) -> Sandbox {
-        let sandbox = Sandbox { dir: tempfile::tempdir().unwrap() };
+        let sandbox = Sandbox { dir: tempfile::tempdir().unwrap(), sink_delay_ms: AtomicU64::new(0) };
         sandbox.write("job.sql", sql);
         sandbox
     }
@@ -40,7 +43,16 @@ impl Sandbox {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mainstem"));
         command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        let delay_ms = self.sink_delay_ms.load(Ordering::Relaxed);
+        if delay_ms > 0 {
+            command.env("MAINSTEM_DELAY", format!("sink-write:{delay_ms}"));
+        }
         command
+    }
+
+    /// Makes sinks of processes to come slow, see [`Sandbox::sink_delay_ms`].
+    pub(crate) fn slow_sinks(&self, delay_ms: u64) {
+        self.sink_delay_ms.store(delay_ms, Ordering::Relaxed);
     }
 
     /// Runs the binary to its end.

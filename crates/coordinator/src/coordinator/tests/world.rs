@@ -16,7 +16,8 @@ use mainstem_core::checkpoint::CheckpointOptions;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SplitId, SubtaskId};
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::{
-    Barrier, Committable, Failure, FromSubtask, OperatorSnapshot, SourceSplit, SplitProgress, SplitState, ToSubtask,
+    Barrier, Committable, Failure, FromSubtask, InFlight, OperatorSnapshot, SourceSplit, SplitProgress, SplitState,
+    ToSubtask,
 };
 use mainstem_core::retry::RetryPolicy;
 use mainstem_core::time::Timestamp;
@@ -82,6 +83,8 @@ pub(super) struct World {
     pub(super) failure: Option<(u64, Failure)>,
     /// It waits until so many commits have begun.
     pub(super) failure_after_commits: u32,
+    /// The barrier of this epoch overtakes something at the sink.
+    pub(super) unaligned: Option<u64>,
     /// Attempts so far.
     pub(super) deployments: Vec<Deployment>,
 }
@@ -91,6 +94,8 @@ pub(super) struct Job {
     world: Arc<Mutex<World>>,
     pub(super) directory: PathBuf,
     pub(super) options: CheckpointOptions,
+    /// Source subtasks.
+    pub(super) parallelism: u32,
     pub(super) monitor_interval: Option<Duration>,
     /// The savepoint with which the job begins.
     pub(super) restore: Option<RestoreFrom>,
@@ -102,7 +107,15 @@ impl Job {
         let restart = RetryPolicy { first_delay_ms: 0, delay_ms_max: 0, retries_max: 5, quiet_ms: 60_000 };
         let options = CheckpointOptions { interval_ms: 1, restart, operation: restart, ..CheckpointOptions::default() };
         let (directory, status) = (directory.to_owned(), watch::Sender::new(JobStatus::default()));
-        Job { world: Arc::default(), directory, options, monitor_interval: None, restore: None, status }
+        Job {
+            world: Arc::default(),
+            directory,
+            options,
+            parallelism: SOURCES,
+            monitor_interval: None,
+            restore: None,
+            status,
+        }
     }
 
     /// Another job in the same world, with a state directory of its own.
@@ -132,8 +145,10 @@ impl Job {
         let objects = CheckpointStore::new(Arc::new(FlakyStore { inner, world: self.world.clone() }));
         let store = JobStore::open_with(&self.directory, &id, clock.clone(), objects).await.unwrap();
         let (crash_sender, mut crash) = mpsc::channel(1);
-        let task =
-            |head, parallelism, source| TaskSpec { head, operators: vec![head], parallelism, scales: false, source };
+        let task = |head, parallelism, source: Option<OperatorId>| {
+            let scales = source.is_some();
+            TaskSpec { head, operators: vec![head], parallelism, scales, source }
+        };
         let committer = FakeCommitter { world: self.world.clone(), crash: crash_sender.clone() };
         let enumerator = Box::new(FakeEnumerator { world: self.world.clone() });
         let source = SourceSpec { enumerator, monitor_interval: self.monitor_interval, group: None };
@@ -142,8 +157,8 @@ impl Job {
             graph_json: "{}".to_owned(),
             sql_hash: "hash".to_owned(),
             key_groups: 4,
-            parallelism: SOURCES,
-            tasks: vec![task(SOURCE, SOURCES, Some(SOURCE)), task(SINK, 1, None)],
+            parallelism: self.parallelism,
+            tasks: vec![task(SOURCE, self.parallelism, Some(SOURCE)), task(SINK, 1, None)],
             sources: BTreeMap::from([(SOURCE, source)]),
             committers: BTreeMap::from([(SINK, Box::new(committer) as Box<dyn Committer>)]),
             options: self.options.clone(),
@@ -341,7 +356,7 @@ impl Deployer for FakeDeployer {
         let (events_sender, events) = mpsc::channel(64);
         let mut subtasks = BTreeMap::new();
         let mut inputs = Vec::new();
-        for index in 0..SOURCES {
+        for index in 0..deployment.parallelism {
             let (control_sender, control) = mpsc::channel(64);
             let (output, input) = mpsc::channel(64);
             inputs.push(input);
@@ -581,7 +596,9 @@ impl FakeSink {
         let table = TableDelta { table: "count".to_owned(), version: 1, key_groups: vec![0], rows };
         let handle = self.store.write_state(&self.job, generation, epoch, SINK, 0, "", vec![table]).await.unwrap();
         let committables = vec![Committable { payload: name }];
-        let part = OperatorSnapshot { state: vec![handle], committables, ..OperatorSnapshot::default() };
+        let overtakes = self.world.lock().unwrap().unaligned == Some(epoch.0);
+        let in_flight = overtakes.then(InFlight::default);
+        let part = OperatorSnapshot { state: vec![handle], committables, in_flight, ..OperatorSnapshot::default() };
         let subtask = SubtaskId { operator: SINK, index: 0 };
         let snapshot = BTreeMap::from([(SINK, part)]);
         let stale = Generation(generation.0.wrapping_sub(1));

@@ -28,7 +28,7 @@ fn assert_right(sandbox: &Sandbox, cluster: &LocalCluster<'_>) {
 
 #[test]
 fn cluster_workers_are_drained() {
-    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true));
+    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true, "none"));
     let cluster = running_job(&sandbox, 1, 4);
     let drained = sandbox.run_ok(&["drain", "worker-1"]);
     assert_says(&text(&drained.stderr), &["worker 'worker-1' is drained: it runs nothing and can be stopped"]);
@@ -58,7 +58,7 @@ impl Drop for Coordinator {
 
 #[test]
 fn cluster_coordinators_are_added_and_removed() {
-    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true));
+    let sandbox = Sandbox::new(&windows(EVENTS, PER_SECOND, true, "none"));
     let cluster = running_job(&sandbox, 3, 2);
     let layout: serde_json::Value =
         serde_json::from_slice(&std::fs::read(sandbox.path(".mainstem-cluster/cluster.json")).unwrap()).unwrap();

@@ -9,9 +9,10 @@ use super::Sandbox;
 use super::cluster::Jobs;
 
 /// A count by key and window of the rows that a generator makes at a given rate.
-pub(crate) fn windows(events: u64, per_second: u64, limited: bool) -> String {
+pub(crate) fn windows(events: u64, per_second: u64, limited: bool, aligned: &str) -> String {
     format!(
         "SET 'execution.checkpointing.interval' = '200 ms';
+         SET 'execution.checkpointing.aligned-checkpoint-timeout' = '{aligned}';
          CREATE TABLE bid (auction BIGINT, price BIGINT, bidder BIGINT, `dateTime` TIMESTAMP(3),
              WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '1' SECOND)
          WITH ('connector' = 'nexmark', 'table' = 'bid', 'events.num' = '{events}', 'rate.limited' = '{limited}',
@@ -27,7 +28,7 @@ pub(crate) fn windows(events: u64, per_second: u64, limited: bool) -> String {
 
 /// What one undisturbed process makes of the same rows.
 pub(crate) fn undisturbed(events: u64, per_second: u64) -> BTreeMap<String, usize> {
-    let sandbox = Sandbox::new(&windows(events, per_second, false));
+    let sandbox = Sandbox::new(&windows(events, per_second, false, "none"));
     sandbox.run_ok(&["run", "job.sql"]);
     sandbox.lines("out")
 }
