@@ -109,6 +109,7 @@ mod tests {
             options: CheckpointOptions::default(),
             working_dir: String::new(),
             submitted_at: Timestamp(0),
+            restore: None,
         })
     }
 

@@ -2,6 +2,7 @@
 //! checked at that moment against what the coordinators have agreed on (I1, I2).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{ArrayRef, Int8Array, RecordBatch};
@@ -186,9 +187,9 @@ impl Committer for Publisher {
         Ok(())
     }
 
-    async fn clean_up(&mut self, generation: Generation) -> Result<(), ConnectorError> {
+    async fn clean_up(&mut self, generations: Range<Generation>) -> Result<(), ConnectorError> {
         let is_lost = self.outlet.call().await?;
-        let is_left = |hidden: &Hidden| hidden.job == self.job && hidden.generation < generation;
+        let is_left = |hidden: &Hidden| hidden.job == self.job && generations.contains(&hidden.generation);
         self.outlet.lock().hidden.retain(|_, hidden| !is_left(hidden));
         if is_lost { Err(busy()) } else { Ok(()) }
     }

@@ -99,6 +99,8 @@ CREATE TABLE results (a BIGINT, b BIGINT, c BIGINT, d BIGINT) WITH ('connector' 
             parallelism: Some(parallelism),
             checkpoint_interval_ms: Some(500),
             working_dir: "/".to_owned(),
+            from_savepoint: None,
+            repeat_output: false,
         })
     }
 }
@@ -197,6 +199,7 @@ impl User {
             match client.call::<_, Response>(request, ANSWER_WITHIN).await {
                 Ok(Response::NotLeader { .. }) | Err(RpcError::Unreachable(_)) => {}
                 Ok(Response::Refused { reason }) => return self.note(what, &format!("refused: {reason}")),
+                Ok(Response::Unknown { reason }) => self.note(what, &reason),
                 Ok(_) => return self.note(what, "done"),
                 // Whether it was done is not known.
                 Err(error) => self.note(what, &error.to_string()),
