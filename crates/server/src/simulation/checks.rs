@@ -92,7 +92,7 @@ impl Witness {
     /// Whether any coordinator has applied that the epoch is complete.
     pub(super) fn is_complete(&self, job: &JobId, epoch: Epoch) -> bool {
         let running = self.lock().running.clone();
-        let knows = |state: &ClusterState| state.jobs.get(job).is_some_and(|entry| entry.record.newest() >= epoch);
+        let knows = |state: &Agreed| state.jobs.get(job).is_some_and(|entry| entry.record.newest() >= epoch);
         running.values().any(|consensus| consensus.read_stale(knows))
     }
 
