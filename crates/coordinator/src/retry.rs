@@ -8,7 +8,7 @@ use mainstem_connectors::ConnectorError;
 use mainstem_core::ids::JobId;
 use mainstem_core::protocol::Failure;
 use mainstem_core::retry::{Backoff, RetryPolicy};
-use mainstem_rt::Clock;
+use mainstem_rt::{Clock, process_number};
 use mainstem_state::{SavepointError, StateError};
 
 /// How the operations of a job are tried. Cheap to clone.
@@ -111,5 +111,5 @@ impl From<SavepointError> for TryError {
 
 /// A number that differs between processes and tries, to spread waits; nothing else depends on it.
 pub(crate) fn random(clock: &dyn Clock) -> u64 {
-    (clock.now().0 as u64 ^ u64::from(std::process::id()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    (clock.now().0 as u64 ^ u64::from(process_number()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -3,10 +3,12 @@
 
 mod blocking;
 mod clock;
+mod process;
 
 pub use blocking::run_blocking;
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};
 pub mod bug;
 pub mod failpoint;
+pub use process::process_number;
 #[cfg(feature = "simulation")]
 pub mod simulation;

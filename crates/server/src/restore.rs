@@ -234,20 +234,20 @@ mod tests {
     }
 
     fn fit(before: &JobGraph, now: &JobGraph, sql_hash: &str) -> Result<JobGraph, String> {
-        graph(&taken(before), now, sql_hash, Path::new("/work")).map_err(|error| format!("{error:#}"))
+        graph(&taken(before), now, sql_hash, Path::new("/data")).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
     fn the_place_of_the_output_may_change_and_nothing_else() {
-        let before = plan("/work/in", "/work/out", QUERY);
+        let before = plan("/data/in", "/data/out", QUERY);
         let now = plan("in", "elsewhere", QUERY);
         let graph = fit(&before, &now, "now").unwrap();
-        let expected = plan("/work/in", "elsewhere", QUERY);
+        let expected = plan("/data/in", "elsewhere", QUERY);
         assert_eq!(graph, expected);
         let refused = fit(&before, &plan("in2", "out", QUERY), "now").unwrap_err();
         assert_eq!(
             refused,
-            "option 'path' of table 't' is 'in2' and was '/work/in' when it was taken; what has been read, and how far, \
+            "option 'path' of table 't' is 'in2' and was '/data/in' when it was taken; what has been read, and how far, \
              holds for that one only"
         );
     }
