@@ -124,8 +124,13 @@ impl ChannelReceiver {
         ChannelReceiver::new(Source::Remote(Box::new(receiver)))
     }
 
-    /// The next element; `None` when the sender is gone. Cancel-safe.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamElement, EngineError>>> {
+    /// The next element; `None` when the sender is gone. Where a barrier is owed, what has come just now, after the last
+    /// call of [`ChannelReceiver::note_overtaken`], is noted as `overtaken` too. Cancel-safe.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        overtaken: Option<&mut Overtaken>,
+    ) -> Poll<Option<Result<StreamElement, EngineError>>> {
         if let Some((element, units)) = self.arrived.pop_front() {
             self.release(units);
             return Poll::Ready(Some(Ok(element)));
@@ -138,6 +143,9 @@ impl ChannelReceiver {
             let popped = popped?;
             Some(popped.map(|(element, units)| {
                 self.release(Some(units));
+                if let Some(overtaken) = overtaken.filter(|_| !matches!(element, StreamElement::Barrier(_))) {
+                    overtaken.note(&element);
+                }
                 element
             }))
         })

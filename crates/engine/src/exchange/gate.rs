@@ -123,7 +123,10 @@ impl InputGate {
                 if !self.aligner.may_take(input) {
                     continue;
                 }
-                let Poll::Ready(element) = self.inputs[input].receiver.poll(cx) else { continue };
+                // Something may have come since the look at the channels.
+                let noting = self.noting.as_mut().filter(|_| self.aligner.owes(input));
+                let overtaken = noting.and_then(|noting| noting.channels.get_mut(&input));
+                let Poll::Ready(element) = self.inputs[input].receiver.poll(cx, overtaken) else { continue };
                 self.turn = (input + 1) % self.inputs.len();
                 let Some(element) = element else { return Poll::Ready(Err(EngineError::PeerGone)) };
                 match element.and_then(|element| self.accept(input, element)) {

@@ -62,7 +62,7 @@ async fn send(sender: &mut RemoteSender, element: StreamElement) -> Result<(), E
 }
 
 async fn next(receiver: &mut ChannelReceiver) -> Option<Result<StreamElement, EngineError>> {
-    timeout(LONG, poll_fn(|cx| receiver.poll(cx))).await.expect("an element in time")
+    timeout(LONG, poll_fn(|cx| receiver.poll(cx, None))).await.expect("an element in time")
 }
 
 fn batch(number: i64, rows: usize) -> StreamElement {

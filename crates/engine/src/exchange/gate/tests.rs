@@ -228,3 +228,37 @@ async fn every_cut_is_whole_at_any_time_out() {
     }
     assert!(cuts_with_rows > 100, "{cuts_with_rows}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_come_at_any_instant_are_either_behind_the_snapshot_or_noted() {
+    const ROWS: i64 = 200;
+    for round in 0..100 {
+        let (mut senders, mut gate) = gate(2, Some(0));
+        senders[0].send(barrier(1)).await.unwrap();
+        let mut sender = senders.pop().unwrap();
+        let sending = tokio::spawn(async move {
+            for row in 0..ROWS {
+                sender.send(batch(row)).await.unwrap();
+                (0..row % 40 * 10).for_each(|_| std::hint::spin_loop());
+            }
+            sender.send(barrier(1)).await.unwrap();
+            sender
+        });
+        let mut before = Vec::new();
+        let mut overtaken = loop {
+            match next(&mut gate, true).await {
+                (row, None) => before.push(row.parse().unwrap()),
+                (_, Some(overtaken)) => break overtaken,
+            }
+        };
+        let noted = loop {
+            match overtaken.try_recv() {
+                Ok(noted) => break noted,
+                Err(_) => _ = poll_fn(|cx| Poll::Ready(gate.poll(cx, true).is_ready())).await,
+            }
+        };
+        before.extend(noted.iter().flat_map(|channel| channel.batches.iter().map(number)));
+        assert!(before.iter().copied().eq(0..ROWS), "round {round}: {before:?}");
+        drop(sending.await.unwrap());
+    }
+}
