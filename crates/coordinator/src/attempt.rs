@@ -8,16 +8,19 @@
 mod checkpoints;
 mod deletions;
 mod draft;
+mod resume;
 mod savepoints;
+mod splits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mainstem_core::adoption::Resumed;
 use mainstem_core::checkpoint::{CheckpointCoordinator, CheckpointEvent, CheckpointStart, End};
 use mainstem_core::idleness::{Follow, Idleness, Member};
 use mainstem_core::ids::{Epoch, OperatorId, SavepointId, SubtaskId};
 use mainstem_core::job::{JobEvent, root_cause};
 use mainstem_core::protocol::{Failure, FromSubtask, SourceSplit, SplitState, ToSubtask};
-use mainstem_core::splits::{SplitAssigner, SplitCommand, SplitCut, SplitEvent};
+use mainstem_core::splits::{SplitAssigner, SplitCut, SplitEvent};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::failpoint;
 use tokio::task::{JoinError, JoinSet};
@@ -25,16 +28,17 @@ use tokio::task::{JoinError, JoinSet};
 use self::deletions::Deletions;
 use self::draft::Written;
 use self::savepoints::Copied;
+use crate::adoption::Adopted;
 use crate::coordinator::{Driver, Halt, Source, fatal};
-use crate::meta_log::Record;
+use crate::meta_log::{DeployedAttempt, Record};
 use crate::recovery::Recovered;
 use crate::spec::{Attempt, Control, Deployer, Deployment, RestorePlan};
 
 /// How long the consequences of a failure may arrive before its cause.
 const ROOT_CAUSE_WAIT_MS: i64 = 500;
 
-/// Finished splits that may be remembered before the user is told.
-const FINISHED_WARN_ABOVE: usize = 100_000;
+/// Reports that are dealt with together, at most.
+const EVENTS_AT_ONCE: usize = 256;
 
 /// An epoch between its barrier and the record of its completion.
 struct OpenEpoch {
@@ -55,6 +59,10 @@ enum Slow {
 }
 
 struct Running<'a, D> {
+    /// Whether decisions are recorded for a successor.
+    is_journaled: bool,
+    /// How often another coordinator went on with the attempt.
+    adoptions: u32,
     driver: &'a mut Driver<D>,
     recovered: Recovered,
     attempt: Attempt,
@@ -92,26 +100,49 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
         replay_until: recovered.replay.last().map(|r| r.epoch),
         aligned_timeout_ms: driver.spec.options.aligned_timeout_ms,
     };
-    let attempt = driver.deploy(deployment).await?;
+    let mut attempt = driver.deploy(deployment).await?;
     failpoint::hit(failpoint::ATTEMPT_DEPLOYED);
-    let mut running = Running::new(driver, recovered, attempt, &initial);
-    let mut events = running.driver.lifecycle.on(running.driver.clock.monotonic(), JobEvent::Deployed);
-    if running.driver.spec.parallelism != running.driver.wanted_parallelism {
-        // What was in flight is worked off where it was; the checkpoint after it can be spread anew.
-        let now = running.driver.clock.monotonic();
-        events.extend(running.driver.lifecycle.on(now, JobEvent::RescaleRequested));
+    if let Err(failure) = record_deployed(driver, &recovered, &attempt).await {
+        attempt.hold.end();
+        return Err(failure.into());
     }
-    running.driver.publish_state();
-    let stop_at_once = !events.is_empty();
-    let outcome = running.run(&initial, stop_at_once).await;
-    // Whatever still runs is told to end; the next deployment waits until it has.
-    for subtask in running.attempt.subtasks.values() {
-        let _ = subtask.try_send(ToSubtask::Cancel);
-    }
-    // A publication that is under way is abandoned: its epoch is complete, so the next attempt publishes it. A
-    // manifest that still reaches the disk is named by no record and goes with a later start.
-    running.slow.shutdown().await;
-    outcome
+    let replaying = !recovered.replay.is_empty();
+    let subtasks = driver.spec.source_subtasks();
+    let assigner = |(operator, source): (&OperatorId, &Source)| {
+        let of_source = subtasks.get(operator).cloned().unwrap_or_default();
+        let bounded = source.monitor_interval.is_none();
+        (*operator, SplitAssigner::new(of_source, bounded, Some(initial[operator].as_slice()), replaying))
+    };
+    let assigners = driver.sources.iter().map(assigner).collect();
+    let running = Running::new(driver, recovered, attempt, assigners);
+    running.run_to_the_end(None).await
+}
+
+/// Goes on with an attempt that another coordinator has begun.
+pub(crate) async fn go_on<D: Deployer>(driver: &mut Driver<D>, adopted: Adopted) -> Result<End, Halt> {
+    let Adopted { recovered, attempt, mut resumed, adoptions } = adopted;
+    let assigners = std::mem::take(&mut resumed.assigners);
+    let mut running = Running::new(driver, recovered, attempt, assigners);
+    running.adoptions = adoptions;
+    running.run_to_the_end(Some(resumed)).await
+}
+
+/// Records where the attempt runs, if somebody else could go on with it.
+async fn record_deployed<D: Deployer>(
+    driver: &mut Driver<D>,
+    recovered: &Recovered,
+    attempt: &Attempt,
+) -> Result<(), Failure> {
+    let Some(slots) = attempt.slots.clone() else { return Ok(()) };
+    let deployed = DeployedAttempt {
+        generation: recovered.generation,
+        restored: recovered.epoch(),
+        parallelism: driver.spec.parallelism,
+        first_epoch_now: recovered.first_epoch_now,
+        replay_until: recovered.replay.last().map(|r| r.epoch),
+        slots,
+    };
+    Ok(driver.home.log.append(Record::AttemptDeployed(deployed)).await?)
 }
 
 /// The splits of each source at the start: of the checkpoint, or as first found and recorded, or found now.
@@ -144,7 +175,7 @@ impl<'a, D: Deployer> Running<'a, D> {
         driver: &'a mut Driver<D>,
         recovered: Recovered,
         attempt: Attempt,
-        initial: &BTreeMap<OperatorId, Vec<SplitState>>,
+        assigners: BTreeMap<OperatorId, SplitAssigner>,
     ) -> Self {
         let now = driver.clock.monotonic();
         let subtasks: BTreeSet<SubtaskId> = attempt.subtasks.keys().copied().collect();
@@ -164,14 +195,6 @@ impl<'a, D: Deployer> Running<'a, D> {
             started_at: now,
             subtasks: subtasks.clone(),
         });
-        let replaying = !recovered.replay.is_empty();
-        let assigner = |(operator, source): (&OperatorId, &Source)| {
-            let of_source = subtasks.iter().filter(|s| source_of.get(&s.operator) == Some(operator)).copied().collect();
-            let bounded = source.monitor_interval.is_none();
-            let restored = Some(initial[operator].as_slice());
-            (*operator, SplitAssigner::new(of_source, bounded, restored, replaying))
-        };
-        let assigners = driver.sources.iter().map(assigner).collect();
         let member = |subtask: &SubtaskId| {
             let source = *source_of.get(&subtask.operator)?;
             Some(Member { subtask: *subtask, source, group: driver.sources.get(&source)?.group? })
@@ -181,6 +204,8 @@ impl<'a, D: Deployer> Running<'a, D> {
         let discoveries = monitored.map(|(operator, _)| (*operator, now)).collect();
         Running {
             last_sources: recovered.manifest.as_ref().map(|m| m.sources.clone()).unwrap_or_default(),
+            is_journaled: attempt.slots.is_some(),
+            adoptions: 0,
             driver,
             recovered,
             attempt,
@@ -197,16 +222,44 @@ impl<'a, D: Deployer> Running<'a, D> {
         }
     }
 
-    async fn run(&mut self, initial: &BTreeMap<OperatorId, Vec<SplitState>>, stop_at_once: bool) -> Result<End, Halt> {
-        let operators: Vec<OperatorId> = initial.keys().copied().collect();
-        for operator in operators {
-            let commands = self.assigner(operator).start();
-            self.carry_out_splits(operator, commands)?;
+    /// Begins, or goes on with what was resumed, and sees to it that nothing of the attempt goes on after its end.
+    async fn run_to_the_end(mut self, resumed: Option<Resumed>) -> Result<End, Halt> {
+        let now = self.driver.clock.monotonic();
+        let mut commands = self.driver.lifecycle.on(now, JobEvent::Deployed);
+        if resumed.is_none() && self.driver.spec.parallelism != self.driver.wanted_parallelism {
+            // What was in flight is worked off where it was; the checkpoint after it can be spread anew. Of an attempt that
+            // is gone on with, `resume` finds that out.
+            commands.extend(self.driver.lifecycle.on(now, JobEvent::RescaleRequested));
+        }
+        self.driver.publish_state();
+        let outcome = self.run(resumed, !commands.is_empty()).await;
+        // Whatever still runs is told to end; the next deployment waits until it has.
+        for subtask in self.attempt.subtasks.values() {
+            let _ = subtask.try_send(ToSubtask::Cancel);
+        }
+        self.attempt.hold.end();
+        // A publication that is under way is abandoned: its epoch is complete, so the next attempt publishes it. A
+        // manifest that still reaches the disk is named by no record and goes with a later start.
+        self.slow.shutdown().await;
+        outcome
+    }
+
+    async fn run(&mut self, resumed: Option<Resumed>, mut stop_at_once: bool) -> Result<End, Halt> {
+        match resumed {
+            Some(resumed) => stop_at_once |= self.resume(resumed).await?,
+            None => {
+                let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
+                for operator in operators {
+                    let commands = self.assigner(operator).start();
+                    self.carry_out_splits(operator, commands).await?;
+                }
+            }
         }
         if stop_at_once {
             self.checkpoint_event(CheckpointEvent::StopRequested).await?;
         }
         self.ask_for_savepoint().await?;
+        let mut events = Vec::new();
         loop {
             if let Some(end) = self.end.filter(|_| self.deletions.is_idle()) {
                 return Ok(end);
@@ -237,10 +290,10 @@ impl<'a, D: Deployer> Running<'a, D> {
                     Control::Cancel => return Err(Halt::Cancelled),
                 },
                 Some(done) = self.slow.join_next() => self.on_slow(done).await?,
-                event = self.attempt.events.recv(), if !self.subtasks_gone => match event {
-                    Some(event) => self.on_event(event).await?,
-                    None if self.checkpoints.every_subtask_has_finished() => self.subtasks_gone = true,
-                    None => return Err(fatal("bug: every subtask has ended and none said why".to_owned()).into()),
+                count = self.attempt.events.recv_many(&mut events, EVENTS_AT_ONCE), if !self.subtasks_gone => match count {
+                    0 if self.checkpoints.every_subtask_has_finished() => self.subtasks_gone = true,
+                    0 => return Err(fatal("bug: every subtask has ended and none said why".to_owned()).into()),
+                    _ => self.on_events(std::mem::take(&mut events)).await?,
                 },
                 () = wakeup => self.on_wakeup().await?,
             }
@@ -277,7 +330,7 @@ impl<'a, D: Deployer> Running<'a, D> {
                 let interval = self.driver.sources[&operator].monitor_interval.unwrap_or_default();
                 let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
                 self.discoveries.insert(operator, self.driver.clock.monotonic().plus_ms(interval_ms));
-                self.split_event(operator, SplitEvent::Discovered { splits })
+                self.split_event(operator, SplitEvent::Discovered { splits }).await
             }
             Slow::Deleted { failed } => {
                 self.deletions.done();
@@ -289,15 +342,29 @@ impl<'a, D: Deployer> Running<'a, D> {
         }
     }
 
-    async fn on_event(&mut self, event: FromSubtask) -> Result<(), Failure> {
-        match event {
-            FromSubtask::RequestSplit { subtask } => {
-                let task = self.driver.spec.tasks.iter().find(|t| t.head == subtask.operator);
-                match task.and_then(|t| t.source) {
-                    Some(operator) => self.split_event(operator, SplitEvent::Requested { subtask }),
-                    None => Err(fatal(format!("bug: {subtask} asks for a split and reads no source"))),
+    /// Splits that are asked for one after the other are handed out by one decision.
+    async fn on_events(&mut self, events: Vec<FromSubtask>) -> Result<(), Failure> {
+        let mut requests = Vec::new();
+        let mut events = events.into_iter();
+        while let Some(event) = events.next() {
+            match event {
+                FromSubtask::RequestSplit { subtask } => requests.push(subtask),
+                FromSubtask::Failed { failure, .. } => {
+                    let failures = [failure].into_iter().chain(events.filter_map(failure_of)).collect();
+                    return Err(self.find_root_cause(failures).await);
+                }
+                event => {
+                    self.requested(std::mem::take(&mut requests)).await?;
+                    self.on_event(event).await?;
                 }
             }
+        }
+        self.requested(requests).await
+    }
+
+    async fn on_event(&mut self, event: FromSubtask) -> Result<(), Failure> {
+        match event {
+            FromSubtask::RequestSplit { subtask } => self.requested(vec![subtask]).await,
             FromSubtask::SourceWatermark { subtask, status } => {
                 let follows = self.idleness.on_report(subtask, status);
                 let follow = |f: Follow| self.tell(f.subtask, ToSubtask::FollowWatermark { watermark: f.watermark });
@@ -312,13 +379,12 @@ impl<'a, D: Deployer> Running<'a, D> {
             FromSubtask::Finished { subtask } => {
                 self.checkpoint_event(CheckpointEvent::SubtaskFinished { subtask }).await
             }
-            FromSubtask::Failed { failure, .. } => Err(self.find_root_cause(failure).await),
+            FromSubtask::Failed { failure, .. } => Err(self.find_root_cause(vec![failure]).await),
         }
     }
 
     /// Neighbours of a failed subtask may report first that it is gone: waits a moment for the cause.
-    async fn find_root_cause(&mut self, first: Failure) -> Failure {
-        let mut failures = vec![first];
+    async fn find_root_cause(&mut self, mut failures: Vec<Failure>) -> Failure {
         let deadline = self.driver.clock.monotonic().plus_ms(ROOT_CAUSE_WAIT_MS);
         while failures.iter().all(|f| f.consequence) {
             tokio::select! {
@@ -331,46 +397,6 @@ impl<'a, D: Deployer> Running<'a, D> {
             }
         }
         root_cause(&failures).expect("at least the first").clone()
-    }
-
-    fn assigner(&mut self, operator: OperatorId) -> &mut SplitAssigner {
-        self.assigners.get_mut(&operator).expect("every source has an assigner")
-    }
-
-    fn split_event(&mut self, operator: OperatorId, event: SplitEvent) -> Result<(), Failure> {
-        let commands = self.assigner(operator).on(event);
-        self.carry_out_splits(operator, commands)
-    }
-
-    fn carry_out_splits(&mut self, operator: OperatorId, commands: Vec<SplitCommand>) -> Result<(), Failure> {
-        for command in commands {
-            match command {
-                SplitCommand::Assign { subtask, splits } => self.tell(subtask, ToSubtask::AssignSplits { splits })?,
-                SplitCommand::Bound { bound } => self.tell_all(operator, &ToSubtask::UnassignedWatermark { bound })?,
-                SplitCommand::NoMoreSplits => self.tell_all(operator, &ToSubtask::NoMoreSplits)?,
-                SplitCommand::ReplayTo { subtask, barrier, part } => {
-                    self.tell(subtask, ToSubtask::ReplayTo { barrier, part })?;
-                }
-            }
-        }
-        self.show_splits();
-        Ok(())
-    }
-
-    /// Keeps the status up to date, and says once when very many finished splits have to be remembered.
-    fn show_splits(&mut self) {
-        let waiting = self.assigners.values().map(SplitAssigner::waiting).sum();
-        let monitored = self.assigners.iter().filter(|(o, _)| self.driver.sources[o].monitor_interval.is_some());
-        let finished = monitored.map(|(_, assigner)| assigner.finished()).sum();
-        if finished > FINISHED_WARN_ABOVE && !self.driver.warned_of_finished {
-            self.driver.warned_of_finished = true;
-            tracing::warn!(
-                job = %self.driver.spec.job, finished,
-                "very many files of monitored directories have been read and are still there; checkpoints name each \
-                 of them: move files away once they have been read, the job then forgets them"
-            );
-        }
-        self.driver.status.send_modify(|s| (s.splits_waiting, s.splits_finished) = (waiting, finished));
     }
 
     fn subtasks_of(&self, source: OperatorId) -> Vec<SubtaskId> {
@@ -394,5 +420,12 @@ impl<'a, D: Deployer> Running<'a, D> {
                 Err(Failure { message, retryable: true, consequence: false })
             }
         }
+    }
+}
+
+fn failure_of(event: FromSubtask) -> Option<Failure> {
+    match event {
+        FromSubtask::Failed { failure, .. } => Some(failure),
+        _ => None,
     }
 }

@@ -13,10 +13,11 @@ use mainstem_core::protocol::Failure;
 use mainstem_rt::{Clock, failpoint};
 use tokio::sync::{mpsc, watch};
 
+use crate::adoption;
 use crate::attempt;
 use crate::job_store::JobHome;
 use crate::lane::{Discoverer, Lane, Publisher};
-use crate::meta_log::{JobCreated, JobEnd, MetaLogError, Record};
+use crate::meta_log::{DeployedAttempt, JobCreated, JobEnd, MetaLogError, Record};
 use crate::recovery;
 use crate::retry::{Retry, random};
 use crate::spec::{
@@ -55,6 +56,8 @@ pub(crate) struct Driver<D> {
     pub(crate) savepoint: Option<SavepointRequest>,
     /// Whether the record of a savepoint is that of the job's end too.
     pub(crate) ended_with_savepoint: bool,
+    /// Whether an attempt that another coordinator has left behind was looked for.
+    has_looked_back: bool,
 }
 
 /// A source, as the driver sees it.
@@ -123,6 +126,7 @@ impl JobCoordinator {
             reason,
             savepoint: None,
             ended_with_savepoint: false,
+            has_looked_back: false,
         };
         let outcome = driver.run().await;
         // Nothing of the job may go on when its lock is given up.
@@ -231,6 +235,11 @@ impl<D: Deployer> Driver<D> {
     }
 
     async fn attempt(&mut self) -> Result<End, Halt> {
+        if !std::mem::replace(&mut self.has_looked_back, true)
+            && let Some(adopted) = adoption::adopt(self).await?
+        {
+            return attempt::go_on(self, adopted).await;
+        }
         self.scale();
         let recovered = recovery::recover(self).await?;
         attempt::run(self, recovered).await
@@ -241,10 +250,15 @@ impl<D: Deployer> Driver<D> {
         if self.spec.parallelism != self.wanted_parallelism {
             failpoint::hit(failpoint::RESCALE_BEGINS);
             self.reason = format!("parallelism {} instead of {}", self.wanted_parallelism, self.spec.parallelism);
-            self.spec.parallelism = self.wanted_parallelism;
         }
+        self.scale_to(self.wanted_parallelism);
+    }
+
+    /// Makes the job one of this parallelism.
+    pub(crate) fn scale_to(&mut self, parallelism: u32) {
+        self.spec.parallelism = parallelism;
         for task in self.spec.tasks.iter_mut().filter(|task| task.scales) {
-            task.parallelism = self.wanted_parallelism;
+            task.parallelism = parallelism;
         }
     }
 
@@ -254,10 +268,7 @@ impl<D: Deployer> Driver<D> {
             job = %self.spec.job, parallelism, wanted = self.wanted_parallelism,
             "the checkpoint holds rows in flight, which are worked off at its parallelism first"
         );
-        self.spec.parallelism = parallelism;
-        for task in self.spec.tasks.iter_mut().filter(|task| task.scales) {
-            task.parallelism = parallelism;
-        }
+        self.scale_to(parallelism);
     }
 
     /// Waits before the next attempt, unless the user wants none.
@@ -335,6 +346,23 @@ impl<D: Deployer> Driver<D> {
         };
         let status = &self.status;
         told.attend(deployed, || status.borrow().waiting.is_some()).await
+    }
+
+    /// Takes over the subtasks of an attempt that runs; or says why they cannot be.
+    pub(crate) async fn adopt(
+        &mut self,
+        deployed: &DeployedAttempt,
+        complete: Epoch,
+    ) -> Result<Result<Attempt, String>, Halt> {
+        let adopted = self.deployer.adopt(deployed, complete);
+        let told = Told {
+            control: &mut self.control,
+            lifecycle: &mut self.lifecycle,
+            wanted_parallelism: &mut self.wanted_parallelism,
+            savepoint: &mut self.savepoint,
+            clock: self.clock.as_ref(),
+        };
+        told.attend(async { Ok(adopted.await) }, || false).await
     }
 
     /// Records that an epoch is published.

@@ -2,6 +2,7 @@
 //! `mainstem_core` and carries out what they decide. A decision about the protocol that appears here belongs
 //! in `mainstem_core`.
 
+mod adoption;
 mod attempt;
 pub mod cluster;
 mod coordinator;
@@ -18,10 +19,10 @@ pub use error::CoordinatorError;
 pub use job_store::{JobHome, JobStore, StoredJob};
 pub use mainstem_core::checkpoint::CheckpointOptions;
 pub use meta_log::{
-    EpochRecord, JobCreated, JobEnd, JobRecord, JobRestored, LocalMetaLog, MetaLog, MetaLogError, Record, RestoredFrom,
-    SavepointOutcome, SavepointRecord,
+    DeployedAttempt, EpochRecord, JobCreated, JobEnd, JobRecord, JobRestored, LocalMetaLog, MetaLog, MetaLogError,
+    Record, RestoredFrom, RunningAttempt, SavepointOutcome, SavepointRecord,
 };
 pub use spec::{
-    Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestoreFrom, RestorePlan, SavepointRequest,
-    SavepointStatus, SourceSpec, TaskSpec,
+    Attempt, AttemptHold, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestoreFrom, RestorePlan,
+    SavepointRequest, SavepointStatus, SourceSpec, TaskSpec,
 };

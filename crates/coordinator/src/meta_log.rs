@@ -5,7 +5,8 @@ mod local;
 
 use async_trait::async_trait;
 pub use mainstem_core::job_record::{
-    EpochRecord, JobCreated, JobEnd, JobRecord, JobRestored, Record, RestoredFrom, SavepointOutcome, SavepointRecord,
+    DeployedAttempt, EpochRecord, JobCreated, JobEnd, JobRecord, JobRestored, Record, RestoredFrom, RunningAttempt,
+    SavepointOutcome, SavepointRecord,
 };
 
 pub use self::local::LocalMetaLog;

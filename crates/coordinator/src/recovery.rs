@@ -194,7 +194,7 @@ fn hash_of(graph_json: &str) -> String {
 }
 
 /// Publishes every epoch that is complete and not visible yet (I2).
-async fn publish_complete<D: Deployer>(driver: &mut Driver<D>, generation: Generation) -> Result<(), Halt> {
+pub(crate) async fn publish_complete<D: Deployer>(driver: &mut Driver<D>, generation: Generation) -> Result<(), Halt> {
     let committed = driver.home.log.state().committed;
     let open: Vec<EpochRecord> =
         driver.home.log.state().epochs.range(committed.next()..).map(|(_, record)| record.clone()).collect();

@@ -1,13 +1,13 @@
 //! What the coordinator is given and what it gives: the words between it and whoever starts a job (`server`)
 //! or deploys its attempts (the engine, through [`Deployer`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstem_connectors::{Committer, SplitEnumerator};
 use mainstem_core::checkpoint::CheckpointOptions;
-use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_core::cluster::messages::{OperatorCounters, WorkerOffer};
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::job::JobState;
 use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 pub use mainstem_core::job_record::{RestoreFrom, SavepointRequest};
 
-use crate::meta_log::SavepointRecord;
+use crate::meta_log::{DeployedAttempt, SavepointRecord};
 
 /// A job to run.
 pub struct JobSpec {
@@ -55,6 +55,19 @@ pub struct SavepointStatus {
     pub copied: SavepointProgress,
 }
 
+impl JobSpec {
+    /// The subtasks that read each source.
+    pub(crate) fn source_subtasks(&self) -> BTreeMap<OperatorId, BTreeSet<SubtaskId>> {
+        let mut subtasks = BTreeMap::<OperatorId, BTreeSet<SubtaskId>>::new();
+        for task in &self.tasks {
+            let Some(source) = task.source else { continue };
+            let of_task = (0..task.parallelism).map(|index| SubtaskId { operator: task.head, index });
+            subtasks.entry(source).or_default().extend(of_task);
+        }
+        subtasks
+    }
+}
+
 /// A chain of operators that runs as one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskSpec {
@@ -87,6 +100,16 @@ pub trait Deployer: Send + Sync {
     /// Starts every subtask of the job. Dropped where the user cancels the job meanwhile. Called once an attempt; the attempt before has been cancelled, and
     /// whatever of it still runs where this one will run must be gone when this returns. A failure fails the attempt.
     async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Failure>;
+
+    /// Goes on with an attempt that another coordinator has deployed, whose newest complete epoch is given. Its subtasks
+    /// report again what no complete epoch covers; source subtasks wait for [`ToSubtask::Resume`] with what else there is.
+    ///
+    /// # Errors
+    /// Why it cannot be gone on with; a new attempt follows then.
+    async fn adopt(&mut self, running: &DeployedAttempt, complete: Epoch) -> Result<Attempt, String> {
+        let _ = (running, complete);
+        Err("its subtasks ended with the coordinator".to_owned())
+    }
 
     /// What the last attempt has counted, by operator, as far as that is known here; asked when the job ends.
     fn counters(&self) -> BTreeMap<OperatorId, OperatorCounters> {
@@ -122,15 +145,29 @@ pub struct RestorePlan {
     pub operators: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
 }
 
-/// The subtasks of an attempt. Dropping it tells them to stop.
+/// The subtasks of an attempt.
 pub struct Attempt {
     /// The way to each subtask. Bounded; a subtask whose channel is full counts as stuck.
     pub subtasks: BTreeMap<SubtaskId, mpsc::Sender<ToSubtask>>,
     /// What the subtasks have to say; ends when all of them have ended.
     pub events: mpsc::Receiver<FromSubtask>,
+    /// The worker of each slot, where the subtasks outlive this coordinator; none where they end with it.
+    pub slots: Option<Vec<WorkerOffer>>,
     /// What the deployer keeps as long as the attempt lasts.
-    pub hold: Box<dyn Send + Sync>,
+    pub hold: Box<dyn AttemptHold>,
 }
+
+/// A deployer's hold on an attempt. Dropping it without more leaves subtasks that outlive this coordinator to the next one.
+pub trait AttemptHold: Send + Sync {
+    /// An epoch is complete.
+    fn complete(&self, _epoch: Epoch) {}
+
+    /// Nothing of the attempt may go on.
+    fn end(&mut self) {}
+}
+
+/// Where dropping the channels to the subtasks ends them.
+impl AttemptHold for () {}
 
 /// What the user wants of a running job.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -163,6 +163,28 @@ impl CheckpointCoordinator {
         }
     }
 
+    /// Goes on with epochs that another coordinator has begun in the same attempt, oldest first; call it before anything
+    /// else. Their barriers have been sent; what the subtasks have reported of them is reported again. `end` is set where
+    /// the last epoch of the attempt is complete already.
+    ///
+    /// # Panics
+    /// Where they do not follow the restored epoch, or follow the last one of the job.
+    pub fn resume(
+        &mut self,
+        now: Timestamp,
+        end: Option<End>,
+        begun: impl IntoIterator<Item = (Barrier, Option<End>)>,
+    ) {
+        assert!(!self.replaying, "what is replayed is not gone on with");
+        self.end = end;
+        for (barrier, end) in begun {
+            assert!(self.end.is_none(), "epoch {} follows the last one", barrier.epoch);
+            self.begin(now, barrier, false, end);
+        }
+        // The change has cost time already.
+        self.due_at = now;
+    }
+
     /// When a [`CheckpointEvent::Tick`] is due, by the clock of the events; not needed before.
     #[must_use]
     pub fn next_wakeup(&self) -> Timestamp {
@@ -241,6 +263,12 @@ impl CheckpointCoordinator {
     #[must_use]
     pub fn last_begun(&self) -> Epoch {
         self.last_begun
+    }
+
+    /// With what the attempt ends, once its last barrier was sent.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// Checkpoints that have begun and are not published yet.

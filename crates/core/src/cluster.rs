@@ -1,13 +1,18 @@
 //! What a cluster decides beyond one job: which workers there are, where subtasks run, and whose word a worker
 //! obeys. [`Fleet`] is the leader's view, [`Fences`] a worker's; [`messages`] is what they say to each other, [`state`]
-//! what the coordinators agree on.
+//! what the coordinators agree on. [`Adoption`] decides whether a new leader goes on with an attempt, [`KeptReports`] is
+//! what a worker repeats to it.
 
+mod adoption;
 mod cuts;
 mod ended;
 mod fences;
 mod fleet;
+mod kept_reports;
 pub mod messages;
 pub mod state;
 
+pub use self::adoption::{Adoption, AdoptionCommand, AdoptionEvent};
 pub use self::fences::{FenceCommand, Fences};
 pub use self::fleet::{Fleet, FleetConfig, Lost, Shortage};
+pub use self::kept_reports::KeptReports;

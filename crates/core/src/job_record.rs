@@ -2,12 +2,14 @@
 //! after. The checks are the last line of I1 to I3: whatever a confused caller asks for, a completed epoch is
 //! never overtaken, published twice, or written by an older attempt.
 
+mod running;
 mod savepoint;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adoption::Decision;
 use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::End;
 use crate::cluster::messages::OperatorCounters;
@@ -16,6 +18,7 @@ use crate::protocol::{Barrier, Committable, ManifestRef, SourceSplit};
 use crate::splits::SourceEpoch;
 use crate::time::Timestamp;
 
+pub use self::running::{DeployedAttempt, RunningAttempt};
 pub use self::savepoint::{
     JobRestored, RestoreFrom, RestoredFrom, SavepointOutcome, SavepointRecord, SavepointRequest, note_savepoint,
 };
@@ -112,6 +115,22 @@ pub enum Record {
         /// Its splits.
         splits: Vec<SourceSplit>,
     },
+    /// Every subtask of an attempt runs, on workers that outlive who drives it: another coordinator may go on with it.
+    AttemptDeployed(DeployedAttempt),
+    /// What was decided about such an attempt, before it is carried out.
+    Decided {
+        /// The attempt.
+        generation: Generation,
+        /// The decision.
+        decision: Decision,
+    },
+    /// Another coordinator goes on with such an attempt.
+    AttemptAdopted {
+        /// The attempt.
+        generation: Generation,
+        /// When.
+        at: Timestamp,
+    },
     /// A checkpoint is complete: its output will be published whatever happens.
     EpochComplete(EpochRecord),
     /// The output of an epoch is visible.
@@ -183,6 +202,9 @@ pub struct JobRecord {
     /// The newest outcomes of savepoints that were asked for, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub savepoints: Vec<SavepointRecord>,
+    /// The newest attempt as a successor needs it; none where nobody could go on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningAttempt>,
 }
 
 impl JobRecord {
@@ -197,6 +219,14 @@ impl JobRecord {
     #[must_use]
     pub fn can_run_again_after(&self, epoch: Epoch) -> bool {
         (epoch.0 + 1..).zip(self.epochs.range(epoch.next()..)).all(|(expected, (found, _))| found.0 == expected)
+    }
+
+    /// The newest attempt, where another coordinator may go on with it: not while it still runs recorded epochs again.
+    #[must_use]
+    pub fn adoptable(&self) -> Option<&RunningAttempt> {
+        let running = self.running.as_ref()?;
+        let is_again = |epoch: Epoch| self.epochs.get(&epoch).is_some_and(|record| record.generation < self.generation);
+        (!running.deployed.replay_until.is_some_and(is_again)).then_some(running)
     }
 
     /// Whether the record may follow.
@@ -233,6 +263,19 @@ impl JobRecord {
                 current(generation)?;
                 let twice = self.initial_splits.contains_key(operator);
                 if twice { Err(format!("the splits of {operator} are recorded twice")) } else { Ok(()) }
+            }
+            Record::AttemptDeployed(deployed) => {
+                current(&deployed.generation)?;
+                let twice = self.running.is_some();
+                if twice { Err(format!("attempt {} is deployed twice", self.generation)) } else { Ok(()) }
+            }
+            Record::Decided { generation, decision } => {
+                current(generation)?;
+                self.expect_running()?.journal.check(decision)
+            }
+            Record::AttemptAdopted { generation, .. } => {
+                current(generation)?;
+                self.expect_running().map(|_| ())
             }
             Record::EpochComplete(epoch) => {
                 current(&epoch.generation)?;
@@ -275,11 +318,26 @@ impl JobRecord {
                 self.generation = generation;
                 self.end = None;
                 self.counters.clear();
+                self.running = None;
             }
             Record::SplitsDiscovered { operator, splits, .. } => {
                 self.initial_splits.insert(operator, splits);
             }
+            Record::AttemptDeployed(deployed) => self.running = Some(RunningAttempt::new(deployed)),
+            Record::Decided { decision, .. } => {
+                if let Some(running) = &mut self.running {
+                    running.journal.record(decision);
+                }
+            }
+            Record::AttemptAdopted { .. } => {
+                if let Some(running) = &mut self.running {
+                    running.adoptions += 1;
+                }
+            }
             Record::EpochComplete(epoch) => {
+                if let Some(running) = &mut self.running {
+                    running.journal.complete(epoch.epoch, &epoch.sources);
+                }
                 self.epochs.insert(epoch.epoch, epoch);
             }
             Record::EpochCommitted { epoch, .. } => {
@@ -303,13 +361,23 @@ impl JobRecord {
             }
             Record::Savepoint { savepoint, end, counters, .. } => {
                 note_savepoint(&mut self.savepoints, savepoint);
-                if end.is_some() {
-                    (self.end, self.counters) = (end, counters);
+                if let Some(end) = end {
+                    self.end_with(end, counters);
                 }
             }
-            Record::Ended { end, counters, .. } => (self.end, self.counters) = (Some(end), counters),
+            Record::Ended { end, counters, .. } => self.end_with(end, counters),
             Record::Snapshot(snapshot) => *self = *snapshot,
         }
+    }
+
+    fn end_with(&mut self, end: JobEnd, counters: BTreeMap<OperatorId, OperatorCounters>) {
+        self.end = Some(end);
+        self.counters = counters;
+        self.running = None;
+    }
+
+    fn expect_running(&self) -> Result<&RunningAttempt, String> {
+        self.running.as_ref().ok_or_else(|| format!("attempt {} is not known to run", self.generation))
     }
 
     /// A new epoch follows the newest one; one that exists is replayed by a later attempt, published already
@@ -333,7 +401,7 @@ impl JobRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::SplitId;
+    use crate::ids::{SavepointId, SplitId};
     use crate::protocol::Floor;
 
     fn epoch(epoch: u64, generation: u64) -> Record {
@@ -431,6 +499,76 @@ mod tests {
         assert!(finished.check(&generation(2)).is_err());
         let stopped = state(vec![generation(1), end(JobEnd::Stopped), generation(2)]);
         assert_eq!(stopped.end, None);
+    }
+
+    fn deployed(generation: u64, restored: u64) -> Record {
+        Record::AttemptDeployed(DeployedAttempt {
+            generation: Generation(generation),
+            restored: Epoch(restored),
+            parallelism: 2,
+            first_epoch_now: Timestamp(1),
+            replay_until: None,
+            slots: Vec::new(),
+        })
+    }
+
+    fn begun(epoch: u64, generation: u64) -> Record {
+        let barrier = Barrier { epoch: Epoch(epoch), next_epoch_now: Timestamp(2) };
+        Record::Decided { generation: Generation(generation), decision: Decision::EpochBegun { barrier, end: None } }
+    }
+
+    #[test]
+    fn decisions_are_taken_from_the_newest_attempt_once_it_runs() {
+        let adopted = Record::AttemptAdopted { generation: Generation(1), at: Timestamp(3) };
+        let mut state = state(vec![generation(1)]);
+        for early in [begun(1, 1), adopted.clone()] {
+            assert!(state.check(&early).unwrap_err().contains("not known to run"));
+        }
+        for record in [deployed(1, 0), begun(1, 1), adopted.clone()] {
+            state.check(&record).unwrap();
+            state.apply(record);
+        }
+        assert_eq!(state.running.as_ref().unwrap().adoptions, 1);
+        for refused in [deployed(1, 0), begun(1, 1), begun(2, 2)] {
+            assert!(state.check(&refused).is_err(), "{refused:?}");
+        }
+        let json = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<JobRecord>(&json).unwrap(), state);
+        state.apply(epoch(1, 1));
+        state.check(&begun(2, 1)).unwrap();
+        state.apply(generation(2));
+        assert_eq!(state.running, None);
+        assert!(state.check(&adopted).is_err() && state.check(&begun(2, 1)).is_err());
+    }
+
+    #[test]
+    fn an_attempt_that_still_runs_epochs_again_is_not_adopted() {
+        let mut state = state(vec![generation(1), epoch(1, 1), epoch(2, 1), committed(1, 1), committed(2, 1)]);
+        assert!(state.adoptable().is_none());
+        state.apply(generation(2));
+        let Record::AttemptDeployed(mut replaying) = deployed(2, 1) else { unreachable!() };
+        replaying.replay_until = Some(Epoch(2));
+        for record in [Record::AttemptDeployed(replaying), begun(2, 2)] {
+            state.check(&record).unwrap();
+            state.apply(record);
+        }
+        assert!(state.adoptable().is_none());
+        state.apply(epoch(2, 2));
+        assert!(state.adoptable().is_some());
+        let (generation, at, counters) = (Generation(2), Timestamp(0), BTreeMap::new());
+        let savepoint = |end| {
+            let outcome = SavepointOutcome::Failed { reason: "full".to_owned() };
+            let savepoint = SavepointRecord { id: SavepointId::of(1), outcome, at };
+            Record::Savepoint { generation, savepoint, end, counters: BTreeMap::new() }
+        };
+        state.apply(savepoint(None));
+        assert!(state.adoptable().is_some());
+        let mut with_savepoint = state.clone();
+        with_savepoint.apply(savepoint(Some(JobEnd::Stopped)));
+        state.apply(Record::Ended { generation, end: JobEnd::Stopped, at, counters });
+        for ended in [state, with_savepoint] {
+            assert!(ended.adoptable().is_none(), "nobody goes on with a job that has ended");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! events in, commands out. No async, no clock, no random numbers, no I/O and no Arrow, so that the simulator
 //! drives exactly the code that runs in production.
 
+pub mod adoption;
 pub mod alignment;
 mod bug;
 pub mod change;

@@ -103,6 +103,12 @@ impl OwnedSplits {
         }
     }
 
+    /// Whether a split was given to the subtask and was not finished before this epoch.
+    #[must_use]
+    pub fn holds(&self, id: &SplitId) -> bool {
+        self.splits.contains_key(id)
+    }
+
     /// Rows of a split have come: it is not idle any more. Gives the watermark against which they are judged.
     pub fn wake(&mut self, id: &SplitId) -> Timestamp {
         let returns = self.splits.get(id).is_some_and(|split| self.is_idle(split));

@@ -198,7 +198,8 @@ pub type SubtaskSnapshot = BTreeMap<OperatorId, OperatorSnapshot>;
 /// From the coordinator to the subtasks of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToSubtask {
-    /// To a source subtask: end the current epoch by a barrier. `last` asks it to stop reading after it.
+    /// To a source subtask: end the current epoch by a barrier. `last` asks it to stop reading after it. A barrier that it
+    /// has sent already comes again from a new leader, and is ignored.
     InjectBarrier {
         /// The barrier to send.
         barrier: Barrier,
@@ -216,8 +217,11 @@ pub enum ToSubtask {
         /// What to read.
         part: ReplayPart,
     },
-    /// To a source subtask: splits to read, with the progress to resume from.
+    /// To a source subtask: splits to read, with the progress to resume from. May come again from a new leader: a
+    /// subtask that holds a split, or has sent a later barrier than `after`, has it already.
     AssignSplits {
+        /// The last epoch that had begun when they were handed out; 0 before the first.
+        after: Epoch,
         /// The new splits.
         splits: Vec<SplitState>,
     },
@@ -235,6 +239,9 @@ pub enum ToSubtask {
     },
     /// To a source subtask: no split will come any more; when all of its own are read, its stream ends.
     NoMoreSplits,
+    /// To a source subtask: a new leader goes on with the attempt, and all that was told before has been told again.
+    /// The subtask repeats what it waits for (a split) and where it stands: its watermark, the end of its input.
+    Resume,
     /// To every subtask: stop at once, without a checkpoint.
     Cancel,
 }

@@ -11,6 +11,8 @@
 //! - The bound on the watermarks of waiting splits is raised only after the message that hands out the last
 //!   of those that it covers, so that a watermark never passes rows that are still to come.
 
+mod resumption;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};

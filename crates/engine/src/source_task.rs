@@ -66,6 +66,8 @@ struct Running {
     reports: WatermarkReports,
     /// The barrier of a replayed epoch that is being read.
     replaying: Option<Barrier>,
+    /// The last epoch that was ended here; 0 before the first.
+    last_barrier: Epoch,
     requested: bool,
     exhausted: bool,
 }
@@ -76,8 +78,9 @@ impl SourceTask {
         let readers = Readers::new(self.input.clone());
         let splits = OwnedSplits::new(self.stage.idle_timeout(), self.start_watermark, self.replay_until.is_some());
         let reports = WatermarkReports::new(self.subtask, self.events.clone());
-        let (requested, exhausted) = (false, false);
-        let mut running = Running { task: self, splits, readers, reports, replaying: None, requested, exhausted };
+        let (requested, exhausted, replaying, last_barrier) = (false, false, None, Epoch(0));
+        let mut running =
+            Running { task: self, splits, readers, reports, replaying, last_barrier, requested, exhausted };
         let cancelled = running.run().await?;
         if cancelled {
             return Ok(false);
@@ -137,9 +140,13 @@ impl Running {
 
     async fn on_message(&mut self, message: ToSubtask) -> Result<Next, EngineError> {
         match message {
+            // A new leader does not know what has come of the words of the one before.
+            ToSubtask::InjectBarrier { barrier, .. } if barrier.epoch <= self.last_barrier => Ok(Next::Go),
             ToSubtask::InjectBarrier { barrier, last } => self.barrier(barrier, last).await,
-            ToSubtask::AssignSplits { splits } => {
-                self.requested = false;
+            ToSubtask::AssignSplits { after, .. } if after < self.last_barrier => Ok(Next::Go),
+            ToSubtask::AssignSplits { mut splits, .. } => {
+                splits.retain(|state| !self.splits.holds(&state.split.id));
+                self.requested &= splits.is_empty();
                 for state in splits {
                     self.add_split(state)?;
                 }
@@ -160,8 +167,24 @@ impl Running {
                 self.after_news().await
             }
             ToSubtask::ReplayTo { barrier, part } => self.replay_to(barrier, part).await,
+            ToSubtask::Resume => {
+                self.repeat_wishes().await;
+                Ok(Next::Go)
+            }
             ToSubtask::Cancel => Ok(Next::Cancelled),
         }
+    }
+
+    /// Says again what only this subtask knows.
+    async fn repeat_wishes(&mut self) {
+        let subtask = self.task.subtask;
+        if self.requested {
+            let _ = self.task.events.send(FromSubtask::RequestSplit { subtask }).await;
+        }
+        if self.exhausted {
+            let _ = self.task.events.send(FromSubtask::InputExhausted { subtask }).await;
+        }
+        self.reports.repeat();
     }
 
     fn add_split(&mut self, state: SplitState) -> Result<(), EngineError> {
@@ -210,6 +233,7 @@ impl Running {
     }
 
     async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<Next, EngineError> {
+        self.last_barrier = barrier.epoch;
         // What the rows of the epoch have brought about belongs to it, above all that the input has ended.
         self.send_watermark().await?;
         let chain = self.task.chain.barrier(BarrierMark::new(barrier, last)).await?;

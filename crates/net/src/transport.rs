@@ -20,6 +20,8 @@ use crate::tls::{TlsConfig, TlsFiles, explain, looks_like_tls};
 
 /// How long connecting and the handshake may take together, unless a transport is told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an answer to [`Transport::is_refused`] is waited for.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 /// A connection without traffic is probed after this time, at this distance. For connections without heartbeats of their
 /// own, such as those over which rows go: each side must notice that the network between is cut.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
@@ -112,6 +114,19 @@ impl Transport {
     /// [`NetError::Listen`].
     pub async fn listen(&self, address: &str) -> Result<Listener, NetError> {
         Listener::bind(self.clone(), address).await
+    }
+
+    /// Whether the host of an address (`host:port`) says that nobody listens there. False where it says nothing in time,
+    /// which proves nothing.
+    pub async fn is_refused(&self, address: &str) -> bool {
+        let connect = async {
+            match &self.fabric {
+                Some(fabric) => fabric.connect(address).await.map(|_| ()),
+                None => TcpStream::connect(address).await.map(|_| ()),
+            }
+        };
+        let connected = timeout(PROBE_TIMEOUT, connect).await;
+        matches!(connected, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
     /// Connects to `host:port` and says hello.

@@ -50,6 +50,6 @@ impl Deployer for LocalDeployer {
         });
         let RunningAttempt { subtasks, events, tasks } = running.map_err(mainstem_engine::EngineError::into_failure)?;
         self.running = tasks;
-        Ok(Attempt { subtasks, events, hold: Box::new(()) })
+        Ok(Attempt { subtasks, events, slots: None, hold: Box::new(()) })
     }
 }

@@ -147,7 +147,14 @@ pub(crate) fn unseal<'a>(magic: &str, bytes: &'a [u8]) -> Result<&'a [u8], Strin
 impl CheckpointStore {
     /// Writes a manifest; durable on return. Repeating the same write is harmless.
     pub async fn write_manifest(&self, manifest: &Manifest) -> Result<ManifestRef, StateError> {
-        let path = format!("manifests/{}-g{}.manifest", manifest.epoch, manifest.generation);
+        self.write_manifest_after(manifest, 0).await
+    }
+
+    /// The same, by a coordinator that has taken the attempt over, after so many others. Those may still be about to write
+    /// theirs of the same epoch, which differs; so each has a name of its own.
+    pub async fn write_manifest_after(&self, manifest: &Manifest, adoptions: u32) -> Result<ManifestRef, StateError> {
+        let after = if adoptions == 0 { String::new() } else { format!("-a{adoptions}") };
+        let path = format!("manifests/{}-g{}{after}.manifest", manifest.epoch, manifest.generation);
         let bytes = Bytes::from(manifest.encode()?);
         let written = ManifestRef { path, size: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
         self.put_new(&manifest.job, &written.path, bytes).await?;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstem_core::cluster::messages::{AttemptCounters, AttemptId, AttemptOrder, FromWorker, WorkerId};
-use mainstem_core::cluster::{FenceCommand, Fences};
-use mainstem_core::ids::{Generation, JobId, SubtaskId};
+use mainstem_core::cluster::{FenceCommand, Fences, KeptReports};
+use mainstem_core::ids::{Epoch, Generation, JobId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
 use mainstem_engine::{DataPlane, Deployment, JobMetrics, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
@@ -42,7 +42,11 @@ pub(crate) struct Attempts {
 struct Running {
     subtasks: BTreeMap<SubtaskId, mpsc::Sender<ToSubtask>>,
     tasks: JoinSet<()>,
+    kept: Kept,
 }
+
+/// What the next leader may have to hear again.
+type Kept = Arc<Mutex<KeptReports>>;
 
 /// The counters of all attempts, for heartbeats. Cheap to clone.
 #[derive(Clone, Default)]
@@ -129,13 +133,49 @@ impl Attempts {
         }
     }
 
+    /// A new leader goes on with an attempt: tells it again what it may have missed.
+    pub(crate) async fn adopt(&mut self, attempt: &AttemptId, subtasks: &BTreeSet<SubtaskId>, complete: Epoch) {
+        let (result, reports) = match self.reports_for(attempt, subtasks, complete) {
+            Ok(reports) => (Ok(()), reports),
+            Err(message) => (Err(Failure { message, retryable: true, consequence: true }), Vec::new()),
+        };
+        self.uplink.send(FromWorker::Deployed { attempt: attempt.clone(), result }).await;
+        for event in reports {
+            self.uplink.send(FromWorker::Report { attempt: attempt.clone(), event }).await;
+        }
+    }
+
+    fn reports_for(
+        &self,
+        attempt: &AttemptId,
+        subtasks: &BTreeSet<SubtaskId>,
+        complete: Epoch,
+    ) -> Result<Vec<FromSubtask>, String> {
+        let running = self.running.get(attempt).ok_or_else(|| "it does not run here".to_owned())?;
+        if !running.subtasks.keys().eq(subtasks) {
+            return Err("other subtasks of it run here".to_owned());
+        }
+        let mut kept = running.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.on_complete(complete);
+        kept.repeat().ok_or_else(|| "it has reported more than is kept".to_owned())
+    }
+
+    /// An epoch is complete.
+    pub(crate) fn complete(&mut self, attempt: &AttemptId, epoch: Epoch) {
+        if let Some(running) = self.running.get(attempt) {
+            running.kept.lock().unwrap_or_else(PoisonError::into_inner).on_complete(epoch);
+        }
+    }
+
     /// Hands a message to a subtask. One that has ended has said why.
     pub(crate) async fn tell(&mut self, attempt: &AttemptId, subtask: SubtaskId, message: ToSubtask) {
-        let Some(sender) = self.running.get(attempt).and_then(|running| running.subtasks.get(&subtask)) else { return };
+        let Some(running) = self.running.get(attempt) else { return };
+        let Some(sender) = running.subtasks.get(&subtask) else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(message) {
             let message = format!("subtask {subtask} does not take its messages: it is stuck");
             let failure = Failure { message, retryable: true, consequence: false };
             let event = FromSubtask::Failed { subtask, generation: attempt.generation, failure };
+            running.kept.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
             self.uplink.send(FromWorker::Report { attempt: attempt.clone(), event }).await;
         }
     }
@@ -171,8 +211,9 @@ impl Attempts {
         tracing::info!(%attempt, subtasks = subtasks.len(), "subtasks start");
         let counted = Counted { metrics, here };
         self.counters.of.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.clone(), counted);
-        tokio::spawn(pass_on(attempt.clone(), events, self.uplink.clone()));
-        self.running.insert(attempt, Running { subtasks, tasks });
+        let kept = Arc::new(Mutex::new(KeptReports::new(attempt.generation)));
+        tokio::spawn(pass_on(attempt.clone(), events, kept.clone(), self.uplink.clone()));
+        self.running.insert(attempt, Running { subtasks, tasks, kept });
         failpoint::hit(failpoint::SUBTASKS_STARTED);
         Ok(())
     }
@@ -181,7 +222,7 @@ impl Attempts {
     fn stop(&mut self, attempt: &AttemptId) {
         self.counters.of.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
         self.data.forget(attempt);
-        let Some(Running { subtasks, mut tasks }) = self.running.remove(attempt) else { return };
+        let Some(Running { subtasks, mut tasks, .. }) = self.running.remove(attempt) else { return };
         drop(subtasks);
         failpoint::hit(failpoint::SUBTASKS_STOP);
         tracing::info!(%attempt, "subtasks stop");
@@ -220,11 +261,13 @@ impl Attempts {
 }
 
 /// Passes on what the subtasks of an attempt have to say.
-async fn pass_on(attempt: AttemptId, mut events: mpsc::Receiver<FromSubtask>, uplink: Uplink) {
+async fn pass_on(attempt: AttemptId, mut events: mpsc::Receiver<FromSubtask>, kept: Kept, uplink: Uplink) {
     while let Some(event) = events.recv().await {
         if matches!(event, FromSubtask::SnapshotDone { .. }) {
             failpoint::hit(failpoint::SNAPSHOT_DURABLE);
         }
+        // Before it is sent: a connection that ends in between takes it along.
+        kept.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
         uplink.send(FromWorker::Report { attempt: attempt.clone(), event }).await;
     }
 }

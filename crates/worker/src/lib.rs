@@ -20,6 +20,9 @@ use crate::uplink::Uplink;
 /// Wait between two tries to find the coordinator that leads.
 const SEARCH_EVERY: Duration = Duration::from_millis(200);
 
+/// A leader that was lost is looked at again when the others have been asked so often.
+const OTHERS_FIRST: usize = 2;
+
 /// What a worker is and where it finds its cluster.
 pub struct WorkerOptions {
     /// This life of this worker; must differ from that of any other.
@@ -103,13 +106,24 @@ async fn follow(
 ) {
     let mut known: Option<String> = None;
     let mut told = String::new();
+    // The leader of a moment ago, and until which turn the others are asked before it: it may be there and not answer.
+    let mut lost: Option<(String, usize)> = None;
     for turn in 0_usize.. {
-        let address = known.take().unwrap_or_else(|| coordinators[turn % coordinators.len()].clone());
+        lost = lost.filter(|(_, until)| turn < *until);
+        let is_lost = |address: &String| lost.as_ref().is_some_and(|(lost, _)| lost == address);
+        let address = known.take().filter(|address| !is_lost(address));
+        let address = address.unwrap_or_else(|| coordinators[turn % coordinators.len()].clone());
+        if is_lost(&address) && coordinators.len() > 1 {
+            tokio::time::sleep(SEARCH_EVERY / u32::try_from(coordinators.len()).unwrap_or(1)).await;
+            continue;
+        }
         let session = Session { address: &address, cluster, transport, uplink };
         match session.run(attempts, &mut offer).await {
             Met::Leader { reason } => {
                 tracing::warn!(coordinator = address, reason, "lost the coordinator that leads; looking for the next");
                 told.clear();
+                lost = Some((address, turn + OTHERS_FIRST * coordinators.len()));
+                continue;
             }
             // The leader of a moment ago may be gone: not asked twice in a row without a wait.
             Met::Follower { leader } if leader.as_deref() != Some(&address) => known = leader,

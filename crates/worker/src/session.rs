@@ -86,6 +86,8 @@ async fn obey(reader: &mut FrameReader, attempts: &mut Attempts, offer: &mut Wor
             ToWorker::Drain => offer.draining = true,
             ToWorker::Fence { job, generation } => attempts.fence(&job, generation),
             ToWorker::Deploy(order) => attempts.deploy(*order).await,
+            ToWorker::Adopt { attempt, subtasks, complete } => attempts.adopt(&attempt, &subtasks, complete).await,
+            ToWorker::Complete { attempt, epoch } => attempts.complete(&attempt, epoch),
             ToWorker::Tell { attempt, subtask, message } => attempts.tell(&attempt, subtask, message).await,
         }
     }

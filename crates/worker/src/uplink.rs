@@ -22,7 +22,8 @@ impl Uplink {
         receiver
     }
 
-    /// From here on messages are dropped: whoever leads next begins a new attempt of every job.
+    /// From here on messages are dropped: whoever leads next begins a new attempt of a job, or is told again what it needs
+    /// to go on with the one that runs.
     pub(crate) fn disconnect(&self) {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

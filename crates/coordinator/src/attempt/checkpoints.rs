@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use mainstem_core::adoption::Decision;
 use mainstem_core::checkpoint::{CheckpointCommand, CheckpointEvent, End};
 use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Barrier, Failure, SubtaskSnapshot, ToSubtask};
@@ -34,6 +35,8 @@ impl<D: Deployer> Running<'_, D> {
     async fn carry_out(&mut self, command: CheckpointCommand) -> Result<Option<CheckpointEvent>, Failure> {
         match command {
             CheckpointCommand::InjectBarrier { barrier, last } => {
+                let end = self.checkpoints.end();
+                self.record(Decision::EpochBegun { barrier, end }).await?;
                 self.open_epoch(barrier);
                 let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
                 for operator in operators {
@@ -45,15 +48,16 @@ impl<D: Deployer> Running<'_, D> {
                 let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
                 for operator in operators {
                     let epoch = self.recovered.source_epoch(barrier.epoch, operator);
-                    self.split_event(operator, SplitEvent::Replay { barrier, epoch })?;
+                    self.split_event(operator, SplitEvent::Replay { barrier, epoch }).await?;
                 }
+                self.record(Decision::EpochBegun { barrier, end: None }).await?;
                 self.open_epoch(barrier);
                 Ok(None)
             }
             CheckpointCommand::ReplayDone => {
                 let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
                 for operator in operators {
-                    self.split_event(operator, SplitEvent::ReplayDone)?;
+                    self.split_event(operator, SplitEvent::ReplayDone).await?;
                 }
                 Ok(None)
             }
@@ -149,7 +153,8 @@ impl<D: Deployer> Running<'_, D> {
             sources,
             created_at: self.driver.clock.now(),
         };
-        let draft = Draft { manifest, epoch_now, source_epochs, committables, end };
+        let adoptions = self.adoptions;
+        let draft = Draft { manifest, adoptions, epoch_now, source_epochs, committables, end };
         let (store, retry) = (self.driver.home.checkpoints.clone(), self.driver.retry.clone());
         let write = async move { Slow::ManifestWritten { epoch, result: draft.write(&store, &retry).await } };
         self.slow.spawn(write);
@@ -162,8 +167,9 @@ impl<D: Deployer> Running<'_, D> {
             *open.written.expect("its manifest was written");
         let (bytes, at) = (record.state_bytes, record.completed_at);
         self.driver.home.log.append(Record::EpochComplete(record)).await?;
+        self.attempt.hold.complete(epoch);
         for (operator, splits) in sources {
-            self.split_event(operator, SplitEvent::EpochComplete { splits })?;
+            self.split_event(operator, SplitEvent::EpochComplete { splits }).await?;
         }
         let took = self.driver.clock.monotonic().since_ms(open.injected_at);
         if let Some(bytes) = in_flight_bytes {

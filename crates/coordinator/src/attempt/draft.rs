@@ -15,6 +15,8 @@ use crate::retry::Retry;
 /// A checkpoint that is to be made durable.
 pub(super) struct Draft {
     pub(super) manifest: Manifest,
+    /// How often another coordinator went on with the attempt.
+    pub(super) adoptions: u32,
     pub(super) epoch_now: Timestamp,
     pub(super) source_epochs: BTreeMap<OperatorId, SourceEpoch>,
     pub(super) committables: BTreeMap<OperatorId, Vec<Committable>>,
@@ -61,11 +63,11 @@ impl Draft {
     /// Writes the manifest, with retries: a repeated write finds its own bytes and is content. No time-out: the
     /// checkpoint has one.
     pub(super) async fn write(self, store: &CheckpointStore, retry: &Retry) -> Result<Box<Written>, Failure> {
-        let Draft { manifest, epoch_now, source_epochs, committables, end } = self;
+        let Draft { manifest, adoptions, epoch_now, source_epochs, committables, end } = self;
         let epoch = manifest.epoch;
         let mut tries = retry.tries(format!("complete checkpoint {epoch}"));
         let written = loop {
-            match store.write_manifest(&manifest).await {
+            match store.write_manifest_after(&manifest, adoptions).await {
                 Ok(written) => break written,
                 Err(error) => tries.wait(error.into()).await?,
             }

@@ -1,4 +1,6 @@
-//! Deploys the attempts of a job on the workers of a cluster.
+//! Deploys the attempts of a job on the workers of a cluster, and takes over those that run there.
+
+mod asking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,16 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstem_core::cluster::messages::{AttemptId, AttemptOrder, OperatorCounters, ToWorker, WorkerId, WorkerOffer};
-use mainstem_core::ids::{JobId, OperatorId, SubtaskId};
+use mainstem_core::ids::{Epoch, JobId, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Failure, ToSubtask};
 use mainstem_rt::failpoint;
 use tokio::sync::{mpsc, watch};
 
+use self::asking::Asking;
 use super::fleet::{FleetService, Hold};
+use crate::meta_log::DeployedAttempt;
 use crate::spec::{Attempt, Deployer, Deployment, JobStatus, TaskSpec};
 
-/// Messages that may wait for a subtask.
-const CONTROL_MAX: usize = 64;
 /// Messages of each subtask that may wait for the coordinator.
 const EVENTS_PER_SUBTASK: usize = 64;
 /// Workers have so long to build their subtasks.
@@ -42,7 +44,7 @@ impl Deployer for ClusterDeployer {
         self.fleet.fence(&self.job, deployment.generation);
         let subtasks = self.subtasks(deployment.parallelism);
         let needed = subtasks.iter().map(|subtask| subtask.index + 1).max().unwrap_or(1);
-        let (hold, slots) = self.slots(&attempt, needed).await;
+        let (mut hold, slots) = self.slots(&attempt, needed).await;
         let order = AttemptOrder {
             attempt,
             graph_json: self.graph_json.clone(),
@@ -58,15 +60,27 @@ impl Deployer for ClusterDeployer {
         };
         let (events_sender, events) = mpsc::channel(EVENTS_PER_SUBTASK * subtasks.len());
         let (deployed_sender, deployed) = mpsc::channel(4 * order.slots.len());
-        let outboxes = self.fleet.deploy(&order, events_sender, deployed_sender)?;
+        let outboxes = self.fleet.deploy(&order, &hold, events_sender, deployed_sender)?;
         failpoint::hit(failpoint::ORDERS_SENT);
         await_deployed(deployed, outboxes.keys().cloned().collect()).await?;
-        let route = |subtask: SubtaskId| {
-            let outbox = order.place(subtask).and_then(|slot| outboxes.get(&slot.worker))?;
-            Some((subtask, forward(order.attempt.clone(), subtask, outbox.clone())))
-        };
-        let subtasks: BTreeMap<_, _> = subtasks.into_iter().filter_map(route).collect();
-        Ok(Attempt { subtasks, events, hold: Box::new(hold) })
+        let subtasks = routes(&mut hold, subtasks, &order.slots, &outboxes);
+        Ok(Attempt { subtasks, events, slots: Some(order.slots), hold: Box::new(hold.stay()) })
+    }
+
+    async fn adopt(&mut self, running: &DeployedAttempt, complete: Epoch) -> Result<Attempt, String> {
+        let attempt = AttemptId { job: self.job.clone(), generation: running.generation };
+        let subtasks = self.subtasks(running.parallelism);
+        if subtasks.iter().any(|subtask| subtask.index as usize >= running.slots.len()) {
+            return Err("it has more subtasks than slots".to_owned());
+        }
+        let (events_sender, events) = mpsc::channel(EVENTS_PER_SUBTASK * subtasks.len());
+        let (deployed_sender, deployed) = mpsc::channel(4 * running.slots.len());
+        let mut hold = self.fleet.take_over(&attempt, running.slots.clone(), events_sender, deployed_sender);
+        let asking = Asking { fleet: &self.fleet, attempt: &attempt, slots: &running.slots, complete };
+        let outboxes = asking.until_all_run(&subtasks, deployed).await?;
+        hold.take_slots();
+        let subtasks = routes(&mut hold, subtasks, &running.slots, &outboxes);
+        Ok(Attempt { subtasks, events, slots: Some(running.slots.clone()), hold: Box::new(hold) })
     }
 
     fn counters(&self) -> BTreeMap<OperatorId, OperatorCounters> {
@@ -129,17 +143,19 @@ async fn await_deployed(
     }
 }
 
-/// The way to a subtask through its worker's connection.
-fn forward(attempt: AttemptId, subtask: SubtaskId, outbox: mpsc::Sender<ToWorker>) -> mpsc::Sender<ToSubtask> {
-    let (sender, mut messages) = mpsc::channel(CONTROL_MAX);
-    tokio::spawn(async move {
-        while let Some(message) = messages.recv().await {
-            let tell = ToWorker::Tell { attempt: attempt.clone(), subtask, message };
-            if outbox.send(tell).await.is_err() {
-                // The worker is lost, which the attempt is told.
-                return;
-            }
-        }
-    });
-    sender
+/// The ways to the subtasks of an attempt: subtask `i` of every task on slot `i`.
+fn routes(
+    hold: &mut Hold,
+    subtasks: Vec<SubtaskId>,
+    slots: &[WorkerOffer],
+    outboxes: &BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
+) -> BTreeMap<SubtaskId, mpsc::Sender<ToSubtask>> {
+    let route = |subtask: SubtaskId| {
+        let outbox = slots.get(subtask.index as usize).and_then(|slot| outboxes.get(&slot.worker))?;
+        Some((subtask, hold.relay(subtask, outbox.clone())))
+    };
+    subtasks.into_iter().filter_map(route).collect()
 }
+
+#[cfg(test)]
+mod tests;

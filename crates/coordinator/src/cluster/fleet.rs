@@ -1,6 +1,9 @@
 //! The leader's connections to its workers. Who is there, who is lost and where a job runs is decided by
 //! [`mainstem_core::cluster::Fleet`].
 
+mod adoption;
+mod hold;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,10 +14,12 @@ use mainstem_core::cluster::messages::{
 use mainstem_core::cluster::{Fleet, FleetConfig, Lost, Shortage};
 use mainstem_core::ids::{Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask};
-use mainstem_net::{Connection, FrameReader, FrameWriter};
+use mainstem_net::{Connection, FrameReader, FrameWriter, Transport};
 use mainstem_rt::{Clock, bug};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+
+pub(crate) use self::hold::Hold;
 
 /// Messages that may wait for a worker.
 const OUTBOX_MAX: usize = 4096;
@@ -36,6 +41,7 @@ pub struct WorkerStatus {
 pub struct FleetService {
     clock: Arc<dyn Clock>,
     config: FleetConfig,
+    transport: Transport,
     inner: Mutex<Inner>,
     /// Counts changes of what is free.
     changed: watch::Sender<u64>,
@@ -49,13 +55,14 @@ struct Inner {
     fleet: Fleet,
     /// The newest connection of each worker, with its number.
     links: BTreeMap<WorkerId, (u64, mpsc::Sender<ToWorker>)>,
-    /// How many connections there have been.
+    /// How many connections there have been, and holds.
     connections: u64,
+    holds: u64,
     routes: BTreeMap<AttemptId, Route>,
     /// The least generation of each job that may run.
     fences: BTreeMap<JobId, Generation>,
-    /// The attempt that has a job's slots.
-    holders: BTreeMap<JobId, Generation>,
+    /// The hold that has a job's slots, and the attempt that runs on them.
+    holders: BTreeMap<JobId, (u64, Generation)>,
     counters: BTreeMap<WorkerId, AttemptCounters>,
     /// What the last attempt of a job had counted when it gave its slots back; taken by who ends the job, or replaced by
     /// the next attempt's.
@@ -64,36 +71,35 @@ struct Inner {
 
 /// Where the words of an attempt's subtasks go.
 struct Route {
+    /// Of which hold.
+    hold: u64,
     events: mpsc::Sender<FromSubtask>,
     deployed: mpsc::Sender<(WorkerId, Result<(), Failure>)>,
     slots: Vec<WorkerOffer>,
 }
 
-/// An attempt's hold on its slots. Dropping it stops the attempt on every worker and frees them.
-pub(crate) struct Hold {
-    service: Arc<FleetService>,
-    attempt: AttemptId,
-}
-
 impl FleetService {
     /// Without workers, and not leading.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, config: FleetConfig) -> Arc<FleetService> {
+    pub fn new(clock: Arc<dyn Clock>, config: FleetConfig, transport: Transport) -> Arc<FleetService> {
         let inner = Inner { fleet: Fleet::new(config), ..Inner::default() };
-        Arc::new(FleetService { clock, config, inner: Mutex::new(inner), changed: watch::Sender::new(0) })
+        Arc::new(FleetService { clock, config, transport, inner: Mutex::new(inner), changed: watch::Sender::new(0) })
     }
 
-    /// This coordinator leads from here on, with the least generation of each job that may run.
-    pub(crate) fn lead(&self, term: u64, fences: BTreeMap<JobId, Generation>) {
+    /// This coordinator leads from here on, with the least generation of each job that may run, and the slots on which jobs
+    /// run already.
+    pub(crate) fn lead(&self, term: u64, fences: BTreeMap<JobId, Generation>, used: BTreeMap<JobId, Vec<WorkerId>>) {
         let mut inner = self.lock();
-        let (fleet, connections) = (Fleet::new(self.config), inner.connections);
-        *inner = Inner { term: Some(term), fleet, fences, connections, ..Inner::default() };
+        let mut fleet = Fleet::new(self.config);
+        used.into_iter().for_each(|(job, slots)| fleet.occupy(&job, slots));
+        let (connections, holds) = (inner.connections, inner.holds);
+        *inner = Inner { term: Some(term), fleet, fences, connections, holds, ..Inner::default() };
     }
 
     /// It leads no longer: all connections to workers end.
     pub(crate) fn stand_down(&self, leader: Option<String>) {
         let mut inner = self.lock();
-        *inner = Inner { leader, connections: inner.connections, ..Inner::default() };
+        *inner = Inner { leader, connections: inner.connections, holds: inner.holds, ..Inner::default() };
     }
 
     /// Every worker.
@@ -124,7 +130,7 @@ impl FleetService {
     /// The attempts that are to move away from workers which are drained, and can.
     pub(crate) fn to_move(&self) -> Vec<AttemptId> {
         let inner = self.lock();
-        let attempt = |job: JobId| Some(AttemptId { generation: *inner.holders.get(&job)?, job });
+        let attempt = |job: JobId| Some(AttemptId { generation: inner.holders.get(&job)?.1, job });
         inner.fleet.to_move().into_iter().filter_map(attempt).collect()
     }
 
@@ -169,9 +175,9 @@ impl FleetService {
     ) -> Result<(Hold, Vec<WorkerOffer>), Shortage> {
         let mut inner = self.lock();
         let slots = inner.fleet.place(&attempt.job, needed)?;
-        inner.holders.insert(attempt.job.clone(), attempt.generation);
-        drop(inner);
-        Ok((Hold { service: self.clone(), attempt: attempt.clone() }, slots))
+        let hold = Hold::new(self, &mut inner, attempt);
+        inner.holders.insert(attempt.job.clone(), (hold.number(), attempt.generation));
+        Ok((hold, slots))
     }
 
     /// When something may have changed for who waits for slots.
@@ -184,6 +190,7 @@ impl FleetService {
     pub(crate) fn deploy(
         &self,
         order: &AttemptOrder,
+        hold: &Hold,
         events: mpsc::Sender<FromSubtask>,
         deployed: mpsc::Sender<(WorkerId, Result<(), Failure>)>,
     ) -> Result<BTreeMap<WorkerId, mpsc::Sender<ToWorker>>, Failure> {
@@ -198,7 +205,8 @@ impl FleetService {
             }
             outboxes.insert(worker.clone(), outbox);
         }
-        inner.routes.insert(order.attempt.clone(), Route { events, deployed, slots: order.slots.clone() });
+        let route = Route { hold: hold.number(), events, deployed, slots: order.slots.clone() };
+        inner.routes.insert(order.attempt.clone(), route);
         Ok(outboxes)
     }
 
@@ -374,24 +382,5 @@ impl Inner {
             let generation = attempt.generation;
             let _ = route.events.try_send(FromSubtask::Failed { subtask, generation, failure });
         }
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let mut inner = self.service.lock();
-        inner.routes.remove(&self.attempt);
-        let counted = inner.counters_of(&self.attempt.job);
-        if !counted.is_empty() {
-            inner.last_counters.insert(self.attempt.job.clone(), counted);
-        }
-        // A later attempt may have them by now.
-        if inner.holders.get(&self.attempt.job) == Some(&self.attempt.generation) {
-            inner.holders.remove(&self.attempt.job);
-            inner.fleet.release(&self.attempt.job);
-        }
-        inner.fence(&self.attempt.job, self.attempt.generation.next());
-        drop(inner);
-        self.service.note_change();
     }
 }

@@ -75,6 +75,8 @@ pub struct ClusterJobs<F> {
     not_before: Mutex<BTreeMap<JobId, Timestamp>>,
     /// Deletions of what removed jobs have left, that run.
     deleting: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
+    /// Held by each job's driver: one that was told to end may still be about to propose something.
+    turns: Mutex<BTreeMap<JobId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// A job that is driven here.
@@ -116,6 +118,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             driven: Mutex::default(),
             not_before: Mutex::default(),
             deleting: Mutex::default(),
+            turns: Mutex::default(),
         })
     }
 
@@ -168,14 +171,16 @@ impl<F: JobFactory> ClusterJobs<F> {
             let leads = now.is_leader.then_some(now.term);
             if leads != term {
                 term = leads;
-                self.drop_all();
+                // First, so that what is dropped cannot stop anything on the workers: the next leader goes on with it.
                 match term {
                     Some(term) => {
                         tracing::info!(term, "this coordinator leads");
-                        self.fleet.lead(term, self.consensus.read_stale(|state| state.fences()));
+                        let (fences, used) = self.consensus.read_stale(|state| (state.fences(), state.used_slots()));
+                        self.fleet.lead(term, fences, used);
                     }
                     None => self.fleet.stand_down(now.leader.map(|(_, address)| address)),
                 }
+                self.drop_all();
             } else if term.is_none() {
                 self.fleet.stand_down(now.leader.map(|(_, address)| address));
             }
@@ -249,7 +254,12 @@ impl<F: JobFactory> ClusterJobs<F> {
         let (control, controls) = mpsc::channel(16);
         let (status_sender, status) = watch::channel(JobStatus::default());
         let jobs = self.clone();
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.entry(job.clone()).or_default().clone()
+        };
         let task = tokio::spawn(async move {
+            let _turn = turn.lock_owned().await;
             if let Some(entry) = jobs.settled(&job).await {
                 let submissions = entry.submissions;
                 let end = jobs.drive(job.clone(), entry, controls, status_sender).await;
@@ -314,6 +324,8 @@ impl<F: JobFactory> ClusterJobs<F> {
             Ended::Done => tracing::info!(%job, "job ended"),
             Ended::Lost(reason) => {
                 tracing::warn!(%job, reason, "the job's driver starts again");
+                // What runs of it goes on.
+                return;
             }
             Ended::Failed(reason) => {
                 tracing::error!(%job, reason, "job failed");
@@ -328,6 +340,9 @@ impl<F: JobFactory> ClusterJobs<F> {
                 }
             }
         }
+        // Also what a leader before this one has left running, where this one did not get so far as to go on with it.
+        let newest = self.consensus.read_stale(|state| state.jobs.get(job).map(|entry| entry.record.generation));
+        self.fleet.retire(job, newest.unwrap_or_default().next());
     }
 
     /// Deletes the checkpoints of jobs that are known no more. Their names are taken until that is done and agreed on, so

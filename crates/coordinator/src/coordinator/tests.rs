@@ -1,6 +1,8 @@
 //! The driver with a tiny job: whatever crashes, fails or is damaged, the world sees every row once, or the job
 //! stops and says why.
 
+mod adoption;
+mod cluster;
 mod flaky;
 mod savepoints;
 mod slow;

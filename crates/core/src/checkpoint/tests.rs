@@ -246,3 +246,36 @@ fn replayed_epochs_come_first_and_are_not_published_again() {
     let commands = complete(&mut machine, 201, 7, &[]);
     assert!(matches!(commands.as_slice(), [CheckpointCommand::Commit { epoch: Epoch(7), .. }]), "{commands:?}");
 }
+
+#[test]
+fn epochs_that_another_coordinator_has_begun_are_gone_on_with() {
+    let barrier = |epoch| Barrier { epoch: Epoch(epoch), next_epoch_now: WALL };
+    let mut machine = machine();
+    machine.resume(Timestamp(5), None, [(barrier(1), None)]);
+    assert_eq!((machine.last_begun(), machine.in_flight(), machine.end()), (Epoch(1), 1, None));
+    assert_eq!(tick(&mut machine, 6), vec![], "one at a time");
+    complete(&mut machine, 10, 1, &["s1"]);
+    publish(&mut machine, 10, 1);
+    assert_eq!(tick(&mut machine, 20), vec![inject(2, false)], "its interval was over");
+
+    let mut machine = CheckpointCoordinator::new(start());
+    machine.resume(Timestamp(5), None, [(barrier(1), None), (barrier(2), Some(End::Stop))]);
+    assert_eq!(machine.on(Timestamp(6), CheckpointEvent::StopRequested), vec![], "there is a last one");
+    for subtask in [SOURCE, SINK] {
+        assert_eq!(machine.on(Timestamp(7), CheckpointEvent::SubtaskFinished { subtask }), vec![]);
+    }
+    complete(&mut machine, 10, 1, &["s1"]);
+    publish(&mut machine, 10, 1);
+    complete(&mut machine, 10, 2, &["s2"]);
+    let epochs = vec![Epoch(1)];
+    assert_eq!(publish(&mut machine, 10, 2), vec![CheckpointCommand::RecordRetired { epochs: epochs.clone() }]);
+    let commands = machine.on(Timestamp(10), CheckpointEvent::RetiredRecorded { epochs });
+    assert_eq!(commands.last(), Some(&CheckpointCommand::Finish { end: End::Stop }));
+
+    let mut machine = CheckpointCoordinator::new(start());
+    machine.resume(Timestamp(5), Some(End::InputEnd), []);
+    assert_eq!((tick(&mut machine, 200), machine.next_wakeup()), (vec![], Timestamp::MAX), "nothing follows");
+    assert_eq!(machine.on(Timestamp(201), CheckpointEvent::SubtaskFinished { subtask: SINK }), vec![]);
+    let commands = machine.on(Timestamp(202), CheckpointEvent::SubtaskFinished { subtask: SOURCE });
+    assert_eq!(commands, vec![CheckpointCommand::Finish { end: End::InputEnd }]);
+}

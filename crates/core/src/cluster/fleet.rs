@@ -188,6 +188,12 @@ impl Fleet {
         Ok(offers)
     }
 
+    /// The job runs on these slots already, whether their workers are there yet or not: nobody else gets them.
+    pub fn occupy(&mut self, job: &JobId, slots: Vec<WorkerId>) {
+        self.before.insert(job.clone(), slots.clone());
+        self.used.insert(job.clone(), slots);
+    }
+
     /// The job runs no longer; its slots are free.
     pub fn release(&mut self, job: &JobId) {
         self.used.remove(job);
@@ -271,6 +277,16 @@ mod tests {
         assert_eq!(names(&fleet.place(&job("a"), 3).unwrap()), "w0 w0 w2");
         assert_eq!(fleet.place(&job("a"), 5).unwrap_err().free, 4);
         assert_eq!(names(&fleet.place(&job("a"), 2).unwrap()), "w0 w0", "the memory outlives a shortage");
+    }
+
+    #[test]
+    fn slots_of_a_job_that_runs_already_are_nobody_elses() {
+        let mut fleet = fleet(&[2]);
+        fleet.occupy(&job("a"), vec![worker(0), worker(1)]);
+        assert_eq!(fleet.place(&job("b"), 2).unwrap_err().free, 1);
+        fleet.on_joined(Timestamp(0), offer(1, 2));
+        assert_eq!(names(&fleet.place(&job("b"), 2).unwrap()), "w0 w1");
+        assert_eq!(names(&fleet.place(&job("a"), 2).unwrap()), "w0 w1", "where it was");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The words between the leading coordinator and its workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -146,6 +146,23 @@ pub enum ToWorker {
     Drain,
     /// Run a part of an attempt. Answered by [`FromWorker::Deployed`].
     Deploy(Box<AttemptOrder>),
+    /// A new leader goes on with an attempt: report to it from here on, and first repeat what it may have missed. Answered
+    /// by [`FromWorker::Deployed`].
+    Adopt {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// The subtasks that should run on the worker.
+        subtasks: BTreeSet<SubtaskId>,
+        /// The newest complete epoch.
+        complete: Epoch,
+    },
+    /// An epoch of an attempt is complete: nobody will ask again what its subtasks reported of it.
+    Complete {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// For a subtask.
     Tell {
         /// Of which attempt.
@@ -167,7 +184,7 @@ pub enum FromWorker {
         /// For each attempt that runs.
         counters: AttemptCounters,
     },
-    /// The answer to [`ToWorker::Deploy`]: its subtasks run, or why not.
+    /// The answer to [`ToWorker::Deploy`] and [`ToWorker::Adopt`]: its subtasks run, or why not.
     Deployed {
         /// Which attempt.
         attempt: AttemptId,

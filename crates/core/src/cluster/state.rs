@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ended::{JOBS_MAX, forget_finished};
+use super::messages::WorkerId;
 use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::CheckpointOptions;
 use crate::ids::{Generation, JobId};
@@ -190,6 +191,16 @@ impl ClusterState {
             if entry.active { entry.record.generation } else { entry.record.generation.next() }
         };
         self.jobs.iter().map(|(job, entry)| (job.clone(), least(entry))).collect()
+    }
+
+    /// The slots of each job whose attempt a new leader may go on with.
+    #[must_use]
+    pub fn used_slots(&self) -> BTreeMap<JobId, Vec<WorkerId>> {
+        let slots = |entry: &JobEntry| {
+            let running = entry.record.adoptable().filter(|_| entry.active)?;
+            Some(running.deployed.slots.iter().map(|slot| slot.worker.clone()).collect())
+        };
+        self.jobs.iter().filter_map(|(job, entry)| Some((job.clone(), slots(entry)?))).collect()
     }
 
     fn want_savepoint(&mut self, job: &JobId, request: SavepointRequest) -> Answer {

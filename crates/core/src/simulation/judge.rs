@@ -87,10 +87,13 @@ impl Judge {
             }
             Record::JobCreated(_) | Record::JobRestored(_) | Record::Snapshot(_) => return,
             Record::SplitsDiscovered { generation, .. }
+            | Record::Decided { generation, .. }
+            | Record::AttemptAdopted { generation, .. }
             | Record::EpochCommitted { generation, .. }
             | Record::EpochsRetired { generation, .. }
             | Record::Savepoint { generation, .. }
             | Record::Ended { generation, .. } => *generation,
+            Record::AttemptDeployed(deployed) => deployed.generation,
             Record::EpochComplete(epoch) => epoch.generation,
         };
         assert_eq!(by, books.generation, "I3: an attempt that is not the newest has written {record:?}");

@@ -279,10 +279,11 @@ impl World {
     }
 
     fn carry_out_splits(&mut self, running: &Running, commands: Vec<SplitCommand>) {
+        let after = running.machine.last_begun();
         for command in commands {
             let to_all = match command {
                 SplitCommand::Assign { subtask, splits } => {
-                    self.tell(running, subtask, ToSubtask::AssignSplits { splits });
+                    self.tell(running, subtask, ToSubtask::AssignSplits { after, splits });
                     continue;
                 }
                 SplitCommand::ReplayTo { subtask, barrier, part } => {

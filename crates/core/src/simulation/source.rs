@@ -99,7 +99,7 @@ impl SourceTask {
     fn on_message(&mut self, message: ToSubtask, io: &mut Io<'_>) {
         match message {
             ToSubtask::InjectBarrier { barrier, last } => self.barrier(barrier, last, io),
-            ToSubtask::AssignSplits { splits } => {
+            ToSubtask::AssignSplits { splits, .. } => {
                 self.requested = false;
                 for state in splits {
                     if self.replay_until.is_none() {
@@ -124,6 +124,8 @@ impl SourceTask {
                 self.after_news(io);
             }
             ToSubtask::ReplayTo { barrier, part } => self.replay_to(barrier, part, io),
+            // No attempt has a second leader here.
+            ToSubtask::Resume => {}
             ToSubtask::Cancel => self.ended = true,
         }
     }

@@ -133,7 +133,8 @@ impl World {
                 worker.session = None;
                 worker.hint = leader.and_then(|leader| leader.parse().ok());
             }
-            ToWorker::Alive => {}
+            // No leader goes on with an attempt of another one here.
+            ToWorker::Alive | ToWorker::Adopt { .. } | ToWorker::Complete { .. } => {}
             ToWorker::Drain => worker.draining = true,
             ToWorker::Fence { job, generation } => self.fence_worker(at, &job, generation),
             ToWorker::Deploy(order) => {

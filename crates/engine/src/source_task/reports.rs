@@ -43,6 +43,12 @@ impl WatermarkReports {
         self.owes_answer = true;
     }
 
+    /// Somebody else listens from here on, to whom nothing has been said.
+    pub(crate) fn repeat(&mut self) {
+        self.sent = None;
+        self.flush();
+    }
+
     /// Says what is still to be said. Called at each [`REPORT_INTERVAL`].
     pub(crate) fn flush(&mut self) {
         let Some(status) = self.status.filter(|status| self.owes_answer || self.sent != Some(*status)) else { return };
@@ -99,6 +105,17 @@ mod tests {
         assert_eq!(taken(&mut receiver), vec![]);
         reports.flush();
         assert_eq!(taken(&mut receiver), vec![IDLE], "the answer");
+    }
+
+    #[test]
+    fn a_new_listener_is_told_where_the_subtask_stands() {
+        let (mut reports, mut receiver) = reports(16);
+        reports.repeat();
+        assert_eq!(taken(&mut receiver), vec![], "it does not know itself");
+        reports.note(IDLE);
+        assert_eq!(taken(&mut receiver), vec![IDLE]);
+        reports.repeat();
+        assert_eq!(taken(&mut receiver), vec![IDLE]);
     }
 
     #[test]

@@ -71,8 +71,9 @@ impl Node {
         clock: Arc<dyn Clock>,
         store: PathBuf,
     ) -> anyhow::Result<Arc<Node>> {
+        let transport = options.transport.clone();
         let consensus = Arc::new(Consensus::<Agreed>::start(options).await?);
-        let fleet = FleetService::new(clock.clone(), fleet);
+        let fleet = FleetService::new(clock.clone(), fleet, transport);
         let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), GraphFactory, clock.clone(), store);
         Ok(Arc::new(Node { consensus, fleet, jobs, clock }))
     }

@@ -1,8 +1,10 @@
 //! A cluster of real processes: `mainstem cluster` and the commands that speak to it, while processes are killed
 //! and stopped. The output is compared with that of one process that nobody disturbs.
 
+mod leaders;
 mod operate;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -12,9 +14,9 @@ use crate::support::cluster::LocalCluster;
 use crate::support::known::{Forward, difference, seed, undisturbed, windows};
 use crate::support::{Sandbox, assert_says, text};
 
-/// Disturbs a running job until it has ended, and compares.
+/// Disturbs a running job until it has ended, and compares; gives how many attempts there were.
 #[expect(clippy::print_stdout, reason = "to repeat a failure")]
-fn disturbed(seed: u64, coordinators: usize, mut disturb: impl FnMut(&mut SmallRng, &LocalCluster<'_>)) {
+fn disturbed(seed: u64, coordinators: usize, mut disturb: impl FnMut(&mut SmallRng, &LocalCluster<'_>)) -> u64 {
     const EVENTS: u64 = 600_000;
     const PER_SECOND: u64 = 60_000;
     println!("seed {seed}");
@@ -39,13 +41,17 @@ fn disturbed(seed: u64, coordinators: usize, mut disturb: impl FnMut(&mut SmallR
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_says(&text(&sandbox.run_ok(&["status", "job"]).stdout), &["state        finished"]);
-    assert!(forward.attempt > 1, "nothing was disturbed");
     assert!(forward.compared > 0, "no offsets were compared");
     println!("{} attempts, {} epochs, aligned for {aligned}", forward.attempt, forward.published);
-    let logs = cluster.logs();
-    assert!(!logs.contains("panicked"), "{}", cluster.story());
+    assert_same(&sandbox, &cluster, &expected);
+    forward.attempt
+}
+
+/// The output is what it should be, and nothing has panicked.
+fn assert_same(sandbox: &Sandbox, cluster: &LocalCluster<'_>, expected: &BTreeMap<String, usize>) {
+    assert!(!cluster.logs().contains("panicked"), "{}", cluster.story());
     let found = sandbox.lines("out");
-    assert_eq!(difference(&expected, &found), (0, 0), "of {} lines\n{}", expected.len(), cluster.story());
+    assert_eq!(difference(expected, &found), (0, 0), "of {} lines\n{}", expected.len(), cluster.story());
 }
 
 fn pick(random: &mut SmallRng, mut nodes: Vec<String>) -> String {
@@ -54,7 +60,7 @@ fn pick(random: &mut SmallRng, mut nodes: Vec<String>) -> String {
 
 #[test]
 fn cluster_workers_are_killed_and_stopped() {
-    disturbed(seed(), 1, |random, cluster| {
+    let attempts = disturbed(seed(), 1, |random, cluster| {
         let worker = pick(random, cluster.nodes("worker"));
         match random.random_range(0..3) {
             0 => {
@@ -65,6 +71,7 @@ fn cluster_workers_are_killed_and_stopped() {
             _ => cluster.signal(&worker, "KILL"),
         }
     });
+    assert!(attempts > 1, "nothing was disturbed");
 }
 
 #[test]
@@ -88,19 +95,20 @@ fn cluster_coordinators_are_killed_and_stopped() {
 
 #[test]
 fn cluster_everything_is_killed_at_once() {
-    disturbed(seed(), 3, |_, cluster| {
+    let attempts = disturbed(seed(), 3, |_, cluster| {
         for node in cluster.nodes("") {
             cluster.signal(&node, "KILL");
         }
         // All are started again after two seconds.
         std::thread::sleep(Duration::from_secs(4));
     });
+    assert!(attempts > 1, "nothing was disturbed");
 }
 
 #[test]
 fn cluster_jobs_are_rescaled_stopped_and_go_on() {
     let mut parallelism = 4;
-    disturbed(seed(), 1, |random, cluster| {
+    let attempts = disturbed(seed(), 1, |random, cluster| {
         match random.random_range(0..3) {
             0 => {
                 cluster.command_ok(&["stop", "job"]);
@@ -116,6 +124,7 @@ fn cluster_jobs_are_rescaled_stopped_and_go_on() {
             }
         };
     });
+    assert!(attempts > 1, "nothing was disturbed");
 }
 
 #[test]

@@ -49,6 +49,9 @@ async fn a_manifest_is_read_as_it_was_written_and_writing_it_twice_is_harmless()
     assert_eq!(store.read_manifest(&job(), &written).await.unwrap(), manifest);
     let other = Manifest { created_at: Timestamp(1), ..manifest };
     assert!(matches!(store.write_manifest(&other).await, Err(StateError::Conflict { .. })));
+    let by_another = store.write_manifest_after(&other, 2).await.unwrap();
+    assert_eq!(by_another.path, "manifests/7-g2-a2.manifest");
+    assert_eq!(store.read_manifest(&job(), &by_another).await.unwrap(), other);
 }
 
 #[test]

@@ -107,6 +107,7 @@ mod tests {
     fn generations_are_read_from_names() {
         assert_eq!(generation_of("state/12-g3-op1-0.state"), Some(Generation(3)));
         assert_eq!(generation_of("manifests/7-g40.manifest"), Some(Generation(40)));
+        assert_eq!(generation_of("manifests/7-g40-a2.manifest"), Some(Generation(40)));
         assert_eq!(generation_of("state/12-g3-op1-0.state#2"), Some(Generation(3)));
         for foreign in ["state/readme", "state/x-g3", "state/12-gx", "state/12-g99999999999999999999"] {
             assert_eq!(generation_of(foreign), None, "{foreign}");

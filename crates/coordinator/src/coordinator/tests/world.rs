@@ -26,7 +26,9 @@ use mainstem_state::{CheckpointStore, TableDelta};
 use object_store::local::LocalFileSystem;
 use tokio::sync::{mpsc, watch};
 
+use super::cluster::{Cluster, CountingLog, Step, Steps};
 use super::flaky::FlakyStore;
+use crate::meta_log::DeployedAttempt;
 use crate::spec::{
     Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestoreFrom, SourceSpec, TaskSpec,
 };
@@ -87,6 +89,11 @@ pub(super) struct World {
     pub(super) unaligned: Option<u64>,
     /// Attempts so far.
     pub(super) deployments: Vec<Deployment>,
+    /// Whether subtasks outlive the process that drives them, and those that have.
+    pub(super) outlives: bool,
+    pub(super) cluster: Arc<Cluster>,
+    /// Ends the process at this step, counted over the process's life.
+    pub(super) crash_at_step: Option<Step>,
 }
 
 /// A job with its world and its state directory.
@@ -164,16 +171,30 @@ impl Job {
             options: self.options.clone(),
             restore: self.restore.clone(),
         };
-        let deployer =
-            FakeDeployer { job: id, store: store.checkpoints(), world: self.world.clone(), crash: crash_sender };
+        let steps = self.world().crash_at_step.take().map(|step| Arc::new(Steps::new(step, crash_sender.clone())));
+        let deployer = FakeDeployer {
+            job: id,
+            store: store.checkpoints(),
+            world: self.world.clone(),
+            crash: crash_sender,
+            steps: steps.clone(),
+        };
         self.status.send_replace(JobStatus::default());
-        let run =
-            JobCoordinator::new(spec, store.into_home().unwrap(), clock).run(deployer, control, self.status.clone());
+        let mut home = store.into_home().unwrap();
+        let state = home.log.state().clone();
+        let log = Arc::new(tokio::sync::Mutex::new(home.log));
+        home.log = Box::new(CountingLog { inner: log.clone(), state, steps });
+        let run = JobCoordinator::new(spec, home, clock).run(deployer, control, self.status.clone());
         let outcome = tokio::select! {
             biased;
             _ = crash.recv() => None,
             outcome = Box::pin(run) => Some(outcome),
         };
+        // What a dropped process still does ends when it is looked at next, and what it writes when it is written.
+        drop(log.lock().await);
+        while self.world().committing > 0 {
+            tokio::task::yield_now().await;
+        }
         (outcome, self.status())
     }
 
@@ -338,6 +359,10 @@ async fn crash_at(world: &Mutex<World>, crash: &mpsc::Sender<()>, here: Crash) {
     };
     if is_here {
         crash.send(()).await.unwrap();
+        let is_subtask = matches!(here, Crash::BeforeSnapshot(_));
+        if is_subtask && world.lock().unwrap().outlives {
+            return;
+        }
         std::future::pending::<()>().await;
     }
 }
@@ -347,11 +372,33 @@ struct FakeDeployer {
     store: Arc<CheckpointStore>,
     world: Arc<Mutex<World>>,
     crash: mpsc::Sender<()>,
+    steps: Option<Arc<Steps>>,
 }
 
 #[async_trait]
 impl Deployer for FakeDeployer {
     async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Failure> {
+        let (outlives, cluster) = {
+            let world = self.world.lock().unwrap();
+            (world.outlives, world.cluster.clone())
+        };
+        let attempt = self.start(deployment.clone());
+        if !outlives {
+            return Ok(attempt);
+        }
+        cluster.take_in(deployment.generation, attempt);
+        Ok(cluster.lend(deployment.generation, self.steps.clone()).unwrap())
+    }
+
+    async fn adopt(&mut self, running: &DeployedAttempt, complete: Epoch) -> Result<Attempt, String> {
+        let cluster = self.world.lock().unwrap().cluster.clone();
+        cluster.complete(complete);
+        cluster.lend(running.generation, self.steps.clone())
+    }
+}
+
+impl FakeDeployer {
+    fn start(&self, deployment: Deployment) -> Attempt {
         self.world.lock().unwrap().deployments.push(deployment.clone());
         let (events_sender, events) = mpsc::channel(64);
         let mut subtasks = BTreeMap::new();
@@ -371,6 +418,7 @@ impl Deployer for FakeDeployer {
                 output,
                 splits: BTreeMap::new(),
                 budget: ROWS_PER_EPOCH,
+                last_barrier: Epoch(0),
                 requested: false,
                 no_more: false,
                 exhausted: false,
@@ -383,7 +431,7 @@ impl Deployer for FakeDeployer {
         let (world, crash) = (self.world.clone(), self.crash.clone());
         let sink = FakeSink { job, store, world, crash, deployment, events: events_sender, count: 0 };
         tokio::spawn(sink.run(inputs));
-        Ok(Attempt { subtasks, events, hold: Box::new(()) })
+        Attempt { subtasks, events, slots: None, hold: Box::new(()) }
     }
 }
 
@@ -400,6 +448,7 @@ struct FakeSource {
     output: mpsc::Sender<Element>,
     splits: BTreeMap<SplitId, SplitState>,
     budget: u64,
+    last_barrier: Epoch,
     requested: bool,
     no_more: bool,
     exhausted: bool,
@@ -409,8 +458,20 @@ impl FakeSource {
     async fn run(mut self, mut control: mpsc::Receiver<ToSubtask>) {
         while let Some(message) = self.read(&mut control).await {
             match message {
-                ToSubtask::AssignSplits { splits } => {
-                    self.requested = false;
+                // Of a leader that does not know what the one before has told.
+                ToSubtask::AssignSplits { after, .. } if after < self.last_barrier => {}
+                ToSubtask::InjectBarrier { barrier, .. } if barrier.epoch <= self.last_barrier => {}
+                ToSubtask::Resume => {
+                    if self.requested {
+                        let _ = self.events.send(FromSubtask::RequestSplit { subtask: self.id }).await;
+                    }
+                    if self.exhausted {
+                        let _ = self.events.send(FromSubtask::InputExhausted { subtask: self.id }).await;
+                    }
+                }
+                ToSubtask::AssignSplits { mut splits, .. } => {
+                    splits.retain(|s| !self.splits.contains_key(&s.split.id));
+                    self.requested &= splits.is_empty();
                     self.splits.extend(splits.into_iter().map(|s| (s.split.id.clone(), s)));
                 }
                 ToSubtask::InjectBarrier { barrier, last } => {
@@ -486,6 +547,7 @@ impl FakeSource {
     /// False where the neighbour is gone.
     async fn barrier(&mut self, barrier: Barrier, last: bool) -> bool {
         self.budget = ROWS_PER_EPOCH;
+        self.last_barrier = barrier.epoch;
         let (subtask, generation, epoch) = (self.id, self.generation, barrier.epoch);
         if self.output.send(Element::Barrier(barrier, last)).await.is_err() {
             let failure = Failure { message: "the neighbour is gone".to_owned(), retryable: true, consequence: true };

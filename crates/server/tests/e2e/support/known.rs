@@ -84,24 +84,27 @@ impl Forward {
     }
 
     /// Reads the manifests of published epochs that are new. Of several of one epoch the one of the newest attempt counts:
-    /// attempts before it have died before they could record theirs.
+    /// attempts before it have died before they could record theirs. So it is with coordinators of one attempt.
     fn look_at_manifests(&mut self) {
-        let mut newest = BTreeMap::<u64, u64>::new();
+        let mut newest = BTreeMap::<u64, (u64, u64)>::new();
         for entry in std::fs::read_dir(&self.manifests).into_iter().flatten().map(Result::unwrap) {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some((epoch, generation)) = name.strip_suffix(".manifest").and_then(|name| name.split_once("-g"))
             else {
                 continue;
             };
-            let (epoch, generation): (u64, u64) = (epoch.parse().unwrap(), generation.parse().unwrap());
+            let (generation, adoptions) = generation.split_once("-a").unwrap_or((generation, "0"));
+            let epoch: u64 = epoch.parse().unwrap();
+            let writer: (u64, u64) = (generation.parse().unwrap(), adoptions.parse().unwrap());
             if epoch > self.read && epoch <= self.published {
                 let known = newest.entry(epoch).or_default();
-                *known = generation.max(*known);
+                *known = writer.max(*known);
             }
         }
-        for (epoch, generation) in newest {
+        for (epoch, (generation, adoptions)) in newest {
             // It may have been retired meanwhile.
-            let path = self.manifests.join(format!("{epoch}-g{generation}.manifest"));
+            let after = if adoptions == 0 { String::new() } else { format!("-a{adoptions}") };
+            let path = self.manifests.join(format!("{epoch}-g{generation}{after}.manifest"));
             let Ok(text) = std::fs::read_to_string(path) else { continue };
             let (_, json) = text.split_once('\n').unwrap();
             self.check(epoch, &serde_json::from_str(json).unwrap());
