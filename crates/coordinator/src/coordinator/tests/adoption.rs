@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::cluster::Step;
 use super::failure;
+use super::savepoints::{ask, taken};
 use super::world::{Crash, Job};
 use crate::meta_log::LocalMetaLog;
 use crate::spec::{Control, JobOutcome};
@@ -244,4 +245,84 @@ async fn a_failure_after_a_change_of_drivers_restarts_as_ever() {
     assert_eq!((outcome, status.restarts), (Some(JobOutcome::Finished), 1));
     job.assert_exactly_once();
     assert_eq!(job.world().deployments[1].restore.epoch, Some(Epoch(3)));
+}
+
+#[tokio::test]
+async fn a_savepoint_is_asked_for_anew_after_a_change_of_drivers() {
+    for stop in [false, true] {
+        let mut went_on = 0;
+        for number in (RECORDS_BEFORE + 1..).step_by(2) {
+            let (directory, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let job = job(directory.path(), 1);
+            job.world().crash_at_step = Some(Step::AfterRecord(number));
+            if job.run_with(ask(kept.path(), stop)).await.0.is_some() {
+                break;
+            }
+            let record = recorded(&job);
+            if !record.savepoints.is_empty() {
+                // Nobody asks for it any more.
+                continue;
+            }
+            let (outcome, status) = job.run_with(ask(kept.path(), stop)).await;
+            let expected = if stop { JobOutcome::Stopped } else { JobOutcome::Finished };
+            assert_eq!(outcome, Some(expected), "{stop} {number}");
+            let (path, epoch) = taken(status.last_savepoint);
+            mainstem_state::OpenSavepoint::open(&path).await.unwrap();
+            assert!(Some(epoch) <= status.last_committed, "{stop} {number}");
+            if stop {
+                assert_eq!(Some(epoch), status.last_committed, "{number}");
+                assert_eq!(job.run().await.0, Some(JobOutcome::Finished), "{number}");
+            } else {
+                assert_eq!(attempts(&job), 1, "{number}");
+            }
+            job.assert_exactly_once();
+            went_on += u32::from(runs(&record));
+        }
+        assert!(went_on > 2, "{stop} {went_on}");
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_checkpoint_with_rows_in_flight_is_repeated() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = job(directory.path(), 1);
+    job.world().unaligned = Some(4);
+    job.world().crash = Some(Crash::BeforeSnapshot(4));
+    assert_eq!(job.run().await.0, None);
+    let (outcome, status) = job.run().await;
+    assert_eq!((outcome, status.unaligned_checkpoints), (Some(JobOutcome::Finished), 1));
+    job.assert_exactly_once();
+    assert_eq!((attempts(&job), recorded(&job).generation), (1, Generation(1)));
+}
+
+#[tokio::test]
+async fn rows_in_flight_are_worked_off_before_the_parallelism_changes_under_whichever_driver() {
+    let mut went_on = 0;
+    for number in 1.. {
+        let directory = tempfile::tempdir().unwrap();
+        let mut job = Job::new(directory.path());
+        job.world().unaligned = Some(4);
+        job.world().crash = Some(Crash::BeforeSnapshot(5));
+        assert_eq!(job.run().await.0, None);
+        job.world().unaligned = None;
+        job.world().outlives = true;
+        job.parallelism = 3;
+        job.world().crash_at_step = Some(Step::AfterRecord(number));
+        if job.run().await.0.is_some() {
+            break;
+        }
+        let record = recorded(&job);
+        if record.end.is_some() {
+            continue;
+        }
+        assert_eq!(job.run().await.0, Some(JobOutcome::Finished), "{number}");
+        job.assert_exactly_once();
+        let ran: Vec<u32> = job.world().deployments.iter().map(|deployment| deployment.parallelism).collect();
+        if runs(&record) {
+            assert_eq!(ran, [2, 2, 3], "{number}");
+            went_on += u32::from(record.generation == Generation(2));
+        }
+        assert_eq!(ran.last(), Some(&3), "{number}");
+    }
+    assert!(went_on > 2, "{went_on}");
 }

@@ -14,14 +14,14 @@ use crate::spec::{Control, JobOutcome, RestoreFrom, SavepointRequest};
 
 const ID: u64 = 7;
 
-fn ask(directory: &Path, stop: bool) -> mpsc::Receiver<Control> {
+pub(super) fn ask(directory: &Path, stop: bool) -> mpsc::Receiver<Control> {
     let (sender, control) = mpsc::channel(1);
     let request = SavepointRequest { id: SavepointId::of(ID), directory: directory.display().to_string(), stop };
     sender.try_send(Control::Savepoint(request)).unwrap();
     control
 }
 
-fn taken(record: Option<SavepointRecord>) -> (PathBuf, Epoch) {
+pub(super) fn taken(record: Option<SavepointRecord>) -> (PathBuf, Epoch) {
     let Some(SavepointRecord { outcome: SavepointOutcome::Taken { path, epoch, .. }, .. }) = record else {
         panic!("{record:?}")
     };
