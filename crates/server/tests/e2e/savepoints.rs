@@ -220,11 +220,11 @@ fn savepoint_without_a_place_is_refused_and_a_command_without_a_majority_is_not_
 
     // Once the leader has noticed that it is alone nobody does it, which is said instead.
     let unknown = (0..5).find_map(|_| {
-        cluster.wait_until("somebody leads", |jobs| jobs.leader().is_some());
-        let leader = cluster.leader()?;
+        let jobs = cluster.wait_until("somebody leads", |jobs| jobs.leader().is_some());
+        let (leader, address) = (cluster.leader()?, jobs.leader()?);
         let others: Vec<String> = cluster.nodes("coordinator").into_iter().filter(|name| *name != leader).collect();
         others.iter().for_each(|other| cluster.signal(other, "STOP"));
-        let failed = sandbox.run_err(&["cancel", "job"]);
+        let failed = sandbox.run_err(&["cancel", "job", "--coordinators", &address]);
         others.iter().for_each(|other| cluster.signal(other, "CONT"));
         (!failed.contains("no coordinator of")).then_some(failed)
     });
