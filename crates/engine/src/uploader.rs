@@ -92,7 +92,7 @@ impl Uploader {
 
     async fn upload_in_flight(&self, epoch: Epoch, channels: Vec<InFlightChannel>) -> Result<InFlight, EngineError> {
         let key_groups = self.own_key_groups;
-        let tables = tokio::task::spawn_blocking(move || in_flight::tables(&channels, key_groups)).await;
+        let tables = run_blocking(move || in_flight::tables(&channels, key_groups)).await;
         let tables = tables.map_err(|e| EngineError::Bug(format!("collecting what is in flight: {e}")))??;
         if tables.is_empty() {
             return Ok(InFlight::default());
