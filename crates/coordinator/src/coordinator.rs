@@ -323,29 +323,14 @@ impl<D: Deployer> Driver<D> {
     /// Waits for slow work before an attempt runs, and goes on to listen: a cancel abandons the work, a stop is
     /// kept for the attempt.
     pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Halt> {
-        let told = Told {
-            control: &mut self.control,
-            lifecycle: &mut self.lifecycle,
-            wanted_parallelism: &mut self.wanted_parallelism,
-            savepoint: &mut self.savepoint,
-            clock: self.clock.as_ref(),
-        };
-        told.attend(work, || false).await
+        self.parts().told.attend(work, || false).await
     }
 
     /// Starts the subtasks of an attempt. Where that has to wait for workers, a stop ends the job: nothing has been read
     /// since its last checkpoint.
     pub(crate) async fn deploy(&mut self, deployment: Deployment) -> Result<Attempt, Halt> {
-        let deployed = self.deployer.deploy(deployment);
-        let told = Told {
-            control: &mut self.control,
-            lifecycle: &mut self.lifecycle,
-            wanted_parallelism: &mut self.wanted_parallelism,
-            savepoint: &mut self.savepoint,
-            clock: self.clock.as_ref(),
-        };
-        let status = &self.status;
-        told.attend(deployed, || status.borrow().waiting.is_some()).await
+        let Parts { told, deployer, status } = self.parts();
+        told.attend(deployer.deploy(deployment), || status.borrow().waiting.is_some()).await
     }
 
     /// Takes over the subtasks of an attempt that runs; or says why they cannot be.
@@ -354,7 +339,11 @@ impl<D: Deployer> Driver<D> {
         deployed: &DeployedAttempt,
         complete: Epoch,
     ) -> Result<Result<Attempt, String>, Halt> {
-        let adopted = self.deployer.adopt(deployed, complete);
+        let Parts { told, deployer, .. } = self.parts();
+        told.attend(async { Ok(deployer.adopt(deployed, complete).await) }, || false).await
+    }
+
+    fn parts(&mut self) -> Parts<'_, D> {
         let told = Told {
             control: &mut self.control,
             lifecycle: &mut self.lifecycle,
@@ -362,7 +351,7 @@ impl<D: Deployer> Driver<D> {
             savepoint: &mut self.savepoint,
             clock: self.clock.as_ref(),
         };
-        told.attend(async { Ok(adopted.await) }, || false).await
+        Parts { told, deployer: &mut self.deployer, status: &self.status }
     }
 
     /// Records that an epoch is published.
@@ -377,6 +366,13 @@ impl<D: Deployer> Driver<D> {
         let state = self.lifecycle.state();
         self.status.send_modify(|s| s.state = state);
     }
+}
+
+/// A driver that waits for something and listens meanwhile.
+struct Parts<'a, D> {
+    told: Told<'a>,
+    deployer: &'a mut D,
+    status: &'a watch::Sender<JobStatus>,
 }
 
 /// What the user says meanwhile goes here.
