@@ -347,40 +347,34 @@ impl<'a, D: Deployer> Running<'a, D> {
         let mut requests = Vec::new();
         let mut events = events.into_iter();
         while let Some(event) = events.next() {
+            if !matches!(event, FromSubtask::RequestSplit { .. } | FromSubtask::Failed { .. }) {
+                self.requested(std::mem::take(&mut requests)).await?;
+            }
             match event {
                 FromSubtask::RequestSplit { subtask } => requests.push(subtask),
+                FromSubtask::SourceWatermark { subtask, status } => {
+                    let follows = self.idleness.on_report(subtask, status);
+                    let follow =
+                        |f: Follow| self.tell(f.subtask, ToSubtask::FollowWatermark { watermark: f.watermark });
+                    follows.into_iter().try_for_each(follow)?;
+                }
+                FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
+                    let done = CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot };
+                    self.checkpoint_event(done).await?;
+                }
+                FromSubtask::InputExhausted { subtask } => {
+                    self.checkpoint_event(CheckpointEvent::InputExhausted { subtask }).await?;
+                }
+                FromSubtask::Finished { subtask } => {
+                    self.checkpoint_event(CheckpointEvent::SubtaskFinished { subtask }).await?;
+                }
                 FromSubtask::Failed { failure, .. } => {
                     let failures = [failure].into_iter().chain(events.filter_map(failure_of)).collect();
                     return Err(self.find_root_cause(failures).await);
                 }
-                event => {
-                    self.requested(std::mem::take(&mut requests)).await?;
-                    self.on_event(event).await?;
-                }
             }
         }
         self.requested(requests).await
-    }
-
-    async fn on_event(&mut self, event: FromSubtask) -> Result<(), Failure> {
-        match event {
-            FromSubtask::RequestSplit { subtask } => self.requested(vec![subtask]).await,
-            FromSubtask::SourceWatermark { subtask, status } => {
-                let follows = self.idleness.on_report(subtask, status);
-                let follow = |f: Follow| self.tell(f.subtask, ToSubtask::FollowWatermark { watermark: f.watermark });
-                follows.into_iter().try_for_each(follow)
-            }
-            FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
-                self.checkpoint_event(CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot }).await
-            }
-            FromSubtask::InputExhausted { subtask } => {
-                self.checkpoint_event(CheckpointEvent::InputExhausted { subtask }).await
-            }
-            FromSubtask::Finished { subtask } => {
-                self.checkpoint_event(CheckpointEvent::SubtaskFinished { subtask }).await
-            }
-            FromSubtask::Failed { failure, .. } => Err(self.find_root_cause(vec![failure]).await),
-        }
     }
 
     /// Neighbours of a failed subtask may report first that it is gone: waits a moment for the cause.
