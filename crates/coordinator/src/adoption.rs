@@ -1,7 +1,7 @@
 //! Going on with an attempt whose subtasks have outlived the coordinator that drove it. The same generation, nothing is
 //! restored, nothing read again. Wherever anything is missing or does not fit, there is a new attempt instead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use mainstem_core::adoption::{Resumed, ResumedSource};
 use mainstem_core::ids::{Epoch, OperatorId};
@@ -83,7 +83,7 @@ async fn try_adopt<D: Deployer>(
         s.last_committed = Some(committed).filter(|epoch| *epoch > Epoch(0));
     });
     let first_epoch_now = newest.map_or(deployed.first_epoch_now, |manifest| manifest.next_epoch_now);
-    let retained = manifests.iter().map(|(path, manifest)| (manifest.epoch, objects(path, manifest))).collect();
+    let retained = manifests.iter().map(|(path, manifest)| (manifest.epoch, manifest.objects(path))).collect();
     let manifest = manifests.into_iter().next_back().map(|(_, manifest)| manifest);
     // Every one of them was read above.
     let (replay, unreadable) = (Vec::new(), BTreeMap::new());
@@ -109,12 +109,6 @@ async fn read_manifests<D: Deployer>(
         Ok(Ok(manifests))
     };
     driver.attend(read).await
-}
-
-fn objects(path: &str, manifest: &Manifest) -> BTreeSet<String> {
-    let mut objects = manifest.state_paths();
-    objects.insert(path.to_owned());
-    objects
 }
 
 /// The attempt's machines, out of its newest complete checkpoint and what was decided since.

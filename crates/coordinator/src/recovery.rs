@@ -141,9 +141,7 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
                 )));
             }
             Ok(manifest) => {
-                let mut objects = manifest.state_paths();
-                objects.insert(record.manifest.path.clone());
-                found.retained.insert(record.epoch, objects);
+                found.retained.insert(record.epoch, manifest.objects(&record.manifest.path));
                 found.manifest.get_or_insert(manifest);
             }
             Err(error) if !error.is_damage() => {

@@ -56,6 +56,14 @@ impl Manifest {
         self.handles().map(|handle| handle.path.clone()).collect()
     }
 
+    /// Every object of the checkpoint, of which `path` is the manifest.
+    #[must_use]
+    pub fn objects(&self, path: &str) -> BTreeSet<String> {
+        let mut objects = self.state_paths();
+        objects.insert(path.to_owned());
+        objects
+    }
+
     /// Bytes of state that the checkpoint refers to, each file counted once.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {
