@@ -256,6 +256,7 @@ impl<F: JobFactory> ClusterJobs<F> {
         let jobs = self.clone();
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             turns.entry(job.clone()).or_default().clone()
         };
         let task = tokio::spawn(async move {
