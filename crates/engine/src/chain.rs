@@ -184,10 +184,7 @@ impl Chain {
 
     /// Passes on a barrier that takes no snapshot: [`mainstem_core::alignment::RESUME`].
     pub(crate) async fn pass_on(&mut self, mark: BarrierMark) -> Result<(), EngineError> {
-        match &mut self.end {
-            ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::Barrier(mark)).await,
-            ChainEnd::Sink(_) => Ok(()),
-        }
+        self.broadcast(&StreamElement::Barrier(mark)).await
     }
 
     /// How long rows may be held back by an operator of the chain before [`Chain::flush`] is due.
@@ -223,8 +220,13 @@ impl Chain {
 
     /// Passes on that the stream has ended.
     pub(crate) async fn finish(&mut self) -> Result<(), EngineError> {
+        self.broadcast(&StreamElement::End).await
+    }
+
+    /// Tells the tasks behind this one something that is no business of a sink.
+    async fn broadcast(&mut self, element: &StreamElement) -> Result<(), EngineError> {
         match &mut self.end {
-            ChainEnd::Outputs(outputs) => outputs.broadcast(&StreamElement::End).await,
+            ChainEnd::Outputs(outputs) => outputs.broadcast(element).await,
             ChainEnd::Sink(_) => Ok(()),
         }
     }

@@ -181,7 +181,7 @@ impl Credit {
     fn take(&self, units: u32) -> Result<(), EngineError> {
         let mut state = self.lock();
         if state.has_ended {
-            return Err(state.reason.take().unwrap_or(EngineError::PeerGone));
+            return Err(state.why_ended());
         }
         state.units -= i64::from(units);
         Ok(())
@@ -208,7 +208,13 @@ impl Credit {
     }
 
     fn error(&self) -> EngineError {
-        self.lock().reason.take().unwrap_or(EngineError::PeerGone)
+        self.lock().why_ended()
+    }
+}
+
+impl CreditState {
+    fn why_ended(&mut self) -> EngineError {
+        self.reason.take().unwrap_or(EngineError::PeerGone)
     }
 }
 
