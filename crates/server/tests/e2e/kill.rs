@@ -2,7 +2,6 @@
 //! again by the same command, and the output must be what it is without any kill.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -31,16 +30,7 @@ GROUP BY k, window_start, window_end;
 
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new(SQL);
-    let mut files = vec![String::new(); FILES as usize];
-    for id in 0..ROWS {
-        let (seconds, ms) = (id / 2000, id % 2000 / 2);
-        let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let file = &mut files[(id % FILES) as usize];
-        writeln!(file, r#"{{"id":{id},"k":{},"ts":"2026-01-01 {h:02}:{m:02}:{s:02}.{ms:03}"}}"#, id % 97).unwrap();
-    }
-    for (n, file) in files.iter().enumerate() {
-        sandbox.write(&format!("in/part-{n}.json"), file);
-    }
+    sandbox.write_events(ROWS, FILES, 97, 2000);
     sandbox
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod known;
 mod network;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -72,12 +73,32 @@ impl Sandbox {
         message_of_failure(&self.run(arguments))
     }
 
+    /// Writes `rows` rows with an `id`, a key `k` of so many, and a time `ts` at which so many came each second, in turn
+    /// to each of the files `in/part-<n>.json`.
+    pub(crate) fn write_events(&self, rows: i64, files: i64, keys: i64, per_second: i64) {
+        let mut contents = vec![String::new(); files as usize];
+        for id in 0..rows {
+            let (seconds, ms) = (id / per_second, id % per_second * 1000 / per_second);
+            let (h, m, s, k) = (seconds / 3600, seconds / 60 % 60, seconds % 60, id % keys);
+            let content = &mut contents[(id % files) as usize];
+            writeln!(content, r#"{{"id":{id},"k":{k},"ts":"2026-01-01 {h:02}:{m:02}:{s:02}.{ms:03}"}}"#).unwrap();
+        }
+        for (n, content) in contents.iter().enumerate() {
+            self.write(&format!("in/part-{n}.json"), content);
+        }
+    }
+
     /// Starts the job and kills it with SIGKILL after a while, or lets it end. True if it was killed.
     pub(crate) fn run_and_kill(&self, arguments: &[&str], after: Duration) -> bool {
+        self.run_and_kill_when(arguments, |run_for| run_for >= after)
+    }
+
+    /// The same at a moment that is decided by how long it has run, and more.
+    pub(crate) fn run_and_kill_when(&self, arguments: &[&str], is_time: impl Fn(Duration) -> bool) -> bool {
         let log = std::fs::File::create(self.path("stderr.log")).unwrap();
         let mut child = self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let begun = Instant::now();
-        while begun.elapsed() < after {
+        while !is_time(begun.elapsed()) {
             if let Some(status) = child.try_wait().unwrap() {
                 let log = std::fs::read_to_string(self.path("stderr.log")).unwrap();
                 assert!(status.success(), "ended by itself, badly: {log}");

@@ -3,7 +3,6 @@
 //! flight comes out once, whatever is killed and at whatever parallelism the job goes on.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::mpsc;
@@ -42,16 +41,7 @@ GROUP BY k, window_start, window_end;
 fn sandbox(aligned: &str) -> Sandbox {
     let sandbox =
         Sandbox::new(&format!("SET 'execution.checkpointing.aligned-checkpoint-timeout' = '{aligned}';\n{SQL}"));
-    let mut files = vec![String::new(); FILES as usize];
-    for id in 0..ROWS {
-        let (seconds, ms) = (id / 500, id % 500 * 2);
-        let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let file = &mut files[(id % FILES) as usize];
-        writeln!(file, r#"{{"id":{id},"k":{},"ts":"2026-01-01 {h:02}:{m:02}:{s:02}.{ms:03}"}}"#, id % 1013).unwrap();
-    }
-    for (n, file) in files.iter().enumerate() {
-        sandbox.write(&format!("in/part-{n}.json"), file);
-    }
+    sandbox.write_events(ROWS, FILES, 1013, 500);
     sandbox
 }
 
@@ -144,20 +134,9 @@ fn holds_rows_in_flight(sandbox: &Sandbox) -> bool {
 /// has ended.
 fn run_and_kill(sandbox: &Sandbox, parallelism: &str, after: Duration) -> Option<bool> {
     let arguments = ["run", "job.sql", "--checkpoint-interval", "20 ms", "-p", parallelism];
-    let log = std::fs::File::create(sandbox.path("stderr.log")).unwrap();
-    let mut child = sandbox.command(&arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < after || (!holds_rows_in_flight(sandbox) && begun.elapsed() < Duration::from_secs(5)) {
-        if let Some(status) = child.try_wait().unwrap() {
-            let log = std::fs::read_to_string(sandbox.path("stderr.log")).unwrap();
-            assert!(status.success(), "ended by itself, badly: {log}");
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    Some(holds_rows_in_flight(sandbox))
+    let is_time = |run_for| run_for >= after && (holds_rows_in_flight(sandbox) || run_for >= Duration::from_secs(5));
+    let killed = sandbox.run_and_kill_when(&arguments, is_time);
+    killed.then(|| holds_rows_in_flight(sandbox))
 }
 
 /// More of them with `MAINSTEM_CASES=n`, one with `MAINSTEM_SEED=n`.

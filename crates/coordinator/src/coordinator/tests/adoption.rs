@@ -60,14 +60,20 @@ async fn crashed_and_adopted(step: Step, in_flight_max: u32) -> bool {
     true
 }
 
+/// The same at each step of a kind, one after the other; gives the number of the first that there is not.
+async fn crashes_at_each(kind: fn(u64) -> Step, in_flight_max: u32) -> u64 {
+    let mut number = 1;
+    while crashed_and_adopted(kind(number), in_flight_max).await {
+        number += 1;
+    }
+    number
+}
+
 #[tokio::test]
 async fn a_driver_that_ends_at_any_record_is_succeeded_without_a_new_attempt() {
     for in_flight_max in [1, 3] {
         for kind in [Step::BeforeRecord, Step::AfterRecord] {
-            let mut number = 1;
-            while crashed_and_adopted(kind(number), in_flight_max).await {
-                number += 1;
-            }
+            let number = crashes_at_each(kind, in_flight_max).await;
             assert!(number > 40, "only {number} records");
         }
     }
@@ -76,10 +82,7 @@ async fn a_driver_that_ends_at_any_record_is_succeeded_without_a_new_attempt() {
 #[tokio::test]
 async fn what_a_driver_has_not_told_any_more_is_told_by_the_next() {
     for in_flight_max in [1, 3] {
-        let mut number = 1;
-        while crashed_and_adopted(Step::Message(number), in_flight_max).await {
-            number += 1;
-        }
+        let number = crashes_at_each(Step::Message, in_flight_max).await;
         assert!(number > 30, "only {number} messages");
     }
 }
@@ -87,10 +90,7 @@ async fn what_a_driver_has_not_told_any_more_is_told_by_the_next() {
 #[tokio::test]
 async fn what_a_driver_has_not_heard_any_more_is_repeated_to_the_next() {
     for in_flight_max in [1, 3] {
-        let mut number = 1;
-        while crashed_and_adopted(Step::Report(number), in_flight_max).await {
-            number += 1;
-        }
+        let number = crashes_at_each(Step::Report, in_flight_max).await;
         assert!(number > 40, "only {number} reports");
     }
 }

@@ -34,6 +34,19 @@ fn start(sandbox: &Sandbox) -> LocalCluster<'_> {
     cluster
 }
 
+fn is_driven(jobs: &Jobs) -> bool {
+    jobs.job("job").is_some_and(|job| !job["status"].is_null())
+}
+
+fn is_running(jobs: &Jobs) -> bool {
+    jobs.job("job").is_some_and(|job| job["status"]["state"] == "running")
+}
+
+/// What somebody answers.
+fn jobs(cluster: &LocalCluster<'_>) -> Jobs {
+    cluster.wait_until("somebody answers", |jobs| jobs.job("job").is_some())
+}
+
 /// The coordinator that leads, with its address, and the newest epoch that is visible.
 struct Leader {
     node: String,
@@ -43,7 +56,6 @@ struct Leader {
 
 fn leader(cluster: &LocalCluster<'_>) -> Leader {
     // Only who drives the job knows its status.
-    let is_driven = |jobs: &Jobs| jobs.job("job").is_some_and(|job| !job["status"].is_null());
     let jobs = cluster.wait_until("somebody leads", |jobs| jobs.leader().is_some() && is_driven(jobs));
     let (address, committed) = (jobs.leader().unwrap(), jobs.number("job", "committed"));
     Leader { node: cluster.leader().expect("waited for above"), address, committed }
@@ -55,8 +67,7 @@ fn wait_for_successor(cluster: &LocalCluster<'_>, old: &Leader) {
         if jobs.has_ended("job") {
             return true;
         }
-        let is_driven = jobs.job("job").is_some_and(|job| !job["status"].is_null());
-        is_driven
+        is_driven(jobs)
             && jobs.leader().is_some_and(|leader| leader != old.address)
             && jobs.number("job", "committed") > old.committed
     });
@@ -76,7 +87,7 @@ fn cluster_a_new_leader_goes_on_with_the_attempt_that_runs() {
     let sandbox = Sandbox::new(&job("0 ms"));
     let cluster = start(&sandbox);
     for round in 0..4 {
-        if cluster.wait_until("somebody answers", |jobs| jobs.job("job").is_some()).has_ended("job") {
+        if jobs(&cluster).has_ended("job") {
             assert!(round >= 2, "the job has ended before its leader was killed and stopped");
             break;
         }
@@ -100,8 +111,7 @@ fn cluster_a_new_leader_goes_on_with_the_attempt_that_runs() {
         }
     }
     wait_for_the_end(&cluster);
-    let jobs = cluster.wait_until("somebody answers", |jobs| jobs.job("job").is_some());
-    assert_eq!(jobs.number("job", "generation"), 1, "{}", cluster.story());
+    assert_eq!(jobs(&cluster).number("job", "generation"), 1, "{}", cluster.story());
     assert_same(&sandbox, &cluster, &expected);
 }
 
@@ -115,8 +125,7 @@ fn cluster_a_leader_and_a_worker_that_die_together_cost_a_restart() {
     cluster.signal("worker-2", "KILL");
     wait_for_successor(&cluster, &old);
     wait_for_the_end(&cluster);
-    let jobs = cluster.wait_until("somebody answers", |jobs| jobs.job("job").is_some());
-    assert_eq!(jobs.number("job", "generation"), 2, "{}", cluster.story());
+    assert_eq!(jobs(&cluster).number("job", "generation"), 2, "{}", cluster.story());
     let logs = cluster.logs();
     assert!(logs.contains("cannot be gone on with"), "{}", cluster.story());
     assert_same(&sandbox, &cluster, &expected);
@@ -129,15 +138,12 @@ fn cluster_a_change_of_parallelism_goes_on_under_the_next_leader() {
     let cluster = start(&sandbox);
     for parallelism in ["3", "5"] {
         let old = leader(&cluster);
-        let before = cluster
-            .wait_until("it runs", |jobs| jobs.job("job").is_some_and(|job| job["status"]["state"] == "running"));
-        let attempt = before.number("job", "generation");
+        let attempt = cluster.wait_until("it runs", is_running).number("job", "generation");
         cluster.command_ok(&["rescale", "job", "-p", parallelism]);
         cluster.signal(&old.node, "KILL");
         wait_for_successor(&cluster, &old);
         cluster.wait_until("it runs at the new parallelism", |jobs| {
-            jobs.number("job", "generation") > attempt
-                && jobs.job("job").is_some_and(|job| job["status"]["state"] == "running")
+            jobs.number("job", "generation") > attempt && is_running(jobs)
         });
         std::thread::sleep(Duration::from_millis(2_500));
     }
