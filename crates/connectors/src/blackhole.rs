@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mainstem_core::change::ChangeMode;
-use mainstem_core::ids::{Epoch, JobId, OperatorId};
+use mainstem_core::ids::Epoch;
 use mainstem_core::protocol::Committable;
 
 use crate::error::ConnectorError;
-use crate::sink::{Committer, Delivery, Sink, SinkWriter, WriterContext};
+use crate::sink::{Committer, CommitterContext, Delivery, Sink, SinkWriter, WriterContext};
 use crate::table::TableSpec;
 
 /// The table as a sink that drops all rows.
@@ -50,7 +50,7 @@ impl Sink for Blackhole {
         Box::new(Blackhole)
     }
 
-    fn committer(&self, _job: &JobId, _operator: OperatorId) -> Option<Box<dyn Committer>> {
+    fn committer(&self, _ctx: CommitterContext) -> Option<Box<dyn Committer>> {
         None
     }
 }

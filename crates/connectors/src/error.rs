@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::secret;
+
 /// What the caller should do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -27,9 +29,9 @@ pub struct ConnectorError {
 }
 
 impl ConnectorError {
-    /// An error of the given kind.
+    /// An error of the given kind. Secrets in the message give way to what refers to them.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        ConnectorError { kind, message: message.into() }
+        ConnectorError { kind, message: secret::redact(message.into()) }
     }
 
     /// A wrong option.

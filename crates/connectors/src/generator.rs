@@ -261,7 +261,7 @@ impl<G: RowGenerator> SourceReader for GeneratorReader<G> {
         let OpenSplit { id, cursor, .. } = &mut self.splits[index];
         cursor.limit = limit;
         let rows = self.generator.generate(cursor, self.batch_rows)?;
-        Ok(Some(ReaderEvent::Batch { split: id.clone(), rows, changes: None, position: cursor.next.to_string() }))
+        Ok(Some(ReaderEvent::rows(id.clone(), rows, None, cursor.next.to_string())))
     }
 }
 

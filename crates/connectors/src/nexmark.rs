@@ -23,6 +23,8 @@ use options::NexmarkOptions;
 
 /// Largest batch, in bytes of text; bounds the memory of a reader whatever sizes the user asks for.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
+/// How far its splits may be apart in event time; some ten batches of each at the usual rate of events.
+const MAX_DRIFT: Duration = Duration::from_secs(10);
 /// Largest batch, in rows; bounds how long a reader holds its executor.
 const BATCH_ROWS_MAX: usize = 65_536;
 
@@ -61,6 +63,10 @@ impl Source for NexmarkSource {
     fn splits_at_once(&self) -> usize {
         // All of them: they advance together in event time.
         usize::MAX
+    }
+
+    fn max_drift(&self) -> Option<Duration> {
+        Some(MAX_DRIFT)
     }
 
     fn monitor_interval(&self) -> Option<Duration> {

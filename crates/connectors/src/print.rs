@@ -13,14 +13,14 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mainstem_core::change::{ChangeKind, ChangeMode};
-use mainstem_core::ids::{Epoch, JobId, OperatorId};
+use mainstem_core::ids::Epoch;
 use mainstem_core::protocol::Committable;
 use tokio::task::spawn_blocking;
 
 use crate::error::{ConnectorError, ErrorKind};
 use crate::format::encode::{JsonEncoder, check_columns};
 use crate::format::{JsonOptions, TimestampFormat};
-use crate::sink::{Committer, Delivery, Sink, SinkWriter, WriterContext};
+use crate::sink::{Committer, CommitterContext, Delivery, Sink, SinkWriter, WriterContext};
 use crate::table::TableSpec;
 
 use table::TableLayout;
@@ -69,7 +69,7 @@ impl Sink for PrintSink {
         Box::new(PrintWriter { style: self.style.clone(), target: self.target.clone(), updating })
     }
 
-    fn committer(&self, _job: &JobId, _operator: OperatorId) -> Option<Box<dyn Committer>> {
+    fn committer(&self, _ctx: CommitterContext) -> Option<Box<dyn Committer>> {
         None
     }
 }

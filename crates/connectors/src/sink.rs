@@ -15,6 +15,7 @@ use mainstem_core::protocol::Committable;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectorError;
+use crate::staging::Staging;
 
 /// What a sink promises about each row of a replayable input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ pub trait Sink: Send + Sync {
     fn writer(&self, ctx: WriterContext) -> Box<dyn SinkWriter>;
 
     /// The committer; none for sinks whose writers make rows visible themselves.
-    fn committer(&self, job: &JobId, operator: OperatorId) -> Option<Box<dyn Committer>>;
+    fn committer(&self, ctx: CommitterContext) -> Option<Box<dyn Committer>>;
 }
 
 /// Who writes. Names of everything durable derive from it.
@@ -73,6 +74,19 @@ pub struct WriterContext {
     pub working_dir: PathBuf,
     /// Which changes the rows may be; at most what the sink accepts.
     pub changes: ChangeMode,
+    /// Where output may be staged until its epoch is complete.
+    pub staging: Staging,
+}
+
+/// Who publishes.
+#[derive(Clone, Debug)]
+pub struct CommitterContext {
+    /// The job.
+    pub job: JobId,
+    /// The sink operator.
+    pub operator: OperatorId,
+    /// Where writers stage output.
+    pub staging: Staging,
 }
 
 /// Writes the rows of one subtask. Owned by one task.
@@ -90,6 +104,11 @@ pub trait SinkWriter: Send {
         &mut self,
         epoch: Epoch,
     ) -> Result<BoxFuture<'static, Result<Vec<Committable>, ConnectorError>>, ConnectorError>;
+
+    /// Records that the outside has refused and that were dropped, as the user chose, since the writer was made.
+    fn dropped_records(&self) -> u64 {
+        0
+    }
 }
 
 /// Publishes what writers have made durable. Lives beside the coordinator; at most one a sink.
@@ -112,5 +131,16 @@ pub trait Committer: Send + Sync {
     /// cannot tell give none.
     async fn visible_after(&mut self, _job: &JobId, _epoch: Epoch) -> Result<(Vec<String>, u64), ConnectorError> {
         Ok((Vec::new(), 0))
+    }
+
+    /// A number that grows with what commits achieve. A commit that failed and has got further than the one before does
+    /// not count as one more failure in a row: where much is published bit by bit, one call need not be enough.
+    fn progress(&self) -> u64 {
+        0
+    }
+
+    /// As [`SinkWriter::dropped_records`], since the committer was made.
+    fn dropped_records(&self) -> u64 {
+        0
     }
 }

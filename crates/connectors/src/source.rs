@@ -10,9 +10,11 @@ use arrow::array::{Int8Array, RecordBatch};
 use async_trait::async_trait;
 use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::SplitId;
-use mainstem_core::protocol::SourceSplit;
+use mainstem_core::protocol::{SourceSplit, SplitState};
 
+use crate::bad_records::{Origins, Rejected};
 use crate::error::ConnectorError;
+use crate::lag::SplitLags;
 
 /// A table that can be read.
 pub trait Source: Send + Sync {
@@ -37,8 +39,24 @@ pub trait Source: Send + Sync {
         1
     }
 
+    /// How far its splits may be apart in event time where the table does not say; none: any distance. Only for a source of
+    /// which every split goes on as long as others do.
+    fn max_drift(&self) -> Option<Duration> {
+        None
+    }
+
     /// How often the enumerator looks for new splits; none: it looks once.
     fn monitor_interval(&self) -> Option<Duration>;
+
+    /// Whether rows can be looked up by key. Then [`Source::lookup`] gives something to look them up with.
+    fn looks_up(&self) -> bool {
+        false
+    }
+
+    /// Looks rows up by key.
+    fn lookup(&self, _ctx: LookupContext) -> Option<Box<dyn Lookup>> {
+        None
+    }
 
     /// Whether the source comes to an end.
     fn is_bounded(&self) -> bool {
@@ -61,6 +79,21 @@ pub trait SplitEnumerator: Send + Sync {
     /// caller. Must give the same ids for the same things each time. Cancel-safe: the caller drops the future
     /// at a time-out and calls again.
     async fn discover(&mut self) -> Result<Vec<SourceSplit>, ConnectorError>;
+
+    /// From here on the job has its first splits, maybe those of a checkpoint: what is found from now on is new to it.
+    fn go_on(&mut self) {}
+
+    /// Who wants to know how far the splits have been read, if anybody does; asked for once, at the start of a job.
+    fn listener(&self) -> Option<Box<dyn CheckpointListener>> {
+        None
+    }
+}
+
+/// Is told of checkpoints beside the coordinator.
+pub trait CheckpointListener: Send + Sync {
+    /// A checkpoint is complete in which the splits are read so far. Must not block. For the outside only: no restore ever
+    /// asks for what came of it.
+    fn complete(&mut self, splits: &[SplitState]);
 }
 
 /// What a reader may know about its subtask.
@@ -71,16 +104,39 @@ pub struct ReaderContext {
     pub columns: Vec<usize>,
     /// About how many rows a batch should have.
     pub batch_rows: usize,
-    /// Records that could not be decoded and were dropped as the user chose; the reader counts up.
-    pub dropped_records: Arc<AtomicU64>,
+    /// Whether each batch is to tell where its rows come from, as far as the connector knows.
+    pub with_origins: bool,
     /// Bytes read from outside, before decompression; the reader counts up.
     pub bytes_read: Arc<AtomicU64>,
+    /// Where the reader says how far its splits are behind, if it can know.
+    pub lags: SplitLags,
+}
+
+/// What is looked up.
+#[derive(Clone, Debug)]
+pub struct LookupContext {
+    /// Which of the table's physical columns to deliver, by position, ascending.
+    pub columns: Vec<usize>,
+    /// Which of those are the key, by position among them.
+    pub keys: Vec<usize>,
+}
+
+/// Looks rows up. Owned by one task.
+#[async_trait]
+pub trait Lookup: Send {
+    /// All rows whose key is among the given ones, in no order. `keys`: one column for each of the key, of its declared type,
+    /// without NULLs; each key once. What is not found is left out.
+    ///
+    /// # Errors
+    /// After one that is retryable the same call may be repeated. Cancel-safe.
+    async fn find(&mut self, keys: &RecordBatch) -> Result<RecordBatch, ConnectorError>;
 }
 
 /// What a reader delivers.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each batch; what is small comes once a split")]
 pub enum ReaderEvent {
-    /// Rows of one split, in order.
+    /// Rows of one split, in order. Without rows and rejected records: only the position has changed.
     Batch {
         /// The split.
         split: SplitId,
@@ -88,6 +144,10 @@ pub enum ReaderEvent {
         rows: RecordBatch,
         /// The [`ChangeKind`](mainstem_core::change::ChangeKind) of each row; absent: all are inserts.
         changes: Option<Int8Array>,
+        /// Records among those of the rows that gave none, as the table's options ask.
+        rejected: Rejected,
+        /// Where the rows come from, if that is asked for and known.
+        origins: Option<Origins>,
         /// Where to go on after these rows (JSON, the connector's own).
         position: String,
     },
@@ -97,6 +157,16 @@ pub enum ReaderEvent {
         split: SplitId,
     },
 }
+
+impl ReaderEvent {
+    /// Rows of a connector that never rejects a record.
+    pub(crate) fn rows(split: SplitId, rows: RecordBatch, changes: Option<Int8Array>, position: String) -> ReaderEvent {
+        ReaderEvent::Batch { split, rows, changes, rejected: Rejected::default(), origins: None, position }
+    }
+}
+
+/// Takes a position of the split that a reader reads, see [`SourceReader::release`]. Does not wait.
+pub type Release = Box<dyn Fn(&str) + Send>;
 
 /// Reads splits. Owned by one task.
 #[async_trait]
@@ -115,6 +185,12 @@ pub trait SourceReader: Send {
         let _ = (position, until);
         let message = format!("split '{}' cannot be replayed up to a position by this connector", split.id);
         Err(ConnectorError::new(crate::error::ErrorKind::External, message))
+    }
+
+    /// What is told of the positions behind which no restart will go back any more, so that the outside need not keep
+    /// what lies before them. None where nobody needs to know. Called after a split is added.
+    fn release(&self) -> Option<Release> {
+        None
     }
 
     /// The next rows of any split that was added. `None` when every split that was added has been read to

@@ -9,16 +9,22 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectorError;
+use crate::secret;
 
 /// Options that every table may carry: the planner and the engine read them, not the connector.
-const GENERIC_OPTIONS: [&str; 7] = [
+const GENERIC_OPTIONS: [&str; 12] = [
     "connector",
+    "scan.watermark.alignment.group",
+    "scan.watermark.alignment.max-drift",
     "scan.watermark.idle-timeout",
     "delivery",
-    "late-rows.table",
     "lookup.cache",
     "lookup.full-cache.reload-strategy",
     "lookup.full-cache.periodic-reload.interval",
+    "lookup.partial-cache.max-rows",
+    "lookup.partial-cache.expire-after-write",
+    "lookup.partial-cache.cache-missing-key",
+    "lookup.max-retries",
 ];
 
 /// A table: its physical columns and its `WITH` options. Stored with the job.
@@ -41,7 +47,25 @@ pub struct TableSpec {
     pub options: BTreeMap<String, String>,
 }
 
+/// Whether an option names a file or a place, which is relative to where the job is submitted.
+#[must_use]
+pub fn is_path_option(name: &str) -> bool {
+    name == "path" || PATH_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// What the names of options of files end with, whatever part of a message they are for.
+const PATH_ENDS: [&str; 3] = ["protobuf.descriptor-file", "protobuf.schema-file", "-confluent.ssl.ca.location"];
+
+/// Under this name a field of [`TableSpec::schema`] keeps which metadata of a record it is, if it is one.
+pub const METADATA_KEY: &str = "mainstem.metadata";
+
 impl TableSpec {
+    /// Which metadata of its record a column is (`METADATA FROM`); none: it is part of the data.
+    #[must_use]
+    pub fn metadata_of(&self, column: usize) -> Option<&str> {
+        self.schema.field(column).metadata().get(METADATA_KEY).map(String::as_str)
+    }
+
     /// A reader of the options that remembers which were asked for, so that unknown ones can be refused.
     #[must_use]
     pub fn options(&self) -> Options<'_> {
@@ -50,7 +74,8 @@ impl TableSpec {
 }
 
 /// Typed access to the options of a table. Every option that a connector knows is asked for, then
-/// [`Options::finish`] refuses the rest.
+/// [`Options::finish`] refuses the rest. A reference to a secret is text like any other; where a number, a duration or the
+/// like is asked for, it counts as absent: what it stands for is checked where the connector is made.
 pub struct Options<'a> {
     table: &'a TableSpec,
     asked: BTreeSet<String>,
@@ -103,7 +128,12 @@ impl<'a> Options<'a> {
                 ConnectorError::option(format!("option '{key}' of table '{table}' has the value '{text}': {e}"))
             })
         };
-        self.get(key).map(parse).transpose()
+        self.value(key).map(parse).transpose()
+    }
+
+    /// The text of an option that is more than a text.
+    fn value(&mut self, key: &str) -> Option<&'a str> {
+        self.get(key).filter(|text| !secret::has_reference(text))
     }
 
     /// A duration such as `10 s`, `500 ms`, `1 min`, if it was given.
@@ -114,7 +144,7 @@ impl<'a> Options<'a> {
                 ConnectorError::option(format!("option '{key}' of table '{table}' has the value '{text}': expected a duration such as '10 s' or '500 ms'"))
             })
         };
-        self.get(key).map(parse).transpose()
+        self.value(key).map(parse).transpose()
     }
 
     /// A size in bytes such as `128 mb`, if it was given.
@@ -125,7 +155,7 @@ impl<'a> Options<'a> {
                 ConnectorError::option(format!("option '{key}' of table '{table}' has the value '{text}': expected a size such as '128 mb' or '64 kb'"))
             })
         };
-        self.get(key).map(parse).transpose()
+        self.value(key).map(parse).transpose()
     }
 
     /// One of a few words, or the default.
@@ -136,7 +166,7 @@ impl<'a> Options<'a> {
         legal: &[&'static str],
     ) -> Result<&'static str, ConnectorError> {
         let table = &self.table.name;
-        let Some(text) = self.get(key) else { return Ok(default) };
+        let Some(text) = self.value(key) else { return Ok(default) };
         legal.iter().find(|word| word.eq_ignore_ascii_case(text)).copied().ok_or_else(|| {
             ConnectorError::option(format!(
                 "option '{key}' of table '{table}' has the value '{text}': expected one of {}",
@@ -149,6 +179,11 @@ impl<'a> Options<'a> {
     /// that is used as a source.
     pub fn accept(&mut self, names: &[&str]) {
         self.asked.extend(names.iter().map(|&name| name.to_owned()));
+    }
+
+    /// The names that were asked for so far.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = &str> {
+        self.asked.iter().map(String::as_str)
     }
 
     /// Refuses options that nobody asked for, naming those that exist.

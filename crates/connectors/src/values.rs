@@ -90,6 +90,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
 
     use super::*;
+    use crate::lag::SplitLags;
     use crate::source::ReaderEvent;
 
     fn rows() -> RecordBatch {
@@ -106,8 +107,9 @@ mod tests {
         let context = |columns| ReaderContext {
             columns,
             batch_rows: 700,
-            dropped_records: Arc::default(),
+            with_origins: false,
             bytes_read: Arc::default(),
+            lags: SplitLags::default(),
         };
         let mut seen = Vec::new();
         let mut position = None;

@@ -1,5 +1,6 @@
 //! A node of the group, as its process sees it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,12 @@ pub trait Replicated: Default + Clone + Send + Sync + Serialize + DeserializeOwn
     /// state, the index and the command only, does nothing outside, and must not panic. `index` grows with each command,
     /// with gaps, and is given to no other one.
     fn apply(&mut self, index: u64, command: Self::Command) -> Self::Reply;
+
+    /// The members with a vote are these from here on, with their addresses. As for [`Replicated::apply`]; a joint majority
+    /// on the way from some to others is not told.
+    fn on_members(&mut self, members: &BTreeMap<u64, String>) {
+        let _ = members;
+    }
 }
 
 /// A node of the group. Cheap to clone; the node ends with [`Consensus::shutdown`] or with the last clone.
@@ -182,6 +189,7 @@ impl<S: Replicated> Consensus<S> {
             stop: stop.clone(),
             leadership: leading,
             silence_max: options.timing.election_min,
+            rest_max: options.timing.election_min,
         };
         let handle = Handle::current();
         handle.spawn(watcher.run());
@@ -292,6 +300,12 @@ impl<S: Replicated> Consensus<S> {
     #[must_use]
     pub fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.inner.stop.watch()
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn node(&self) -> u64 {
+        self.inner.options.node
     }
 
     /// What the node says about itself.
@@ -431,7 +445,7 @@ async fn meet_all(network: &Network, options: &Options) -> Result<(), ConsensusE
 
 /// Begins the cluster with its founding members; each of them does, in the same way.
 async fn begin(raft: &Raft, options: &Options) -> Result<(), String> {
-    let members: std::collections::BTreeMap<u64, BasicNode> =
+    let members: BTreeMap<u64, BasicNode> =
         options.members.iter().map(|(id, address)| (*id, BasicNode::new(address))).collect();
     match raft.initialize(members).await {
         // Where it has begun already, by itself or by another member, there is nothing to do.

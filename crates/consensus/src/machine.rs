@@ -1,6 +1,7 @@
 //! The caller's state, to which the log is applied. It lives in memory; on disk there is its last snapshot and the log
 //! behind that.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -58,6 +59,12 @@ impl<S: Replicated> SharedState<S> {
         let answer = match entry.payload {
             EntryPayload::Blank => None,
             EntryPayload::Membership(membership) => {
+                if let [voters] = membership.get_joint_config().as_slice() {
+                    let address = |id: &u64| membership.get_node(id).map(|node| node.addr.clone()).unwrap_or_default();
+                    let members: BTreeMap<u64, String> = voters.iter().map(|id| (*id, address(id))).collect();
+                    catch_unwind(AssertUnwindSafe(|| applied.state.on_members(&members)))
+                        .map_err(|_| "applying it ended by a bug".to_owned())?;
+                }
                 applied.membership = StoredMembership::new(Some(id), membership);
                 None
             }

@@ -76,6 +76,7 @@ async fn try_adopt<D: Deployer>(
         attempt.hold.end();
         return Err(error.into());
     }
+    driver.restored_from = Some(complete);
     let committed = driver.home.log.state().committed;
     driver.status.send_modify(|s| {
         s.generation = generation;

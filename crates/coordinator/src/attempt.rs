@@ -30,6 +30,7 @@ use self::draft::Written;
 use self::savepoints::Copied;
 use crate::adoption::Adopted;
 use crate::coordinator::{Driver, Halt, Source, fatal};
+use crate::lane::Discovery;
 use crate::meta_log::{DeployedAttempt, Record};
 use crate::recovery::Recovered;
 use crate::spec::{Attempt, Control, Deployer, Deployment, RestorePlan};
@@ -158,7 +159,7 @@ async fn initial_splits<D: Deployer>(
             continue;
         }
         if !driver.home.log.state().initial_splits.contains_key(&operator) {
-            let discovery = driver.sources[&operator].discovery.ask(());
+            let discovery = driver.sources[&operator].discovery.ask(Discovery::First);
             let splits = driver.attend(discovery).await?;
             let generation = recovered.generation;
             driver.home.log.append(Record::SplitsDiscovered { generation, operator, splits }).await?;
@@ -305,7 +306,7 @@ impl<'a, D: Deployer> Running<'a, D> {
         let due: Vec<OperatorId> = self.discoveries.iter().filter(|(_, at)| **at <= now).map(|(o, _)| *o).collect();
         for operator in due {
             self.discoveries.remove(&operator);
-            let discovery = self.driver.sources[&operator].discovery.ask(());
+            let discovery = self.driver.sources[&operator].discovery.ask(Discovery::New);
             self.slow.spawn(async move { Slow::Discovered { operator, result: discovery.await } });
         }
         let wall = self.driver.clock.now();

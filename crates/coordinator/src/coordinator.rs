@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstem_connectors::CheckpointListener;
 use mainstem_core::checkpoint::End;
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::job::{JobCommand, JobEvent, JobLifecycle, JobState};
@@ -56,6 +57,8 @@ pub(crate) struct Driver<D> {
     pub(crate) savepoint: Option<SavepointRequest>,
     /// Whether the record of a savepoint is that of the job's end too.
     pub(crate) ended_with_savepoint: bool,
+    /// The epoch from which the newest attempt went on, or at which it was taken over, where there was one here.
+    pub(crate) restored_from: Option<Epoch>,
     /// Whether an attempt that another coordinator has left behind was looked for.
     has_looked_back: bool,
 }
@@ -68,6 +71,8 @@ pub(crate) struct Source {
     pub(crate) monitor_interval: Option<Duration>,
     /// See [`SourceSpec::group`].
     pub(crate) group: Option<OperatorId>,
+    /// Is told how far the source has been read.
+    pub(crate) listener: Option<Box<dyn CheckpointListener>>,
 }
 
 /// Why an attempt, or what comes before it, ended before its time.
@@ -104,10 +109,11 @@ impl JobCoordinator {
             timeout_ms: self.spec.options.operation_timeout_ms,
         };
         let committers = std::mem::take(&mut self.spec.committers);
-        let publisher = Lane::start(Publisher { committers, retry: retry.clone() });
+        let publisher = Lane::start(Publisher { committers, retry: retry.clone(), status: status.clone() });
         let source = |(operator, spec): (OperatorId, SourceSpec)| {
+            let listener = spec.enumerator.listener();
             let discovery = Lane::start(Discoverer { enumerator: spec.enumerator, retry: retry.clone() });
-            (operator, Source { discovery, monitor_interval: spec.monitor_interval, group: spec.group })
+            (operator, Source { discovery, monitor_interval: spec.monitor_interval, group: spec.group, listener })
         };
         let sources = std::mem::take(&mut self.spec.sources).into_iter().map(source).collect();
         let mut driver = Driver {
@@ -126,6 +132,7 @@ impl JobCoordinator {
             reason,
             savepoint: None,
             ended_with_savepoint: false,
+            restored_from: None,
             has_looked_back: false,
         };
         let outcome = driver.run().await;
@@ -243,6 +250,14 @@ impl<D: Deployer> Driver<D> {
         self.scale();
         let recovered = recovery::recover(self).await?;
         attempt::run(self, recovered).await
+    }
+
+    /// Whether the newest attempt has made the checkpoint of the epoch, and told this driver. What was written a moment ago is not read as a
+    /// whole before it is restored: how long a restart takes must not depend on the size of all state, most of which may
+    /// lie on the workers. Where it is damaged after all, the attempt fails and has made no checkpoint of its own, so
+    /// before the next one everything is read.
+    pub(crate) fn has_made(&self, epoch: Epoch) -> bool {
+        self.restored_from.is_some_and(|before| epoch > before)
     }
 
     /// Takes over the parallelism that is wanted.

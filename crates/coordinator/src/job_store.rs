@@ -1,6 +1,7 @@
 //! Everything durable of one job under a state directory: lock, metadata log, checkpoint files. Opened by the
 //! server before it plans, handed to the coordinator to run. Layout: `<state-dir>/jobs/<job>/` with `lock`,
-//! `log`, `incarnation`, `state/` and `manifests/`.
+//! `log`, `incarnation`, `audit/`, `state/` and `manifests/`. In an object store the log alone does what lock, log and
+//! incarnation do in a directory, and there is no audit trail.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,19 +9,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstem_core::ids::{Epoch, Generation, JobId};
+use mainstem_objects::Place;
 use mainstem_rt::Clock;
-use mainstem_state::{CheckpointStore, JobLock};
+use mainstem_state::{CheckpointStore, JobLock, LocalCopies};
 
 use crate::error::CoordinatorError;
-use crate::meta_log::{JobEnd, LocalMetaLog, MetaLog, RestoredFrom};
+use crate::meta_log::{AuditedLog, Found, JobEnd, LocalMetaLog, MetaLog, MetaLogError, RestoredFrom, ServiceMetaLog};
 
-/// A job's durable things, held under its lock.
+/// A job's durable things.
 pub struct JobStore {
     job: JobId,
-    directory: PathBuf,
     checkpoints: Arc<CheckpointStore>,
-    log: Option<LocalMetaLog>,
     clock: Arc<dyn Clock>,
+    kept: Kept,
+}
+
+/// Where the facts about a job are.
+enum Kept {
+    /// In a directory, under its lock.
+    Local(Box<LocalFiles>),
+    /// In an object store: the log, or what is wrong with it. Nothing keeps other processes off before one runs the job.
+    Service(Box<ServiceMetaLog>, Option<MetaLogError>),
+}
+
+struct LocalFiles {
+    directory: PathBuf,
+    log: Option<LocalMetaLog>,
     lock: JobLock,
 }
 
@@ -54,16 +68,27 @@ pub struct StoredJob {
 }
 
 impl JobStore {
-    /// Takes the job's lock and opens its files; creates what does not exist.
+    /// Opens what is stored of the job; creates what does not exist. In a directory, takes the job's lock.
     ///
     /// # Errors
     /// Where another process holds the lock; the message names it.
     pub async fn open(state_dir: &Path, job: &JobId, clock: Arc<dyn Clock>) -> Result<JobStore, CoordinatorError> {
-        let checkpoints = CheckpointStore::local(state_dir)?;
-        JobStore::open_with(state_dir, job, clock, checkpoints).await
+        let checkpoints = CheckpointStore::open(state_dir)?;
+        let Some(objects) = checkpoints.service().cloned() else {
+            let directory = match Place::parse(state_dir) {
+                Ok(Place::Local(directory)) => directory,
+                _ => state_dir.to_owned(),
+            };
+            return JobStore::open_with(&directory, job, clock, checkpoints).await;
+        };
+        let kept = match ServiceMetaLog::find(objects, job).await? {
+            Found::Log(log) => Kept::Service(log, None),
+            Found::Damaged(error, log) => Kept::Service(log, Some(error)),
+        };
+        Ok(JobStore { job: job.clone(), checkpoints: Arc::new(checkpoints), clock, kept })
     }
 
-    /// Like [`JobStore::open`], with checkpoint files elsewhere.
+    /// Like [`JobStore::open`] of a directory, with checkpoint files elsewhere.
     pub async fn open_with(
         state_dir: &Path,
         job: &JobId,
@@ -72,8 +97,15 @@ impl JobStore {
     ) -> Result<JobStore, CoordinatorError> {
         let lock = JobLock::acquire(state_dir, job)?;
         let directory = state_dir.join("jobs").join(job.as_str());
-        let checkpoints = Arc::new(checkpoints);
-        Ok(JobStore { job: job.clone(), directory, checkpoints, log: None, clock, lock })
+        let kept = Kept::Local(Box::new(LocalFiles { directory, log: None, lock }));
+        Ok(JobStore { job: job.clone(), checkpoints: Arc::new(checkpoints), clock, kept })
+    }
+
+    /// The same, with local copies of its state files.
+    #[must_use]
+    pub fn with_copies(self, copies: Option<LocalCopies>) -> JobStore {
+        let checkpoints = Arc::new(self.checkpoints.as_ref().clone().with_copies(copies));
+        JobStore { checkpoints, ..self }
     }
 
     /// The job.
@@ -90,7 +122,13 @@ impl JobStore {
 
     /// What is stored of the job; none where it was never started.
     pub async fn load(&mut self) -> Result<Option<StoredJob>, CoordinatorError> {
-        let state = self.log()?.state();
+        let state = match &mut self.kept {
+            Kept::Local(files) => files.log()?.state(),
+            Kept::Service(log, damage) => match damage.take() {
+                Some(damage) => return Err(damage.into()),
+                None => log.state(),
+            },
+        };
         Ok(state.created.as_ref().map(|created| StoredJob {
             graph_json: created.graph_json.clone(),
             sql_hash: created.sql_hash.clone(),
@@ -105,10 +143,59 @@ impl JobStore {
     /// names of files never meet. After a crash midway the job is either whole or gone.
     pub async fn reset(&mut self) -> Result<(), CoordinatorError> {
         // A log that cannot be read gives no number; one that is above any real count is as good.
+        let unknown = Generation(self.clock.now().0.unsigned_abs());
+        match &mut self.kept {
+            Kept::Local(files) => files.reset(unknown)?,
+            Kept::Service(log, damage) => {
+                let least = if damage.take().is_some() { unknown } else { Generation(0) };
+                log.reset(least).await?;
+            }
+        }
+        self.checkpoints.delete_all(&self.job).await?;
+        Ok(())
+    }
+
+    /// The number that every attempt must be above.
+    #[cfg(test)]
+    pub(crate) fn generation_floor(&self) -> Result<Generation, CoordinatorError> {
+        match &self.kept {
+            Kept::Local(files) => files.generation_floor(),
+            Kept::Service(log, _) => Ok(log.floor()),
+        }
+    }
+
+    /// All of it, for the coordinator that runs the job. In an object store, every process that has run it before is
+    /// fenced on return.
+    pub async fn into_home(self) -> Result<JobHome, CoordinatorError> {
+        let checkpoints = self.checkpoints;
+        match self.kept {
+            Kept::Local(mut files) => {
+                files.log()?;
+                let log = files.log.take().expect("opened above");
+                let generation_floor = files.generation_floor()?;
+                let audit = files.directory.join("audit");
+                let audited = AuditedLog::open(self.job, log, audit.clone(), self.clock);
+                let log = Box::new(audited.map_err(|e| io_error("write the audit trail in", &audit, e))?);
+                Ok(JobHome { log, checkpoints, generation_floor, lock: Some(files.lock) })
+            }
+            Kept::Service(mut log, damage) => {
+                if let Some(damage) = damage {
+                    return Err(damage.into());
+                }
+                log.take_over().await?;
+                let generation_floor = log.floor();
+                Ok(JobHome { log, checkpoints, generation_floor, lock: None })
+            }
+        }
+    }
+}
+
+impl LocalFiles {
+    fn reset(&mut self, unknown: Generation) -> Result<(), CoordinatorError> {
         let path = self.directory.join("log");
         let last = match self.log() {
             Ok(log) => log.state().generation,
-            Err(_) => Generation(self.clock.now().0.unsigned_abs()),
+            Err(_) => unknown,
         };
         let floor = last.max(self.generation_floor()?);
         self.write_incarnation(floor)?;
@@ -118,13 +205,10 @@ impl JobStore {
             _ => {}
         }
         let directory = File::open(&self.directory).and_then(|d| d.sync_all());
-        directory.map_err(|e| io_error("sync", &self.directory, e))?;
-        self.checkpoints.delete_all(&self.job).await?;
-        Ok(())
+        directory.map_err(|e| io_error("sync", &self.directory, e))
     }
 
-    /// The number that every attempt must be above.
-    pub(crate) fn generation_floor(&self) -> Result<Generation, CoordinatorError> {
+    fn generation_floor(&self) -> Result<Generation, CoordinatorError> {
         let path = self.directory.join("incarnation");
         match std::fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map(Generation).map_err(|_| CoordinatorError::Corrupt {
@@ -134,14 +218,6 @@ impl JobStore {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Generation(0)),
             Err(e) => Err(io_error("read", &path, e)),
         }
-    }
-
-    /// All of it, for the coordinator that runs the job.
-    pub fn into_home(mut self) -> Result<JobHome, CoordinatorError> {
-        self.log()?;
-        let log = Box::new(self.log.take().expect("opened above"));
-        let generation_floor = self.generation_floor()?;
-        Ok(JobHome { log, checkpoints: self.checkpoints, generation_floor, lock: Some(self.lock) })
     }
 
     fn log(&mut self) -> Result<&mut LocalMetaLog, CoordinatorError> {
@@ -184,7 +260,8 @@ mod tests {
     }
 
     async fn start(store: &mut JobStore, generation: u64) {
-        let log = store.log().unwrap();
+        let Kept::Local(files) = &mut store.kept else { panic!("it lies in a directory") };
+        let log = files.log().unwrap();
         let (graph_json, sql_hash) = ("{}".to_owned(), "h".to_owned());
         let created = JobCreated { graph_json, sql_hash, key_groups: 8, created_at: Timestamp(1) };
         log.append(Record::JobCreated(created)).await.unwrap();
@@ -216,7 +293,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(directory.path()).await;
         start(&mut store, 3).await;
-        store.log = None;
+        let Kept::Local(files) = &mut store.kept else { panic!("it lies in a directory") };
+        files.log = None;
         let path = directory.path().join("jobs/j/log");
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[25] ^= 1;

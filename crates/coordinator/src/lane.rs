@@ -14,7 +14,7 @@ use mainstem_core::protocol::Failure;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub(crate) use self::discovery::Discoverer;
+pub(crate) use self::discovery::{Discoverer, Discovery};
 pub(crate) use self::publisher::{Publication, Publisher};
 use crate::coordinator::fatal;
 

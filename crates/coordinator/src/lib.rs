@@ -4,6 +4,7 @@
 
 mod adoption;
 mod attempt;
+mod audit_files;
 pub mod cluster;
 mod coordinator;
 mod error;
@@ -14,6 +15,7 @@ mod recovery;
 mod retry;
 mod spec;
 
+pub use audit_files::{AuditFault, AuditFiles, AuditOptions, AuditVerdict, verify as verify_audit_files};
 pub use coordinator::JobCoordinator;
 pub use error::CoordinatorError;
 pub use job_store::{JobHome, JobStore, StoredJob};

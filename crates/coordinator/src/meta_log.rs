@@ -1,7 +1,10 @@
 //! The metadata of a job: a log of the few facts that must survive everything (I1), and the state that they
-//! add up to. [`LocalMetaLog`] keeps it in one file; a replicated log comes behind the same trait.
+//! add up to. [`LocalMetaLog`] keeps it in one file, [`ServiceMetaLog`] in an object of an object store; a replicated log
+//! comes behind the same trait.
 
+mod audited;
 mod local;
+mod service;
 
 use async_trait::async_trait;
 pub use mainstem_core::job_record::{
@@ -9,7 +12,9 @@ pub use mainstem_core::job_record::{
     SavepointOutcome, SavepointRecord,
 };
 
+pub(crate) use self::audited::AuditedLog;
 pub use self::local::LocalMetaLog;
+pub(crate) use self::service::{Found, ServiceMetaLog};
 
 /// Why a record was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,26 @@ pub enum MetaLogError {
         /// What the system says.
         #[source]
         source: std::io::Error,
+    },
+    /// Writing or reading it in an object store failed.
+    #[error("cannot {action} the metadata log '{path}': {message}; then start the job again")]
+    Service {
+        /// What was attempted.
+        action: &'static str,
+        /// The object.
+        path: String,
+        /// What the service says, and what to do.
+        message: String,
+    },
+    /// Another process has begun to run the job since this one did.
+    #[error(
+        "another process ({owner}) has begun to run the job since this one did, and has taken over its log '{path}':          this one ends, and has no effect any more; stop the other one first where the job is to run here"
+    )]
+    TakenOver {
+        /// The object.
+        path: String,
+        /// Process id and host of the other one, as far as known.
+        owner: String,
     },
     /// An earlier write has failed.
     #[error(

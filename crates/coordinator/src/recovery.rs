@@ -62,6 +62,7 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
         driver.run_at(parallelism);
     }
     let restored_from = found.manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
+    driver.restored_from = Some(restored_from);
     let (reason, at) = (driver.reason.clone(), driver.clock.now());
     // From here on no earlier attempt can record anything (I3).
     driver.home.log.append(Record::GenerationStarted { generation, restored_from, reason, at }).await?;
@@ -127,9 +128,11 @@ async fn find_checkpoint<D: Deployer>(driver: &Driver<D>) -> Result<Found, Failu
     for record in &records {
         let read = async {
             let manifest = store.read_manifest(&driver.spec.job, &record.manifest).await?;
-            // Only what will be restored is read as a whole; older checkpoints are checked when they are needed.
-            if found.manifest.is_none() {
-                manifest.verify_files(&store).await?;
+            // Only what will be restored is looked at as a whole; older checkpoints are checked when they are needed.
+            match found.manifest {
+                None if driver.has_made(record.epoch) => manifest.verify_sizes(&store).await?,
+                None => manifest.verify_files(&store).await?,
+                Some(_) => {}
             }
             Ok::<_, StateError>(manifest)
         };

@@ -63,6 +63,11 @@ impl Tries<'_> {
         }
     }
 
+    /// The try that failed has got further than the one before.
+    pub(crate) fn got_further(&mut self) {
+        self.backoff.on_progress();
+    }
+
     /// Waits for the next try after a failed one.
     ///
     /// # Errors

@@ -213,6 +213,10 @@ pub struct JobStatus {
     pub last_failure: Option<String>,
     /// What it waits for before an attempt can run.
     pub waiting: Option<String>,
+    /// Records that the outside has refused when they were published, and that were dropped as the user chose, in this
+    /// process.
+    #[serde(default)]
+    pub rejected_records: u64,
     /// Splits that wait for a reader.
     pub splits_waiting: usize,
     /// Splits of monitored sources that are remembered only because they are finished and still exist.
@@ -242,6 +246,7 @@ impl Default for JobStatus {
             restarts: 0,
             last_failure: None,
             waiting: None,
+            rejected_records: 0,
             splits_waiting: 0,
             splits_finished: 0,
             damaged: Vec::new(),

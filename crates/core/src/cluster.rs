@@ -1,7 +1,7 @@
 //! What a cluster decides beyond one job: which workers there are, where subtasks run, and whose word a worker
 //! obeys. [`Fleet`] is the leader's view, [`Fences`] a worker's; [`messages`] is what they say to each other, [`state`]
-//! what the coordinators agree on. [`Adoption`] decides whether a new leader goes on with an attempt, [`KeptReports`] is
-//! what a worker repeats to it.
+//! what the coordinators agree on, [`proposal`] how that is said. [`Adoption`] decides whether a new leader goes on with an
+//! attempt, [`KeptReports`] is what a worker repeats to it.
 
 mod adoption;
 mod cuts;
@@ -10,6 +10,8 @@ mod fences;
 mod fleet;
 mod kept_reports;
 pub mod messages;
+mod placement;
+pub mod proposal;
 pub mod state;
 
 pub use self::adoption::{Adoption, AdoptionCommand, AdoptionEvent};

@@ -178,6 +178,14 @@ pub enum Record {
     Snapshot(Box<JobRecord>),
 }
 
+impl Record {
+    /// Whether the job ends with it.
+    #[must_use]
+    pub fn ends_job(&self) -> bool {
+        matches!(self, Record::Ended { .. } | Record::Savepoint { end: Some(_), .. })
+    }
+}
+
 /// What the records of a job add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {

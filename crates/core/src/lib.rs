@@ -4,6 +4,8 @@
 
 pub mod adoption;
 pub mod alignment;
+pub mod audit;
+pub mod bad_records;
 mod bug;
 pub mod change;
 pub mod checkpoint;
@@ -14,6 +16,7 @@ pub mod ids;
 pub mod job;
 pub mod job_record;
 pub mod key_group;
+pub mod lag;
 pub mod owned_splits;
 pub mod protocol;
 pub mod retry;

@@ -31,6 +31,8 @@ struct OwnedSplit {
     state: SplitState,
     watermark: Timestamp,
     silent: Duration,
+    /// It is too far ahead of others to be read on.
+    is_held: bool,
 }
 
 impl OwnedSplit {
@@ -97,7 +99,7 @@ impl OwnedSplits {
             Some(SplitProgress::Finished) | None => Timestamp::MIN,
         };
         let id = state.split.id.clone();
-        self.splits.insert(id.clone(), OwnedSplit { state, watermark, silent: Duration::ZERO });
+        self.splits.insert(id.clone(), OwnedSplit { state, watermark, silent: Duration::ZERO, is_held: false });
         if self.replay.is_none() {
             self.raise(&id, self.emitted);
         }
@@ -125,6 +127,16 @@ impl OwnedSplits {
         if let Some(split) = self.splits.get_mut(id) {
             split.watermark = split.watermark.max(watermark);
             split.state.progress = Some(SplitProgress::Reading { position, watermark: split.watermark });
+        }
+    }
+
+    /// A split that is being read goes on at another position, though nothing was read.
+    pub fn note_position(&mut self, id: &SplitId, position: String) {
+        let split = self.splits.get_mut(id);
+        if let Some(SplitProgress::Reading { position: known, .. }) =
+            split.and_then(|split| split.state.progress.as_mut())
+        {
+            *known = position;
         }
     }
 
@@ -175,11 +187,33 @@ impl OwnedSplits {
         self.splits.values().map(|s| s.state.clone()).collect()
     }
 
-    /// Some time has passed in which every split was listened to. Means nothing in a replay.
+    /// Some time has passed in which every split was listened to that is not held. Means nothing in a replay.
     pub fn tick(&mut self, passed: Duration) {
         if self.replay.is_none() {
-            self.splits.values_mut().for_each(|s| s.silent = s.silent.saturating_add(passed));
+            let listened_to = self.splits.values_mut().filter(|s| !s.is_held);
+            listened_to.for_each(|s| s.silent = s.silent.saturating_add(passed));
         }
+    }
+
+    /// Whether some split is held.
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        self.splits.values().any(|split| split.is_held)
+    }
+
+    /// Holds the splits whose watermarks are ahead of `bound`, and lets the others go. Gives those for which that is new,
+    /// with whether they are held. In a replay none is held.
+    pub fn hold_ahead_of(&mut self, bound: Timestamp) -> Vec<(SplitId, bool)> {
+        let is_replay = self.replay.is_some();
+        let mut changed = Vec::new();
+        for (id, split) in &mut self.splits {
+            let is_held = !is_replay && split.watermark > bound && !split.state.is_finished();
+            if is_held != split.is_held {
+                split.is_held = is_held;
+                changed.push((id.clone(), is_held));
+            }
+        }
+        changed
     }
 
     /// The subtask's watermark, where it has to be sent. Never goes back.

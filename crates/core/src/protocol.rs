@@ -237,6 +237,11 @@ pub enum ToSubtask {
         /// The watermark.
         watermark: Timestamp,
     },
+    /// To a source subtask: no checkpoint of an epoch before this one will be restored any more.
+    Retired {
+        /// The oldest epoch whose checkpoint is kept.
+        below: Epoch,
+    },
     /// To a source subtask: no split will come any more; when all of its own are read, its stream ends.
     NoMoreSplits,
     /// To a source subtask: a new leader goes on with the attempt, and all that was told before has been told again.

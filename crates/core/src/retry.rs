@@ -50,6 +50,11 @@ impl Backoff {
         self.failures
     }
 
+    /// What is tried has got further though it failed: failures are counted anew.
+    pub fn on_progress(&mut self) {
+        self.failures = 0;
+    }
+
     /// Counts a failure at `now`. Gives the milliseconds to wait before the next attempt, or nothing when the
     /// limit is reached. `random` is any number: it spreads the wait over the upper half of its length, so
     /// that many that failed together do not come back together.
@@ -102,6 +107,16 @@ mod tests {
         assert_eq!(backoff.on_failure(Timestamp(60_999), 0), None);
         assert_eq!(backoff.on_failure(Timestamp(120_999), 0), Some(50));
         assert_eq!(backoff.failures(), 1);
+    }
+
+    #[test]
+    fn progress_forgives() {
+        let mut backoff = Backoff::new(POLICY);
+        for _ in 0..20 {
+            assert!(backoff.on_failure(Timestamp(0), 0).is_some());
+            backoff.on_progress();
+        }
+        assert_eq!(backoff.failures(), 0);
     }
 
     #[test]

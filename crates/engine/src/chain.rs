@@ -44,6 +44,8 @@ pub(crate) struct SinkEnd {
     pub(crate) writer: Box<dyn SinkWriter>,
     /// Its counters.
     pub(crate) metrics: Arc<OperatorMetrics>,
+    /// Records that it had dropped at the last look.
+    pub(crate) dropped_records: u64,
 }
 
 /// What takes the rows that the last operator gives.
@@ -116,6 +118,12 @@ impl Chain {
         let mut done = Collector::default();
         self.drive(0, input, batch, &mut done)?;
         self.deliver(done).await
+    }
+
+    /// Sends rows of the first operator's side output, which is the last one where it has such rows.
+    pub(crate) async fn push_aside(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
+        assert!(self.links.is_empty(), "an operator with several outputs ends its chain");
+        self.deliver(Collector { main: Vec::new(), late: vec![batch] }).await
     }
 
     /// Lets the watermark release what it releases, operator by operator, and passes it on. `gate`: from where the chain
@@ -293,12 +301,21 @@ impl SinkEnd {
         let written = self.writer.write(&batch.rows, batch.changes.as_ref()).await;
         written.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
         self.metrics.rows_out.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        self.count_dropped();
         Ok(())
     }
 
     async fn seal(&mut self, epoch: Epoch) -> Result<(OperatorId, String, Sealed), EngineError> {
         let sealed = self.writer.seal(epoch).await;
         let sealed = sealed.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
+        self.count_dropped();
         Ok((self.id, self.table.clone(), sealed))
+    }
+
+    /// Takes over what the writer has dropped since the last look.
+    fn count_dropped(&mut self) {
+        let dropped = self.writer.dropped_records();
+        let before = std::mem::replace(&mut self.dropped_records, dropped);
+        self.metrics.dropped_records.fetch_add(dropped.saturating_sub(before), Ordering::Relaxed);
     }
 }

@@ -1,6 +1,7 @@
 //! Turns the graph of a job into running subtasks. Called once an attempt.
 
 mod build;
+mod restoring;
 mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,15 +17,17 @@ use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::{Barrier, Failure, FromSubtask, OperatorSnapshot, StateHandle, ToSubtask};
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::{JobGraph, OperatorKind, source_groups};
-use mainstem_state::CheckpointStore;
+use mainstem_state::{CheckpointStore, TableDelta};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::build::{Builder, BuiltTask};
+use self::restoring::Restoring;
 use crate::error::EngineError;
 use crate::exchange::DataPlane;
 use crate::metrics::JobMetrics;
 use crate::operator::{Operator, Restored};
+use crate::watermark_alignment::AlignmentGroups;
 
 /// Messages that may wait for a subtask.
 const CONTROL_MAX: usize = 64;
@@ -138,6 +141,17 @@ impl Deployment {
         }
     }
 
+    /// The rows of a state file for the key groups for which it counts, which an operator begins with.
+    pub(crate) async fn read_state(
+        &self,
+        operator: OperatorId,
+        handle: &StateHandle,
+    ) -> Result<Vec<TableDelta>, EngineError> {
+        let read = self.store.read_state(&self.job, handle, handle.key_groups).await?;
+        self.metrics.operator(operator).count_restored(handle.size, read.origin);
+        Ok(read.tables)
+    }
+
     /// The files that hold what was in flight to a subtask.
     pub(crate) fn in_flight_of(&self, subtask: SubtaskId) -> &[StateHandle] {
         let parts = self.restore.get(&subtask.operator).into_iter().flatten();
@@ -160,9 +174,11 @@ pub struct RunningAttempt {
 pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let chains = deployment.graph.chains();
-    let mut wiring = wiring::wire(&deployment, &chains);
+    let aligned = AlignmentGroups::of(&deployment.graph, deployment.parallelism)?;
+    let mut wiring = wiring::wire(&deployment, &chains, &aligned);
     let reporting = reporting_sources(&deployment.graph)?;
     deployment.check_places(&chains)?;
+    deployment.metrics.begin_attempt();
     let deployment = Arc::new(deployment);
     let mut subtasks = BTreeMap::new();
     let mut built = Vec::new();
@@ -173,7 +189,14 @@ pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
             let subtask = SubtaskId { operator: chain.head(), index };
             let (control_sender, control) = mpsc::channel(CONTROL_MAX);
             subtasks.insert(subtask, control_sender);
-            let builder = Builder { deployment: &deployment, chain, subtask, parallelism, reporting: &reporting };
+            let builder = Builder {
+                deployment: &deployment,
+                chain,
+                subtask,
+                parallelism,
+                reporting: &reporting,
+                aligned: &aligned,
+            };
             built.push((
                 subtask,
                 builder.build(&mut wiring)?,
@@ -183,8 +206,10 @@ pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
         }
     }
     let mut tasks = JoinSet::new();
+    let restoring = Arc::new(Restoring::of(built.len()));
     for (subtask, task, control, restore) in built {
-        let supervised = supervise(deployment.clone(), subtask, task, control, restore, events_sender.clone());
+        let state = TaskState { restores: restore, restoring: restoring.clone() };
+        let supervised = supervise(deployment.clone(), subtask, task, control, state, events_sender.clone());
         tasks.spawn(supervised);
     }
     Ok(RunningAttempt { subtasks, events, tasks })
@@ -213,10 +238,10 @@ async fn supervise(
     subtask: SubtaskId,
     task: BuiltTask,
     control: mpsc::Receiver<ToSubtask>,
-    restore: Vec<OperatorRestore>,
+    state: TaskState,
     events: mpsc::Sender<FromSubtask>,
 ) {
-    let running = std::panic::AssertUnwindSafe(task.run(&deployment, control, events.clone(), restore));
+    let running = std::panic::AssertUnwindSafe(task.run(&deployment, control, events.clone(), state));
     let generation = deployment.generation;
     let event = match running.catch_unwind().await {
         Ok(Ok(true)) => FromSubtask::Finished { subtask },
@@ -235,6 +260,14 @@ async fn supervise(
     };
     // Without a coordinator the whole attempt is being torn down.
     let _ = events.send(event).await;
+}
+
+/// What a subtask takes back, and whom it tells when it has.
+pub(crate) struct TaskState {
+    /// Of its operators.
+    pub(crate) restores: Vec<OperatorRestore>,
+    /// Is told.
+    pub(crate) restoring: Arc<Restoring>,
 }
 
 /// What one operator of a subtask takes back.
@@ -298,7 +331,7 @@ pub(crate) async fn restore(
 ) -> Result<(), EngineError> {
     operator.restore_meta(&state.metas)?;
     for handle in state.handles {
-        let tables = deployment.store.read_state(&deployment.job, &handle, handle.key_groups).await?;
+        let tables = deployment.read_state(state.operator, &handle).await?;
         let tables = tables.into_iter().map(|table| (table.table, table.version, table.rows)).collect();
         operator.restore(Restored { handle, tables })?;
     }

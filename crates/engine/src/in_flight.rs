@@ -8,8 +8,8 @@ use arrow::compute;
 use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema};
 use arrow::error::ArrowError;
 use mainstem_core::change::ChangeKind;
+use mainstem_core::ids::SubtaskId;
 use mainstem_core::key_group::KeyGroupRange;
-use mainstem_core::protocol::StateHandle;
 use mainstem_state::TableDelta;
 
 use crate::deploy::Deployment;
@@ -35,15 +35,14 @@ pub(crate) fn tables(channels: &[InFlightChannel], key_groups: KeyGroupRange) ->
     with_rows.map(table).collect::<Result<_, _>>().map_err(|e| EngineError::arrow("exchange", &e))
 }
 
-/// Puts what lies in the files before everything that the channels of a subtask bring.
+/// Puts what was in flight to a subtask before everything that its channels bring.
 pub(crate) async fn resume(
     deployment: &Deployment,
     gate: &mut InputGate,
-    files: &[StateHandle],
+    subtask: SubtaskId,
 ) -> Result<(), EngineError> {
-    for handle in files {
-        let tables = deployment.store.read_state(&deployment.job, handle, handle.key_groups).await?;
-        for table in tables {
+    for handle in deployment.in_flight_of(subtask) {
+        for table in deployment.read_state(subtask.operator, handle).await? {
             let place = place_of(&table.table).filter(|_| table.version == VERSION);
             let unknown = || {
                 let TableDelta { table, version, .. } = &table;

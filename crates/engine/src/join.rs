@@ -14,7 +14,7 @@ mod window;
 
 pub(crate) use self::interval::IntervalJoin;
 pub(crate) use self::key_index::KeyFormat;
-pub(crate) use self::lookup::{LOOKUP_BYTES_MAX, LookupJoin, LookupLoader};
+pub(crate) use self::lookup::{KeyedLookup, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader};
 pub(crate) use self::regular::{NotIn, RegularJoin, SetOperation};
 pub(crate) use self::temporal::TemporalJoin;
 pub(crate) use self::window::WindowJoin;

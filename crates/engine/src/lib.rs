@@ -8,6 +8,7 @@ mod chain;
 #[cfg(test)]
 mod checkpointing;
 mod counted_rows;
+mod dead_letters;
 mod delta_files;
 mod deploy;
 mod element;
@@ -29,16 +30,20 @@ mod pattern;
 mod rank;
 mod row_codec;
 mod row_store;
+mod screen;
 mod slab;
 mod sort;
 mod source;
 mod source_task;
+mod staging;
 mod task;
 mod unnest;
 mod uploader;
+mod watermark_alignment;
 mod window;
 
 pub use deploy::{Deployment, Placement, RunningAttempt, deploy};
 pub use error::EngineError;
 pub use exchange::DataPlane;
 pub use metrics::{JobMetrics, OperatorMetrics};
+pub use staging::staging;

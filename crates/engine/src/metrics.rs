@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use mainstem_connectors::SplitLags;
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::JobGraph;
+use mainstem_state::Origin;
 
 /// Counters of one operator over all of its subtasks, since the process started.
 #[derive(Debug, Default)]
@@ -18,12 +20,20 @@ pub struct OperatorMetrics {
     pub rows_out: AtomicU64,
     /// Rows dropped because all of their windows were closed.
     pub late_rows: Arc<AtomicU64>,
-    /// Records that could not be decoded and were dropped as the user chose.
+    /// Records that were wrong and were dropped as the user chose.
     pub dropped_records: Arc<AtomicU64>,
+    /// Records that were wrong and went to the table that takes them.
+    pub dead_letters: AtomicU64,
     /// Changes that were to take away a row that was not there, and were dropped.
     pub unmatched_changes: Arc<AtomicU64>,
     /// Bytes read from outside.
     pub bytes_read: Arc<AtomicU64>,
+    /// Bytes of state files that the newest attempt has begun with and read from local copies.
+    pub restored_local: AtomicU64,
+    /// The same, read from the store.
+    pub restored_store: AtomicU64,
+    /// For a source: how far its splits are behind.
+    pub lags: SplitLags,
     /// Watermark of each subtask (ms).
     watermarks: Vec<AtomicI64>,
 }
@@ -38,6 +48,15 @@ impl OperatorMetrics {
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         Timestamp(self.watermarks.iter().map(|w| w.load(Ordering::Relaxed)).min().unwrap_or(i64::MIN))
+    }
+
+    /// A state file was read to begin with.
+    pub(crate) fn count_restored(&self, bytes: u64, origin: Origin) {
+        let counter = match origin {
+            Origin::LocalCopy => &self.restored_local,
+            Origin::Store => &self.restored_store,
+        };
+        counter.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn set_watermark(&self, subtask: u32, watermark: Timestamp) {
@@ -67,6 +86,23 @@ impl JobMetrics {
         self.operators.values().map(Arc::as_ref)
     }
 
+    /// Bytes of state files with which the newest attempt has begun: from local copies, and from the store.
+    #[must_use]
+    pub fn restored(&self) -> (u64, u64) {
+        let sum = |counter: fn(&OperatorMetrics) -> &AtomicU64| {
+            self.operators().map(|operator| counter(operator).load(Ordering::Relaxed)).sum()
+        };
+        (sum(|operator| &operator.restored_local), sum(|operator| &operator.restored_store))
+    }
+
+    /// A new attempt begins: nothing was restored yet, and other readers read.
+    pub(crate) fn begin_attempt(&self) {
+        for counter in self.operators().flat_map(|operator| [&operator.restored_local, &operator.restored_store]) {
+            counter.store(0, Ordering::Relaxed);
+        }
+        self.operators().for_each(|operator| operator.lags.clear());
+    }
+
     /// What the counters say now, with the watermarks of the given subtasks.
     #[must_use]
     pub fn counters(&self, subtasks: &BTreeSet<u32>) -> BTreeMap<OperatorId, OperatorCounters> {
@@ -76,13 +112,17 @@ impl JobMetrics {
             rows_out: read(&operator.rows_out),
             late_rows: read(&operator.late_rows),
             dropped_records: read(&operator.dropped_records),
+            dead_letters: read(&operator.dead_letters),
             unmatched_changes: read(&operator.unmatched_changes),
             bytes_read: read(&operator.bytes_read),
+            restored_local_bytes: read(&operator.restored_local),
+            restored_store_bytes: read(&operator.restored_store),
             watermarks: (0_u32..)
                 .zip(&operator.watermarks)
                 .filter(|(index, _)| subtasks.contains(index))
                 .map(|(index, watermark)| (index, Timestamp(watermark.load(Ordering::Relaxed))))
                 .collect(),
+            lag: operator.lags.read(),
         };
         self.operators.iter().map(|(id, operator)| (*id, of(operator))).collect()
     }

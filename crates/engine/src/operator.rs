@@ -17,7 +17,7 @@ use crate::error::EngineError;
 pub(crate) struct Collector {
     /// The main output, which the next operator of the chain takes.
     pub(crate) main: Vec<StreamBatch>,
-    /// Side output 1: late rows.
+    /// Side output 1: late rows, or records that were rejected.
     pub(crate) late: Vec<StreamBatch>,
 }
 

@@ -18,9 +18,12 @@ use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::event_time::milliseconds;
 use crate::metrics::OperatorMetrics;
+use crate::screen::Screen;
 
 /// See the module.
 pub(crate) struct SourceStage {
+    /// Takes the rows first.
+    pub(crate) screen: Screen,
     name: String,
     times: Option<EventTime>,
     projection: Projection,
@@ -63,7 +66,8 @@ impl SourceStage {
         });
         let projection = Projection::new(name, &source.project, &read, node.op.schema.clone(), context)?;
         let by_key = node.op.changes == ChangeMode::Upsert;
-        Ok(SourceStage { name: name.to_owned(), times: times.transpose()?, projection, by_key, metrics })
+        let screen = Screen::new(node, source, context, metrics.clone())?;
+        Ok(SourceStage { screen, name: name.to_owned(), times: times.transpose()?, projection, by_key, metrics })
     }
 
     /// The time-out after which a silent split is idle.
@@ -71,7 +75,7 @@ impl SourceStage {
         self.times.as_ref().and_then(|t| t.idle_timeout)
     }
 
-    /// Takes rows of one split, whose watermark is given.
+    /// Takes rows of one split that the screen has let through; the split's watermark is given.
     pub(crate) fn process(
         &mut self,
         rows: &RecordBatch,

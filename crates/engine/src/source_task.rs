@@ -4,26 +4,31 @@
 mod reading;
 mod reports;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use mainstem_connectors::ReaderEvent;
 use mainstem_core::alignment::BarrierMark;
 use mainstem_core::ids::{Epoch, SplitId, SubtaskId};
 use mainstem_core::owned_splits::{OwnedSplits, Piece};
-use mainstem_core::protocol::{Barrier, FromSubtask, ReplayPart, SplitProgress, SplitState, ToSubtask};
+use mainstem_core::protocol::{
+    Barrier, FromSubtask, OperatorSnapshot, ReplayPart, SourceStatus, SplitProgress, SplitState, ToSubtask,
+};
 use mainstem_core::time::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use self::reading::Readers;
 pub(crate) use self::reading::SourceInput;
-use self::reading::{ReadEvent, Readers};
 use self::reports::{REPORT_INTERVAL, WatermarkReports};
 use crate::chain::Chain;
 use crate::error::EngineError;
 use crate::source::SourceStage;
 use crate::task::{Uploads, prepared};
 use crate::uploader::Upload;
+use crate::watermark_alignment::Member;
 
 /// A timer that is not wanted.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -45,6 +50,8 @@ pub(crate) struct SourceTask {
     pub(crate) start_watermark: Timestamp,
     /// Whether subtasks of this or another source may have to follow this one, or it them.
     pub(crate) reports_watermark: bool,
+    /// Set where it keeps together with other sources or subtasks.
+    pub(crate) aligned: Option<Member>,
     /// Set where the checkpoint that was restored holds elements in flight: sent first, it keeps new rows behind them.
     pub(crate) resume: Option<BarrierMark>,
 }
@@ -70,6 +77,8 @@ struct Running {
     last_barrier: Epoch,
     requested: bool,
     exhausted: bool,
+    /// Where the splits stood at the end of the epochs whose checkpoints may be restored, where somebody cares.
+    positions: BTreeMap<Epoch, Vec<(SplitId, String)>>,
 }
 
 impl SourceTask {
@@ -79,8 +88,9 @@ impl SourceTask {
         let splits = OwnedSplits::new(self.stage.idle_timeout(), self.start_watermark, self.replay_until.is_some());
         let reports = WatermarkReports::new(self.subtask, self.events.clone());
         let (requested, exhausted, replaying, last_barrier) = (false, false, None, Epoch(0));
+        let positions = BTreeMap::new();
         let mut running =
-            Running { task: self, splits, readers, reports, replaying, last_barrier, requested, exhausted };
+            Running { task: self, splits, readers, reports, replaying, last_barrier, requested, exhausted, positions };
         let cancelled = running.run().await?;
         if cancelled {
             return Ok(false);
@@ -98,6 +108,7 @@ impl Running {
         if let Some(resume) = self.task.resume {
             self.task.chain.pass_on(resume).await?;
         }
+        let mut others = self.task.aligned.as_ref().map(Member::news);
         // What was sent before the checkpoint holds from the first row.
         self.advance().await?;
         self.request_split().await;
@@ -118,7 +129,11 @@ impl Running {
                     Next::Go
                 }
                 () = self.task.chain.ready(), if !ready => self.after_news().await?,
-                event = self.readers.next(), if ready && preparing.is_none() => self.on_read(event).await?,
+                event = self.readers.next(), if ready && preparing.is_none() => self.on_read(event?).await?,
+                () = changed(&mut others), if self.splits.holds_any() => {
+                    self.align();
+                    Next::Go
+                }
                 // Time in which nothing is read is not silence of the splits.
                 _ = idle_ticks.tick(), if ready => {
                     self.splits.tick(idle_check);
@@ -166,6 +181,10 @@ impl Running {
                 self.reports.took_message();
                 self.after_news().await
             }
+            ToSubtask::Retired { below } => {
+                self.retire(below);
+                Ok(Next::Go)
+            }
             ToSubtask::ReplayTo { barrier, part } => self.replay_to(barrier, part).await,
             ToSubtask::Resume => {
                 self.repeat_wishes().await;
@@ -206,12 +225,25 @@ impl Running {
         }
     }
 
-    async fn on_read(&mut self, event: ReadEvent) -> Result<Next, EngineError> {
+    async fn on_read(&mut self, event: ReaderEvent) -> Result<Next, EngineError> {
         match event {
-            // A source that keeps a pace says so with no rows; that is not activity.
-            ReadEvent::Batch { rows, .. } if rows.num_rows() == 0 => Ok(Next::Go),
-            ReadEvent::Batch { split, rows, changes, position } => {
+            ReaderEvent::Batch { split, rows, changes, rejected, origins, position } => {
+                let screened = self.task.stage.screen.screen(&split, rows, changes, rejected, origins.as_ref())?;
+                if let Some(letters) = screened.letters {
+                    self.task.chain.push_aside(letters).await?;
+                }
+                let (rows, changes) = (screened.rows, screened.changes);
+                // A source that keeps a pace says so with no rows; that is not activity. Records that were rejected are: where they
+                // end must be known even if the split has nothing else, or a restart would send them aside once more.
+                if rows.num_rows() == 0 && !screened.has_rejected {
+                    self.splits.note_position(&split, position);
+                    return Ok(Next::Go);
+                }
                 let watermark = self.splits.wake(&split);
+                if rows.num_rows() == 0 {
+                    self.splits.progress(&split, position, watermark);
+                    return Ok(Next::Go);
+                }
                 let staged = self.task.stage.process(&rows, changes, watermark)?;
                 self.splits.progress(&split, position, staged.watermark);
                 if let Some(batch) = staged.batch {
@@ -220,7 +252,7 @@ impl Running {
                 self.advance().await?;
                 Ok(Next::Go)
             }
-            ReadEvent::Finished { split } => {
+            ReaderEvent::SplitFinished { split } => {
                 if self.replaying.is_some() {
                     return self.on_replayed(&split).await;
                 }
@@ -228,7 +260,6 @@ impl Running {
                 self.request_split().await;
                 self.after_news().await
             }
-            ReadEvent::Failed(error) => Err(error),
         }
     }
 
@@ -237,10 +268,24 @@ impl Running {
         // What the rows of the epoch have brought about belongs to it, above all that the input has ended.
         self.send_watermark().await?;
         let chain = self.task.chain.barrier(BarrierMark::new(barrier, last)).await?;
-        let source = Some((self.task.subtask.operator, self.splits.end_epoch()));
+        let ended = self.splits.end_epoch();
+        if self.readers.keep_anything() {
+            self.positions.insert(barrier.epoch, positions(&ended));
+        }
+        let source = Some((self.task.subtask.operator, ended));
         let upload = Upload { epoch: barrier.epoch, chain, source, alignment_ms: None, overtaken: None };
         self.task.uploads.submit(upload).await?;
         Ok(if last { Next::Stopped } else { Next::Go })
+    }
+
+    /// Lets go what only checkpoints before an epoch need.
+    fn retire(&mut self, below: Epoch) {
+        let kept = self.positions.split_off(&below);
+        self.positions = kept;
+        // Without that very epoch nothing is known: it is of an attempt before.
+        if let Some(positions) = self.positions.get(&below) {
+            self.readers.release(positions);
+        }
     }
 
     /// Reads the splits exactly up to where a recorded epoch ended, then sends its barrier.
@@ -319,7 +364,37 @@ impl Running {
         if self.task.reports_watermark && self.task.replay_until.is_none() {
             self.reports.note(self.splits.status());
         }
+        self.align();
         Ok(())
+    }
+
+    /// Shows the others how far this subtask is, and holds the splits that are too far ahead of them.
+    fn align(&mut self) {
+        let Some(member) = self.task.aligned.as_ref().filter(|_| self.task.replay_until.is_none()) else { return };
+        member.show(match self.splits.status() {
+            SourceStatus::Active { watermark } => Some(watermark),
+            SourceStatus::Idle { .. } | SourceStatus::Ended { .. } => None,
+        });
+        for (split, is_held) in self.splits.hold_ahead_of(member.bound()) {
+            self.readers.hold(&split, is_held);
+        }
+    }
+}
+
+/// Where splits are read on.
+fn positions(snapshot: &OperatorSnapshot) -> Vec<(SplitId, String)> {
+    let position = |state: &SplitState| match &state.progress {
+        Some(SplitProgress::Reading { position, .. }) => Some((state.split.id.clone(), position.clone())),
+        _ => None,
+    };
+    snapshot.splits.iter().filter_map(position).collect()
+}
+
+/// Ready when other members have got on; never where there are none.
+async fn changed(others: &mut Option<watch::Receiver<()>>) {
+    let Some(others) = others else { return std::future::pending().await };
+    if others.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -19,6 +19,8 @@ pub const FRAME_BYTES_MAX: usize = 64 << 20;
 const HEADER_BYTES: usize = 4;
 /// What is read at once, at least.
 const READ_BYTES_MIN: usize = 64 << 10;
+/// So much room is made for a frame on the word of its length, so that nearly none is copied while it grows.
+const CLAIMED_BYTES_MAX: usize = 1 << 20;
 /// Frames up to this size are gathered in the writer's buffer; larger ones go out from where they are.
 const GATHERED_BYTES_MAX: usize = 16 << 10;
 /// The writer's buffer goes out when it holds this much.
@@ -64,9 +66,9 @@ impl FrameReader {
                 Some(length) => HEADER_BYTES + length - self.buffer.len(),
                 None => HEADER_BYTES,
             };
-            // Grows with what has come, never by what the length claims.
+            // Beyond that it grows with what has come, never by what the length claims.
             let arrived = self.buffer.len();
-            self.buffer.reserve(missing.clamp(READ_BYTES_MIN, arrived.max(READ_BYTES_MIN)));
+            self.buffer.reserve(missing.clamp(READ_BYTES_MIN, arrived.max(CLAIMED_BYTES_MAX)));
             let read = self.stream.read_buf(&mut self.buffer).await;
             match read {
                 Ok(0) if self.buffer.is_empty() => return Ok(None),

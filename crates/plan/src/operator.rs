@@ -7,6 +7,7 @@ mod join;
 mod pattern;
 mod rank;
 mod relation;
+mod source;
 
 use std::collections::BTreeMap;
 
@@ -18,10 +19,13 @@ use mainstem_core::ids::OperatorId;
 use serde::{Deserialize, Serialize};
 
 pub use self::aggregate::GroupAggregate;
-pub use self::join::{IntervalJoin, Join, JoinKind, JoinOn, LookupJoin, TemporalJoin, WindowJoin};
+pub use self::join::{
+    IntervalJoin, Join, JoinKind, JoinOn, LookupByKey, LookupCache, LookupJoin, TemporalJoin, WindowJoin,
+};
 pub use self::pattern::{AfterMatch, MatchEnd, PatternElement, PatternMatch, PatternVariable, Reference};
 pub use self::rank::{Frame, OverAggregate, OverCall, OverOrder, Rank, RankFunction, Sort, SortKey};
 pub use self::relation::{SetKind, SetOperation, Unnest};
+pub use self::source::{CheckConstraint, DeadLetterColumn, SourceOperator, WatermarkAlignment, WatermarkSpec};
 use crate::aggregate::AggregateCall;
 use crate::expr::Expr;
 
@@ -74,7 +78,7 @@ impl Operator {
 /// What an operator does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum OperatorKind {
-    /// Reads a table.
+    /// Reads a table. Port 1 carries rejected records ([`DeadLetterColumn`]), where the table's options ask for it.
     Source(SourceOperator),
     /// Keeps the rows for which `filter` is true, then computes `project`. Either may be absent.
     Calc {
@@ -168,32 +172,6 @@ impl OperatorKind {
             | OperatorKind::Sink(_) => false,
         }
     }
-}
-
-/// Reads splits of a table, computes its computed columns, and tracks the watermark of each split.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SourceOperator {
-    /// The table, with its physical columns (those that the connector delivers).
-    pub table: TableSpec,
-    /// Which physical columns are read, by position in `table.schema`, ascending. The expressions below are
-    /// evaluated on these columns in this order.
-    pub read_columns: Vec<usize>,
-    /// Event time, if the table declares a watermark.
-    pub watermark: Option<WatermarkSpec>,
-    /// Output columns, over the read columns.
-    pub project: Vec<NamedExpr>,
-}
-
-/// `WATERMARK FOR time AS watermark`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WatermarkSpec {
-    /// The event time of a row (a timestamp), over the read columns.
-    pub time: Expr,
-    /// The watermark that the row gives rise to (a timestamp), over the read columns.
-    pub watermark: Expr,
-    /// A split that shows nothing for so long is idle: it no longer holds back the others. Milliseconds, at
-    /// least [`IDLE_TIMEOUT_MIN_MS`]; absent: never.
-    pub idle_timeout_ms: Option<u64>,
 }
 
 /// Writes rows to a table.

@@ -60,10 +60,27 @@ impl Catalog {
         Ok((name, relation))
     }
 
+    /// All tables, in the order of their declaration.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.entries.iter().filter_map(|(_, relation)| match relation {
+            Relation::Table(table) => Some(table.as_ref()),
+            Relation::View(_) => None,
+        })
+    }
+
     /// The table of that name; views cannot be written.
     pub(crate) fn find_sink(&self, name: &Ident) -> Result<&Arc<Table>, SqlError> {
         match self.find(name)? {
-            (_, Relation::Table(table)) => Ok(table),
+            (known, Relation::Table(table)) => match table.checks.first() {
+                None => Ok(table),
+                Some(check) => {
+                    let message = format!(
+                        "'{known}' has the constraint '{}', which is checked where a table is read; declare the table that is written without it",
+                        check.name
+                    );
+                    Err(SqlError::unsupported(name.span, message))
+                }
+            },
             (known, Relation::View(_)) => Err(SqlError::new(
                 ErrorCode::Name,
                 name.span,

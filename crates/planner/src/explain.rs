@@ -7,6 +7,7 @@ mod updating;
 use std::fmt::{self, Write};
 
 use arrow::datatypes::{Schema, SchemaRef};
+use mainstem_connectors::{BadRecordPolicy, bad_record_options};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Edge, Exchange, Node};
 use mainstem_plan::operator::{
@@ -54,11 +55,19 @@ fn write_plan(out: &mut String, plan: &JobPlan, parallelism: u32) -> fmt::Result
 }
 
 fn input_schema(edge: &Edge, from: &Node<Operator>) -> SchemaRef {
-    if edge.port == 0 { from.op.schema.clone() } else { crate::lower::late_schema() }
+    match (&from.op.kind, edge.port) {
+        (_, 0) => from.op.schema.clone(),
+        (OperatorKind::Source(source), _) => source.dead_letters.clone().unwrap_or_else(|| from.op.schema.clone()),
+        _ => crate::lower::late_schema(),
+    }
 }
 
 fn exchange(edge: &Edge, from: &Node<Operator>) -> String {
-    let port = if edge.port == 0 { "" } else { " (late rows)" };
+    let port = match (&from.op.kind, edge.port) {
+        (_, 0) => "",
+        (OperatorKind::Source(_), _) => " (bad records)",
+        _ => " (late rows)",
+    };
     let how = match &edge.exchange {
         Exchange::Forward => "forward".to_owned(),
         Exchange::Rebalance => "rebalance".to_owned(),
@@ -114,13 +123,35 @@ fn source_details(source: &SourceOperator) -> Vec<String> {
             Some(timeout) => format!("a split is idle after {}", duration(i64::try_from(timeout).unwrap_or(i64::MAX))),
             None => "a split is never idle".to_owned(),
         };
+        let alignment = watermark.alignment.as_ref().map_or_else(String::new, |alignment| {
+            let drift = duration(i64::try_from(alignment.max_drift_ms).unwrap_or(i64::MAX));
+            let group = alignment.group.as_ref().map_or_else(String::new, |group| format!(" of group '{group}'"));
+            format!(", at most {drift} ahead of the slowest{group}")
+        });
         lines.push(format!(
-            "event time: {}, watermark {}, {idle}",
+            "event time: {}, watermark {}, {idle}{alignment}",
             watermark.time.display(&read),
             watermark.watermark.display(&read)
         ));
     }
+    lines.extend(source.checks.iter().map(|check| format!("checks {}: {}", check.name, check.expr.display(&read))));
+    lines.extend(bad_records(source));
     lines
+}
+
+/// What becomes of wrong records, where that is not the default.
+fn bad_records(source: &SourceOperator) -> Option<String> {
+    let options = bad_record_options(&source.table).ok()?;
+    let fraction = options.max_fraction.map_or_else(String::new, |fraction| {
+        format!(", accepted up to {fraction} of {} or more records", options.min_records)
+    });
+    match options.policy {
+        BadRecordPolicy::Fail => None,
+        BadRecordPolicy::Drop => Some(format!("bad records: counted and dropped{fraction}")),
+        BadRecordPolicy::DeadLetter => {
+            Some(format!("bad records: sent on to {}{fraction}", options.table.unwrap_or_default()))
+        }
+    }
 }
 
 fn aggregate_details(aggregate: &WindowAggregate) -> Vec<String> {

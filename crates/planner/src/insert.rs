@@ -24,7 +24,7 @@ pub(crate) fn to_sink(
     table: &Table,
 ) -> Result<LogicalPlan, SqlError> {
     let at = At::from(target.table.span);
-    let fields = table.spec.schema.fields();
+    let fields = table.written.schema.fields();
     let targets = target_positions(target, table)?;
     let exprs = column_exprs(&plan);
     if exprs.len() != targets.len() {
@@ -70,7 +70,7 @@ pub(crate) fn to_sink(
 }
 
 fn target_positions(target: &InsertTarget, table: &Table) -> Result<Vec<usize>, SqlError> {
-    let schema = &table.spec.schema;
+    let schema = &table.written.schema;
     if target.columns.is_empty() {
         return Ok((0..schema.fields().len()).collect());
     }
@@ -90,7 +90,7 @@ fn target_positions(target: &InsertTarget, table: &Table) -> Result<Vec<usize>, 
 }
 
 fn target_position(name: &Ident, table: &Table) -> Result<usize, SqlError> {
-    let schema = &table.spec.schema;
+    let schema = &table.written.schema;
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let exact = names.iter().position(|known| *known == name.value);
     let found = match exact {
@@ -100,7 +100,9 @@ fn target_position(name: &Ident, table: &Table) -> Result<usize, SqlError> {
     };
     found.ok_or_else(|| {
         let computed = table.schema.index_of(&name.value).is_ok();
-        let message = if computed {
+        let message = if table.spec.schema.index_of(&name.value).is_ok() {
+            format!("column '{}' of table '{}' is VIRTUAL and cannot be written", name.value, table.spec.name)
+        } else if computed {
             format!("column '{}' of table '{}' is computed and cannot be written", name.value, table.spec.name)
         } else {
             format!(

@@ -19,6 +19,8 @@ use crate::insert;
 use crate::lower::{Lowering, PRINT_TABLE_STYLE, arrow_schema};
 use crate::optimize::optimize;
 use crate::query::{Scope, rename};
+use crate::replay::{self, Replay};
+use crate::secrets::Secrets;
 use crate::settings::{self, duration_ms, idle_timeout_ms};
 use crate::statement::{self, CreateView, InsertTarget, Statement, StatementKind};
 
@@ -35,7 +37,7 @@ pub struct JobPlan {
     pub settings: BTreeMap<String, String>,
     /// The file only asks to be explained (`EXPLAIN`): nothing is to be run.
     pub explain_only: bool,
-    /// The sinks, in the order of their statements; the one for late rows comes last.
+    /// The sinks, in the order of their statements; those for late rows and for wrong records come last.
     pub sinks: Vec<SinkInfo>,
 }
 
@@ -44,6 +46,18 @@ pub struct JobPlan {
 /// # Errors
 /// The first mistake in the text, with its place.
 pub fn plan(sql: &str) -> Result<JobPlan, SqlError> {
+    on_a_deep_stack(|| plan_here(sql))
+}
+
+/// Plans the job that feeds dead letters back, with the tables of a text.
+///
+/// # Errors
+/// As [`plan`], and where nothing can be fed back.
+pub fn plan_replay(sql: &str, replay: &Replay<'_>) -> Result<JobPlan, SqlError> {
+    on_a_deep_stack(|| plan_replay_here(sql, replay))
+}
+
+fn on_a_deep_stack(plan: impl FnOnce() -> Result<JobPlan, SqlError> + Send) -> Result<JobPlan, SqlError> {
     let failed = |what: &str| {
         SqlError::new(
             ErrorCode::Internal,
@@ -53,7 +67,7 @@ pub fn plan(sql: &str) -> Result<JobPlan, SqlError> {
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES);
-        let planning = thread.spawn_scoped(scope, || plan_here(sql));
+        let planning = thread.spawn_scoped(scope, plan);
         let planning =
             planning.map_err(|error| failed(&format!("the planning thread could not be started ({error})")))?;
         planning.join().unwrap_or_else(|_| Err(failed("planning stopped unexpectedly")))
@@ -69,6 +83,21 @@ fn plan_here(sql: &str) -> Result<JobPlan, SqlError> {
     file.finish()
 }
 
+fn plan_replay_here(sql: &str, replay: &Replay<'_>) -> Result<JobPlan, SqlError> {
+    let mut file = File::default();
+    for mut statement in statement::parse(sql)?.into_iter().filter(replay::counts) {
+        let at = statement.at;
+        if let StatementKind::CreateTable(create) = &mut statement.kind {
+            replay::bound(create, replay);
+        }
+        file.take(statement).map_err(|error| error.or_at(at))?;
+    }
+    for statement in replay::statements(&file.catalog, replay)? {
+        file.take(statement)?;
+    }
+    file.finish()
+}
+
 /// A planned output of the file.
 struct Output {
     at: At,
@@ -80,6 +109,7 @@ struct Output {
 #[derive(Default)]
 struct File {
     catalog: Catalog,
+    secrets: Secrets,
     settings: BTreeMap<String, (String, At)>,
     outputs: Vec<Output>,
     /// Places of the first output that is to be run and the first that is to be explained.
@@ -94,6 +124,12 @@ impl File {
             StatementKind::Set { key, value } => self.set(key, value, at),
             StatementKind::CreateTable(create) => self.create_table(*create),
             StatementKind::CreateView(create) => self.create_view(&create),
+            StatementKind::CreateSecret { name, if_not_exists, reference, reference_at } => {
+                if if_not_exists && self.secrets.contains(&name.value) {
+                    return Ok(());
+                }
+                self.secrets.add(&name, reference, reference_at)
+            }
             StatementKind::Output { target, query, explain } => {
                 let first = if explain { &mut self.explain_at } else { &mut self.run_at };
                 first.get_or_insert(at);
@@ -108,11 +144,12 @@ impl File {
         Ok(())
     }
 
-    fn create_table(&mut self, create: statement::CreateTable) -> Result<(), SqlError> {
+    fn create_table(&mut self, mut create: statement::CreateTable) -> Result<(), SqlError> {
         if create.if_not_exists && self.catalog.contains(&create.name.value) {
             return Ok(());
         }
         let name = create.name.clone();
+        self.secrets.fill(&mut create.options)?;
         let table = Table::new(create)?;
         self.catalog.add(&name, Relation::Table(Arc::new(table)))
     }
@@ -166,7 +203,7 @@ impl File {
         let mut printed = 0;
         for output in &self.outputs {
             let spec = match &output.table {
-                Some(table) => table.spec.clone(),
+                Some(table) => table.written.clone(),
                 None => {
                     printed += 1;
                     print_table(printed, &output.plan)
@@ -181,8 +218,14 @@ impl File {
         if let Some((name, at)) = self.settings.get("late-rows.table") {
             let table = self.late_table(name, *at)?;
             let last = lowering.late_rows(table, *at)?;
-            let sink = lowering.sink(table.spec.clone(), last, *at)?;
+            let sink = lowering.sink(table.written.clone(), last, *at)?;
             written.push((sink, Some(table.clone()), *at));
+        }
+        for letters in lowering.dead_letters(&self.catalog)? {
+            let table = letters.table;
+            let sink = lowering.sink(table.written.clone(), letters.last, letters.at)?;
+            let declared = self.catalog.find_sink(&Ident::new(&table.spec.name))?;
+            written.push((sink, Some(declared.clone()), letters.at));
         }
         lowering.check_hints()?;
         let graph = lowering.finish();

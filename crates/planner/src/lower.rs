@@ -4,6 +4,7 @@
 
 mod aggregate;
 mod changes;
+mod dead_letters;
 mod join;
 mod late;
 mod lookup;

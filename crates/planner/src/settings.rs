@@ -155,6 +155,9 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), String> {
 /// What an idle time-out looks like.
 pub(crate) const IDLE_TIMEOUT_FORM: &str = "0, or a duration of at least 100 ms, such as '10 s'";
 
+/// What the greatest drift of aligned sources looks like.
+pub(crate) const MAX_DRIFT_FORM: &str = "a duration such as '1 min'";
+
 /// An idle time-out, in milliseconds.
 pub(crate) fn idle_timeout_ms(text: &str) -> Option<u64> {
     duration_ms(text).filter(|ms| *ms == 0 || *ms >= IDLE_TIMEOUT_MIN_MS)

@@ -11,7 +11,7 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserOptions};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
 
-pub(crate) use self::create_table::{ColumnDefinition, ColumnKind, CreateTable, TableOption};
+pub(crate) use self::create_table::{CheckDefinition, ColumnDefinition, ColumnKind, CreateTable, TableOption};
 pub(crate) use self::match_recognize::{QUERY_INPUT, WITHIN};
 use crate::dialect::flink;
 use crate::error::{At, ErrorCode, SqlError};
@@ -35,6 +35,13 @@ pub(crate) struct Statement {
 pub(crate) enum StatementKind {
     CreateTable(Box<CreateTable>),
     CreateView(CreateView),
+    CreateSecret {
+        name: Ident,
+        if_not_exists: bool,
+        /// Where the value is to be found.
+        reference: String,
+        reference_at: At,
+    },
     /// `INSERT INTO` or, without a target, a bare query whose rows are printed.
     Output {
         target: Option<InsertTarget>,
@@ -174,7 +181,7 @@ impl StatementParser<'_> {
         let temporary = self.parser.parse_keyword(Keyword::TEMPORARY);
         let next = self.parser.peek_token();
         let Token::Word(word) = &next.token else {
-            return Err(SqlError::new(ErrorCode::Syntax, next.span, "expected TABLE or VIEW after CREATE"));
+            return Err(SqlError::new(ErrorCode::Syntax, next.span, "expected TABLE, VIEW or SECRET after CREATE"));
         };
         match word.value.to_ascii_uppercase().as_str() {
             "TABLE" => {
@@ -189,6 +196,12 @@ impl StatementParser<'_> {
                 self.push(at, kind);
                 Ok(())
             }
+            "SECRET" => {
+                self.parser.advance_token();
+                let kind = self.parse_secret()?;
+                self.push(at, kind);
+                Ok(())
+            }
             "OR" => {
                 Err(SqlError::unsupported(at, "CREATE OR REPLACE is not supported; a name is declared once in a file"))
             }
@@ -196,7 +209,9 @@ impl StatementParser<'_> {
                 let temporary = if temporary { "TEMPORARY " } else { "" };
                 Err(SqlError::unsupported(
                     at,
-                    format!("CREATE {temporary}{other} is not supported; CREATE TABLE and CREATE VIEW are"),
+                    format!(
+                        "CREATE {temporary}{other} is not supported; CREATE TABLE, CREATE VIEW and CREATE SECRET are"
+                    ),
                 ))
             }
         }
@@ -216,6 +231,15 @@ impl StatementParser<'_> {
         self.parser.expect_keyword(Keyword::AS)?;
         let query = self.parse_query()?;
         Ok(CreateView { name, if_not_exists, columns, query })
+    }
+
+    fn parse_secret(&mut self) -> Result<StatementKind, SqlError> {
+        let if_not_exists = self.parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+        let name = parse_name(&mut self.parser)?;
+        self.parser.expect_keyword(Keyword::AS)?;
+        let reference_at = At::from(self.parser.peek_token_ref().span);
+        let reference = self.parser.parse_literal_string()?;
+        Ok(StatementKind::CreateSecret { name, if_not_exists, reference, reference_at })
     }
 
     fn parse_explain(&mut self, at: At) -> Result<(), SqlError> {

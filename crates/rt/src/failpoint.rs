@@ -35,6 +35,20 @@ pub const SAVEPOINT_COPYING: &str = "savepoint-copying";
 /// A savepoint is complete and durable; that it is taken is not recorded yet.
 pub const SAVEPOINT_COPIED: &str = "savepoint-copied";
 
+/// All of an epoch is written within a transaction of a sink, which is not committed.
+pub const TRANSACTION_WRITTEN: &str = "transaction-written";
+/// The transaction is committed; nobody knows but the system that holds it.
+pub const TRANSACTION_COMMITTED: &str = "transaction-committed";
+
+/// How far a sink has to look for what it has published is durable; nothing of the epoch is published yet.
+pub const OUTPUT_NOTED: &str = "output-noted";
+/// Some messages of an epoch are published, where a sink publishes them one by one.
+pub const OUTPUT_SENDING: &str = "output-sending";
+/// All messages of an epoch are published; nobody knows but the system that holds them.
+pub const OUTPUT_SENT: &str = "output-sent";
+/// A receiver has answered a request; nobody knows but the receiver.
+pub const REQUEST_ANSWERED: &str = "request-answered";
+
 /// Rows are given to a sink.
 pub const SINK_WRITE: &str = "sink-write";
 

@@ -18,7 +18,11 @@ pub(crate) struct Cli {
 impl Cli {
     /// Whether logs are written as JSON.
     pub(crate) fn json_logs(&self) -> bool {
-        matches!(&self.command, Command::Run(args) if args.json)
+        match &self.command {
+            Command::Run(args) => args.json,
+            Command::ReplayDeadLetters(args) => args.json,
+            _ => false,
+        }
     }
 }
 
@@ -31,6 +35,8 @@ pub(crate) enum Command {
     Explain(InspectArgs),
     /// Check a SQL file without running it.
     Check(InspectArgs),
+    /// Write the records of dead letters, corrected or not, back to where they were read; a job, which goes on where it was.
+    ReplayDeadLetters(ReplayArgs),
     /// Run a cluster of several processes on this machine, for trying out.
     Cluster(ClusterArgs),
     /// Run one of the coordinators of a cluster.
@@ -40,7 +46,7 @@ pub(crate) enum Command {
     /// Run a SQL file as a job of a cluster, or go on with it where it was.
     Submit(SubmitArgs),
     /// List the jobs and the workers of a cluster.
-    Jobs(JobsArgs),
+    Jobs(ListArgs),
     /// Show a job of a cluster.
     Status(StatusArgs),
     /// Take a last checkpoint of a job, or a savepoint, and stop it; `submit` goes on from there.
@@ -52,7 +58,7 @@ pub(crate) enum Command {
     /// Move the work of a worker to others, so that it can be stopped.
     Drain(DrainArgs),
     /// List the coordinators of a cluster.
-    Members(MembersArgs),
+    Members(ListArgs),
     /// Add a coordinator, which runs and waits for it, to those of a cluster.
     AddMember(AddMemberArgs),
     /// Leave a coordinator, which may be lost, out of a cluster.
@@ -61,6 +67,8 @@ pub(crate) enum Command {
     Savepoint(SavepointArgs),
     /// Forget a job that has ended, with its checkpoints. Savepoints and output stay.
     Remove(JobArgs),
+    /// Show who has decided what, when and why; or verify the files in which that stands.
+    Audit(AuditArgs),
 }
 
 /// What all nodes of a cluster are told.
@@ -101,6 +109,9 @@ pub(crate) struct ClusterArgs {
     /// Directory for state and logs [default: .mainstem-cluster].
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
+    /// Directory or object store (s3://, gs://, az://) for checkpoints [default: state in --dir].
+    #[arg(long)]
+    pub(crate) state_dir: Option<PathBuf>,
     /// End when stdin ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
@@ -118,12 +129,15 @@ pub(crate) struct CoordinatorArgs {
     /// Directory for what the coordinators agree on; on a disk of this machine.
     #[arg(long)]
     pub(crate) data_dir: PathBuf,
-    /// Directory for checkpoints, which every node of the cluster reaches under this path.
+    /// Directory or object store (s3://, gs://, az://) for checkpoints, which every node of the cluster reaches there.
     #[arg(long, env = "MAINSTEM_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
     /// A worker that is silent for so long is given up.
     #[arg(long, default_value = "3 s", value_parser = duration)]
     pub(crate) worker_timeout: Duration,
+    /// Bytes of the audit trail that are kept in files under the data directory, such as '64 MB'; at least 1 MB.
+    #[arg(long, default_value = "64 MB", value_parser = audit_size, value_name = "SIZE")]
+    pub(crate) audit_size: u64,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -147,7 +161,21 @@ pub(crate) struct WorkerArgs {
     #[arg(long)]
     pub(crate) compress: bool,
     #[command(flatten)]
+    pub(crate) copies: CopiesArgs,
+    #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+/// Where local copies of state files are kept.
+#[derive(Debug, Args)]
+pub(crate) struct CopiesArgs {
+    /// Directory for local copies of state files, from which the next attempt reads them [default: a worker's own below
+    /// /var/tmp; `run` keeps none].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) copies_dir: Option<PathBuf>,
+    /// Bytes of local copies at most, such as '4 gb'; 0: none are kept.
+    #[arg(long, default_value = "4 gb", value_parser = size, value_name = "SIZE")]
+    pub(crate) copies_max: u64,
 }
 
 /// How a command finds its cluster.
@@ -184,9 +212,9 @@ pub(crate) struct SubmitArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// Arguments of `jobs`.
+/// Arguments of `jobs` and `members`.
 #[derive(Debug, Args)]
-pub(crate) struct JobsArgs {
+pub(crate) struct ListArgs {
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -226,7 +254,7 @@ pub(crate) struct SavepointArgs {
     /// The job.
     #[arg(value_parser = job_id)]
     pub(crate) job: JobId,
-    /// The directory in which the savepoint becomes a directory; coordinators reach it under this path.
+    /// The directory, or prefix of an object store, in which the savepoint becomes one; coordinators reach it there.
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
     #[command(flatten)]
@@ -279,16 +307,6 @@ pub(crate) struct DrainArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// Arguments of `members`.
-#[derive(Debug, Args)]
-pub(crate) struct MembersArgs {
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) client: ClientArgs,
-}
-
 /// Arguments of `add-member`.
 #[derive(Debug, Args)]
 pub(crate) struct AddMemberArgs {
@@ -303,9 +321,48 @@ pub(crate) struct AddMemberArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RemoveMemberArgs {
     /// The coordinator's id.
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) id: u64,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AuditArgs {
+    /// What to do with files; without it, the leader is asked.
+    #[command(subcommand)]
+    pub(crate) files: Option<AuditCommand>,
+    /// Only decisions about this job.
+    #[arg(long, value_parser = job_id)]
+    pub(crate) job: Option<JobId>,
+    /// The newest decisions, at most so many.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    pub(crate) limit: u32,
+    /// Also show what is decided with every checkpoint.
+    #[arg(long)]
+    pub(crate) routine: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Subcommands of `audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check that audit files are what was written: names the file, the line and the record of a change.
+    Verify(AuditVerifyArgs),
+}
+
+/// Arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// Audit files; those of one directory are one trail, several directories are compared.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Arguments of `run`.
@@ -317,7 +374,7 @@ pub(crate) struct RunArgs {
     /// Subtasks of each operator [default: the number of cores, or SET 'parallelism.default'].
     #[arg(long, short = 'p', value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) parallelism: Option<u32>,
-    /// Directory for checkpoints and the job's log.
+    /// Directory or object store (s3://, gs://, az://) for checkpoints and the job's log.
     #[arg(long, default_value = ".mainstem", env = "MAINSTEM_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
     /// Time between checkpoints, such as '1 s' or '500 ms' [default: 10 s, or SET 'execution.checkpointing.interval'].
@@ -331,9 +388,40 @@ pub(crate) struct RunArgs {
     pub(crate) fresh: bool,
     #[command(flatten)]
     pub(crate) restore: RestoreArgs,
+    #[command(flatten)]
+    pub(crate) copies: CopiesArgs,
     /// When asked to stop (Ctrl-C), take a savepoint in this directory as the last thing.
     #[arg(long, value_name = "DIR")]
     pub(crate) savepoint_on_stop: Option<PathBuf>,
+    /// Report progress and the outcome on stderr as JSON, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `replay-dead-letters`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The SQL file that declares the tables; several are read as one. Its queries are not run.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The table that holds the letters: its column 'raw' is written back.
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) from: String,
+    /// The table whose file or topic they go back to [default: the one whose 'bad-records.table' is that of --from].
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) to: Option<String>,
+    /// Subtasks of each operator [default: the number of cores, or SET 'parallelism.default'].
+    #[arg(long, short = 'p', value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) parallelism: Option<u32>,
+    /// Directory for checkpoints and the job's log.
+    #[arg(long, default_value = ".mainstem", env = "MAINSTEM_STATE_DIR")]
+    pub(crate) state_dir: PathBuf,
+    /// Name under which the job's state is kept [default: replay- and the name of the table].
+    #[arg(long, value_parser = job_id)]
+    pub(crate) job_id: Option<JobId>,
+    /// Forget that letters were written back and write all of them again.
+    #[arg(long)]
+    pub(crate) fresh: bool,
     /// Report progress and the outcome on stderr as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -353,6 +441,15 @@ pub(crate) struct InspectArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = mainstem_connectors::parse_duration(text).filter(|d| !d.is_zero());
     parsed.ok_or_else(|| "expected a duration such as '1 s' or '500 ms'".to_owned())
+}
+
+fn audit_size(text: &str) -> Result<u64, String> {
+    let parsed = mainstem_connectors::parse_size(text).filter(|size| *size >= 1 << 20);
+    parsed.ok_or_else(|| "expected a size of at least '1 MB'".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    mainstem_connectors::parse_size(text).ok_or_else(|| "expected a size such as '4 gb' or '512 mb', or 0".to_owned())
 }
 
 fn member(text: &str) -> Result<(u64, String), String> {

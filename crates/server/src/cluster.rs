@@ -1,6 +1,7 @@
 //! The roles of a cluster, and the commands that speak to one.
 
 mod api;
+mod audit;
 mod client;
 mod coordinator;
 mod factory;
@@ -10,15 +11,18 @@ mod savepoints;
 mod submission;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use mainstem_net::{TlsFiles, Transport};
+use mainstem_objects::Place;
+use mainstem_state::CheckpointStore;
 use tokio::runtime::{Builder, Runtime};
 
 #[cfg(test)]
 pub(crate) use self::api::{Request, Response, SubmitRequest};
+pub(crate) use self::audit::audit;
 pub(crate) use self::client::{cancel, jobs, remove, rescale, status, submit};
 #[cfg(test)]
 pub(crate) use self::coordinator::Node as CoordinatorNode;
@@ -82,6 +86,18 @@ async fn parent_gone() {
 fn directory(path: &PathBuf) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(path).with_context(|| format!("cannot create the directory '{}'", path.display()))?;
     path.canonicalize().with_context(|| format!("cannot resolve the directory '{}'", path.display()))
+}
+
+/// Where checkpoints lie: an absolute path to a directory that is created, or the URL of an object store.
+fn state_dir(place: &Path) -> anyhow::Result<PathBuf> {
+    match Place::parse(place).map_err(|message| anyhow::anyhow!("--state-dir: {message}"))? {
+        Place::Local(path) => directory(&path),
+        Place::Objects(_) => {
+            // What is wrong with its address or with the environment shows here, not in the first job.
+            CheckpointStore::open(place)?;
+            Ok(place.to_owned())
+        }
+    }
 }
 
 fn done() -> anyhow::Result<ExitCode> {

@@ -203,32 +203,23 @@ fn settings(command: &Command, text: &str) -> Result<Vec<Setting>, String> {
     })?;
     let commands = subcommands(command);
     let mut settings = Vec::new();
+    let mut add = |command: Option<String>, option: String, key: String, value: &DeValue<'_>, span: Range<usize>| {
+        let place = place(text, &span);
+        let values = values(value).ok_or_else(|| format!("{place}: '{key}' is no text, number, or list of them"))?;
+        settings.push(Setting { command, option, key, values, place });
+        Ok::<_, String>(())
+    };
     for (key, value) in table.get_ref() {
         let name = key.get_ref();
-        let at = place(text, &key.span());
         let DeValue::Table(section) = value.get_ref() else {
-            settings.push(Setting {
-                command: None,
-                option: name.to_string(),
-                key: name.to_string(),
-                values: values(value.get_ref())
-                    .ok_or_else(|| format!("{at}: '{name}' is no text, number, or list of them"))?,
-                place: at,
-            });
+            add(None, name.to_string(), name.to_string(), value.get_ref(), key.span())?;
             continue;
         };
+        let command = commands.iter().find(|command| *command == name);
         for (inner, value) in section {
-            let at = place(text, &inner.span());
-            let (whole, inner) = (format!("{name}.{}", inner.get_ref()), inner.get_ref());
-            let is_command = commands.iter().any(|command| command == name);
-            settings.push(Setting {
-                command: is_command.then(|| name.to_string()),
-                option: if is_command { inner.to_string() } else { format!("{name}-{inner}") },
-                values: values(value.get_ref())
-                    .ok_or_else(|| format!("{at}: '{whole}' is no text, number, or list of them"))?,
-                key: whole,
-                place: at,
-            });
+            let (option, whole) = (inner.get_ref(), format!("{name}.{}", inner.get_ref()));
+            let option = if command.is_some() { option.to_string() } else { format!("{name}-{option}") };
+            add(command.cloned(), option, whole, value.get_ref(), inner.span())?;
         }
     }
     Ok(settings)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use mainstem_connectors::EnumeratorContext;
+use mainstem_connectors::{CommitterContext, EnumeratorContext, Staging};
 use mainstem_coordinator::{CheckpointOptions, SourceSpec, TaskSpec};
 use mainstem_core::graph::StreamGraph;
 use mainstem_core::ids::{JobId, OperatorId};
@@ -165,7 +165,7 @@ pub(crate) fn sources(graph: &JobGraph, parallelism: u32) -> anyhow::Result<BTre
     let groups = mainstem_plan::operator::source_groups(graph);
     for node in &graph.nodes {
         if let OperatorKind::Source(spec) = &node.op.kind {
-            let source = mainstem_connectors::source(&spec.table)?;
+            let source = mainstem_connectors::open_source(&spec.table)?;
             let context = EnumeratorContext { parallelism: graph.parallelism(node.id, parallelism) };
             let spec = SourceSpec {
                 enumerator: source.enumerator(context),
@@ -178,16 +178,18 @@ pub(crate) fn sources(graph: &JobGraph, parallelism: u32) -> anyhow::Result<BTre
     Ok(sources)
 }
 
-/// The committers of a job's sinks.
+/// The committers of a job's sinks. `staging`: where its writers stage output.
 pub(crate) fn committers(
     graph: &JobGraph,
     job: &JobId,
+    staging: &Staging,
 ) -> anyhow::Result<BTreeMap<OperatorId, Box<dyn mainstem_connectors::Committer>>> {
     let mut committers = BTreeMap::new();
     for node in &graph.nodes {
         if let OperatorKind::Sink(spec) = &node.op.kind {
-            let sink = mainstem_connectors::sink(&spec.table)?;
-            if let Some(committer) = sink.committer(job, node.id) {
+            let sink = mainstem_connectors::open_sink(&spec.table)?;
+            let context = CommitterContext { job: job.clone(), operator: node.id, staging: staging.clone() };
+            if let Some(committer) = sink.committer(context) {
                 committers.insert(node.id, committer);
             }
         }

@@ -5,9 +5,12 @@ mod allocator;
 mod cli;
 mod cluster;
 mod config;
+mod copies;
 mod deployer;
 mod inspect;
 mod job;
+mod lag;
+mod replay;
 mod restore;
 mod run;
 #[cfg(test)]
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Explain(args) => inspect::explain(args),
         Command::Check(args) => inspect::check(args),
+        Command::ReplayDeadLetters(args) => replay::replay(args),
         Command::Cluster(args) => cluster::cluster(args),
         Command::Coordinator(args) => cluster::coordinator(args),
         Command::Worker(args) => cluster::worker(args),
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::RemoveMember(args) => cluster::remove_member(args),
         Command::Savepoint(args) => cluster::savepoint(args),
         Command::Remove(args) => cluster::remove(args),
+        Command::Audit(args) => cluster::audit(args),
     };
     match outcome {
         Ok(code) => code,

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use mainstem_connectors::TableSpec;
+use mainstem_connectors::{Staging, TableSpec, absolute_references, is_path_option};
 use mainstem_coordinator::RestoreFrom;
 use mainstem_core::ids::JobId;
+use mainstem_objects::Place;
 use mainstem_plan::operator::{JobGraph, Operator, OperatorKind};
 use mainstem_state::{OpenSavepoint, Savepoint};
 
@@ -48,7 +49,7 @@ pub(crate) struct Wanted<'a> {
 /// # Errors
 /// Where there is none, it is damaged, it belongs to other SQL, or its job has gone on since.
 pub(crate) async fn restore(wanted: Wanted<'_>) -> anyhow::Result<Restored> {
-    let path = wanted.working_dir.join(wanted.path);
+    let path = Place::absolute(wanted.working_dir, wanted.path);
     let opened = OpenSavepoint::open(&path).await?;
     let savepoint = opened.savepoint();
     let directory = opened.directory().display().to_string();
@@ -164,8 +165,10 @@ fn changed_options(
     let words = |value: Option<&String>| value.map_or_else(|| "not set".to_owned(), |value| format!("'{value}'"));
     let meant = |name: &str, value: Option<&String>| match (name, value) {
         // A cluster keeps paths as absolute ones.
-        ("path", Some(path)) if !path.contains("://") => Some(working_dir.join(path).display().to_string()),
-        (_, value) => value.cloned(),
+        (name, Some(path)) if is_path_option(name) && !path.contains("://") => {
+            Some(working_dir.join(path).display().to_string())
+        }
+        (_, value) => value.map(|value| absolute_references(value, working_dir)),
     };
     let names = before.keys().chain(now.keys().filter(|name| !before.contains_key(*name)));
     let changed = names.filter(|name| meant(name, before.get(*name)) != meant(name, now.get(*name)));
@@ -177,15 +180,16 @@ async fn check_output(graph: &JobGraph, savepoint: &Savepoint, new_name: &JobId)
     let (job, epoch) = (&savepoint.manifest.job, savepoint.manifest.epoch);
     let mut names = vec![job];
     names.extend((new_name != job).then_some(new_name));
-    for (operator, mut committer) in job::committers(graph, new_name)? {
+    // They are only asked what is visible, and publish nothing.
+    for (operator, mut committer) in job::committers(graph, new_name, &Staging::nowhere())? {
         for name in &names {
             let looked = committer.visible_after(name, epoch).await;
             let (files, count) = looked.map_err(|error| anyhow::anyhow!("{}", error.message))?;
             if count > 0 {
                 let table = &graph.node(operator).name;
                 bail!(
-                    "'{table}' holds {count} files that job '{name}' has published after epoch {epoch}, of which the \
-                     savepoint is, such as '{}'; with this savepoint their rows come once more. Remove those files \
+                    "'{table}' holds output that job '{name}' has published after epoch {epoch}, of which the savepoint \
+                     is, {count} files or sinks such as '{}'; with this savepoint its rows come once more. Remove it \
                      first, or have the rows twice by --repeat-output",
                     files.join("', '")
                 );

@@ -12,6 +12,7 @@ use mainstem_coordinator::{
 };
 use mainstem_core::ids::JobId;
 use mainstem_engine::JobMetrics;
+use mainstem_objects::Place;
 use mainstem_plan::operator::{JobGraph, OperatorKind};
 use mainstem_planner::JobPlan;
 use mainstem_rt::{Clock, SystemClock};
@@ -22,9 +23,11 @@ use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
 use crate::cluster;
+use crate::copies;
 use crate::deployer::LocalDeployer;
 use crate::inspect;
 use crate::job;
+use crate::lag;
 use crate::restore::{self, Restored};
 use crate::sql_files::SqlFiles;
 use crate::status::{StatusReporter, Totals};
@@ -37,8 +40,13 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return inspect::show(args.parallelism, &plan);
     }
     let id = job::job_id(args.job_id.as_ref(), &plan, files.last())?;
+    run_plan(args, &files, &plan, &id)
+}
+
+/// Runs a job that has been planned.
+pub(crate) fn run_plan(args: &RunArgs, files: &SqlFiles, plan: &JobPlan, id: &JobId) -> anyhow::Result<ExitCode> {
     let runtimes = Runtimes::start()?;
-    let outcome = runtimes.control.block_on(run_job(args, &files, &plan, &id, &runtimes));
+    let outcome = runtimes.control.block_on(run_job(args, files, plan, id, &runtimes));
     // Blocking reads that nobody waits for any more must not hold up the exit.
     runtimes.control.shutdown_background();
     runtimes.data.shutdown_background();
@@ -71,7 +79,8 @@ async fn run_job(
     let parallelism = job::parallelism(args.parallelism, plan, job::cores)?;
     let working_dir = std::env::current_dir().context("cannot find the current directory")?;
     let current = working_dir.clone();
-    let mut store = JobStore::open(&args.state_dir, id, clock.clone()).await?;
+    let store = JobStore::open(&args.state_dir, id, clock.clone()).await?;
+    let mut store = store.with_copies(copies::of_run(&args.copies)?);
     let stored = if args.fresh { None } else { store.load().await? };
     let restored = restored(args, plan, stored.as_ref(), &sql, id, &working_dir).await?;
     // Nothing is given up for a savepoint that cannot be used.
@@ -99,7 +108,7 @@ async fn run_job(
         parallelism,
         tasks: job::tasks(&graph, parallelism),
         sources: job::sources(&graph, parallelism)?,
-        committers: job::committers(&graph, id)?,
+        committers: job::committers(&graph, id, &mainstem_engine::staging(store.checkpoints(), id.clone()))?,
         options: job::checkpoint_options(args.checkpoint_interval, plan)?,
         restore: restored.map(|restored| restored.from),
     };
@@ -116,13 +125,14 @@ async fn run_job(
     let (control_sender, control) = mpsc::channel(4);
     let (status_sender, status) = watch::channel(JobStatus::default());
     let reporter = reporter(&graph, metrics, clock.clone(), status.clone(), args.json);
-    let on_stop = args.savepoint_on_stop.as_ref().map(|directory| current.join(directory).display().to_string());
+    let on_stop = args.savepoint_on_stop.as_ref();
+    let on_stop = on_stop.map(|directory| Place::absolute(&current, directory).display().to_string());
     let started = clock.now();
     // A second sender: the job must not take the end of the signal task for a wish to stop.
     let signals = tokio::spawn(forward_signals(control_sender.clone(), on_stop, status.clone()));
     let reporting = tokio::spawn(reporter.clone().run());
     let outcome =
-        JobCoordinator::new(spec, store.into_home()?, clock.clone()).run(deployer, control, status_sender).await;
+        JobCoordinator::new(spec, store.into_home().await?, clock.clone()).run(deployer, control, status_sender).await;
     signals.abort();
     drop(control_sender);
     reporting.abort();
@@ -156,7 +166,7 @@ async fn restored(
     if let Some(before) = &stored.restored {
         match opened.await {
             Ok(restored) if restored.from.id == before.id => return Ok(None),
-            Err(_) if Path::new(&before.path).starts_with(working_dir.join(path)) => return Ok(None),
+            Err(_) if Path::new(&before.path).starts_with(Place::absolute(working_dir, path)) => return Ok(None),
             Ok(_) => {}
             Err(error) => return Err(error),
         }
@@ -197,6 +207,7 @@ fn reporter(
         clock,
         metrics,
         sources: job::operators_of(graph, |k| matches!(k, OperatorKind::Source(_))),
+        tables: lag::tables_read(graph),
         sinks: job::operators_of(graph, |k| matches!(k, OperatorKind::Sink(_))),
         windows: job::operators_of(graph, |k| {
             matches!(k, OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_))
@@ -285,7 +296,7 @@ fn finish(
         let line = json!({
             "event": "outcome", "job": id.as_str(), "outcome": word, "error": failure,
             "rows_in": totals.rows_in, "rows_out": totals.rows_out, "late_rows": totals.late,
-            "dropped_records": totals.dropped, "unmatched_changes": totals.unmatched, "bytes_in": totals.bytes_in, "seconds": seconds,
+            "dropped_records": totals.dropped, "dead_letters": totals.dead_letters, "unmatched_changes": totals.unmatched, "bytes_in": totals.bytes_in, "seconds": seconds,
             "savepoint": savepoint, "savepoint_error": not_taken,
         });
         eprintln!("{line}");
@@ -297,6 +308,9 @@ fn finish(
         } else {
             String::new()
         };
+        if totals.dead_letters > 0 {
+            lost += &format!(", {} dead letters", totals.dead_letters);
+        }
         if totals.unmatched > 0 {
             lost += &format!(", {} deletes or updates of rows that were not there", totals.unmatched);
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use mainstem_planner::{JobPlan, SqlError};
+use mainstem_planner::{JobPlan, Replay, SqlError};
 
 /// A SQL file may be so large.
 const SQL_BYTES_MAX: u64 = 1 << 20;
@@ -43,6 +43,14 @@ impl SqlFiles {
     /// Plans all statements as one job.
     pub(crate) fn plan(&self) -> anyhow::Result<JobPlan> {
         match mainstem_planner::plan(&self.text()) {
+            Ok(plan) => Ok(plan),
+            Err(error) => bail!("{}", self.describe(error)),
+        }
+    }
+
+    /// Plans the job that feeds dead letters back, with the tables of the files.
+    pub(crate) fn plan_replay(&self, replay: &Replay<'_>) -> anyhow::Result<JobPlan> {
+        match mainstem_planner::plan_replay(&self.text(), replay) {
             Ok(plan) => Ok(plan),
             Err(error) => bail!("{}", self.describe(error)),
         }

@@ -15,6 +15,8 @@ use mainstem_state::StateSize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::lag::{self, TableLag};
+
 /// Time between two refreshes of the line.
 const LINE_INTERVAL: Duration = Duration::from_millis(250);
 /// Time between two JSON objects.
@@ -26,6 +28,8 @@ pub(crate) struct StatusReporter {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<JobMetrics>,
     pub(crate) sources: Vec<OperatorId>,
+    /// Tables that the sources read.
+    pub(crate) tables: BTreeMap<OperatorId, String>,
     pub(crate) sinks: Vec<OperatorId>,
     pub(crate) windows: Vec<OperatorId>,
     /// Names of all operators.
@@ -44,6 +48,8 @@ pub(crate) struct Totals {
     pub(crate) bytes_in: u64,
     pub(crate) late: u64,
     pub(crate) dropped: u64,
+    /// Records that went to the tables that take wrong ones.
+    pub(crate) dead_letters: u64,
     /// Changes that had nothing to take away.
     pub(crate) unmatched: u64,
 }
@@ -84,8 +90,14 @@ impl StatusReporter {
                 let rows: u64 = status.state_sizes.values().map(|size| size.rows).sum();
                 line += &format!("  state {} rows, {}B", human(rows as f64), human(bytes as f64));
             }
+            for lag in self.lag().iter().filter(|lag| lag.total > 0) {
+                line += &format!("  lag of {} {} {}", lag.table, human(lag.total as f64), lag.unit);
+            }
             if totals.late + totals.dropped > 0 {
                 line += &format!("  late {} dropped {}", totals.late, totals.dropped);
+            }
+            if totals.dead_letters > 0 {
+                line += &format!("  dead letters {}", totals.dead_letters);
             }
             if totals.unmatched > 0 {
                 line += &format!("  unmatched {}", totals.unmatched);
@@ -111,6 +123,7 @@ impl StatusReporter {
             let status = self.status.borrow().clone();
             let watermark = self.watermark();
             let watermark = (watermark > Timestamp::MIN && watermark < Timestamp::MAX).then_some(watermark.0);
+            let (restored_local, restored_store) = self.metrics.restored();
             let line = json!({
                 "event": "progress",
                 "rows_in_per_second": rows_in.round(),
@@ -118,8 +131,10 @@ impl StatusReporter {
                 "rows_in": totals.rows_in,
                 "rows_out": totals.rows_out,
                 "bytes_in": totals.bytes_in,
+                "lag": self.lag(),
                 "late_rows": totals.late,
                 "dropped_records": totals.dropped,
+                "dead_letters": totals.dead_letters,
                 "unmatched_changes": totals.unmatched,
                 "watermark_ms": watermark,
                 "last_committed_epoch": status.last_committed.map(|e| e.0),
@@ -130,6 +145,8 @@ impl StatusReporter {
                 "unaligned_checkpoints": status.unaligned_checkpoints,
                 "state": self.state(&status),
                 "restarts": status.restarts,
+                "restored_local_bytes": restored_local,
+                "restored_store_bytes": restored_store,
                 "finished_files_remembered": status.splits_finished,
             });
             eprintln!("{line}");
@@ -145,7 +162,14 @@ impl StatusReporter {
 
     /// The counters now.
     pub(crate) fn totals(&self) -> Totals {
-        totals(&self.metrics, &self.sources, &self.sinks, &self.windows)
+        let mut totals = totals(&self.metrics, &self.sources, &self.sinks, &self.windows);
+        totals.dropped += self.status.borrow().rejected_records;
+        totals
+    }
+
+    /// How far the sources are behind, of which it is known.
+    fn lag(&self) -> Vec<TableLag> {
+        lag::of_tables(&self.tables, |id| self.metrics.operator(id).lags.read())
     }
 
     /// The least watermark over the sources.
@@ -163,9 +187,12 @@ fn totals(metrics: &JobMetrics, sources: &[OperatorId], sinks: &[OperatorId], wi
         totals.rows_in += operator.rows_in.load(Ordering::Relaxed);
         totals.bytes_in += operator.bytes_read.load(Ordering::Relaxed);
         totals.dropped += operator.dropped_records.load(Ordering::Relaxed);
+        totals.dead_letters += operator.dead_letters.load(Ordering::Relaxed);
     }
     for id in sinks {
-        totals.rows_out += metrics.operator(*id).rows_out.load(Ordering::Relaxed);
+        let operator = metrics.operator(*id);
+        totals.rows_out += operator.rows_out.load(Ordering::Relaxed);
+        totals.dropped += operator.dropped_records.load(Ordering::Relaxed);
     }
     for id in windows {
         totals.late += metrics.operator(*id).late_rows.load(Ordering::Relaxed);

@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind as Io};
 
+use mainstem_objects::{ObjectError, ObjectErrorKind};
+
 /// An error of checkpoint files, manifests or the job lock.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -84,6 +86,17 @@ impl StateError {
         matches!(self, StateError::Corrupt { .. } | StateError::Missing { .. })
     }
 
+    /// What a service said about an action on an object.
+    pub(crate) fn service(action: &'static str, path: &str, error: ObjectError) -> StateError {
+        let path = path.to_owned();
+        match error.kind {
+            ObjectErrorKind::Missing => StateError::Missing { path },
+            kind => {
+                StateError::Store { action, path, message: error.message, retryable: kind != ObjectErrorKind::Refused }
+            }
+        }
+    }
+
     /// What the store said about an action on a path.
     pub(crate) fn store(action: &'static str, path: &str, error: object_store::Error) -> StateError {
         use object_store::Error;
@@ -123,9 +136,9 @@ pub fn advice(kind: Io) -> &'static str {
         Io::StorageFull | Io::QuotaExceeded => "free some space",
         Io::FileTooLarge => "raise the limit on the size of files (ulimit -f)",
         Io::PermissionDenied => "check its permissions",
-        Io::ReadOnlyFilesystem => "make the file system writable, or choose another --state-dir",
+        Io::ReadOnlyFilesystem => "make the file system writable, or choose another directory",
         Io::NotADirectory | Io::AlreadyExists => {
-            "something else has that name; move it away, or choose another --state-dir"
+            "something else has that name; move it away, or choose another directory"
         }
         _ => "check the disk",
     }

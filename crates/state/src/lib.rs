@@ -12,9 +12,9 @@ mod state_file;
 mod store;
 
 pub use error::{StateError, advice};
-pub use lock::JobLock;
+pub use lock::{JobLock, this_process};
 pub use mainstem_core::protocol::ManifestRef;
-pub use manifest::{Manifest, StateSize};
+pub use manifest::{Manifest, StateSize, seal, unseal};
 pub use savepoint::{OpenSavepoint, Savepoint, SavepointError, SavepointProgress, prepare_savepoints};
 pub use state_file::TableDelta;
-pub use store::{CheckpointStore, OrphanReport};
+pub use store::{CheckpointStore, CopyCounts, LocalCopies, Origin, OrphanReport, STAGED_DIRECTORY, StateRead};

@@ -43,12 +43,18 @@ impl JobLock {
             }
             Err(TryLockError::Error(e)) => return Err(failed("lock", e)),
         }
-        let owner = format!("pid {} on {}\n", std::process::id(), host_name());
+        let owner = format!("{}\n", this_process());
         let written =
             file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(owner.as_bytes()));
         written.map_err(|e| failed("write", e))?;
         Ok(JobLock { _file: file })
     }
+}
+
+/// This process, for people to read.
+#[must_use]
+pub fn this_process() -> String {
+    format!("pid {} on {}", std::process::id(), host_name())
 }
 
 /// Name of this machine, for people to read.

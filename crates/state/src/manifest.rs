@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
-use mainstem_core::protocol::{ManifestRef, OperatorSnapshot, SplitState};
+use mainstem_core::protocol::{ManifestRef, OperatorSnapshot, SplitState, StateHandle};
 use mainstem_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -102,22 +102,35 @@ impl Manifest {
         self.operators.values().flatten().filter_map(|(_, part)| part.alignment_ms).max()
     }
 
-    /// Checks that every state file that it names exists with its size and its checksum.
+    /// Checks that every state file that it names exists with its size and its checksum. Reads all of them.
     ///
     /// # Errors
     /// Names the first file that does not.
     pub async fn verify_files(&self, store: &CheckpointStore) -> Result<(), StateError> {
-        let mut verified = BTreeSet::new();
-        for handle in self.handles() {
-            if verified.insert(&handle.path) {
-                store.verify(&self.job, handle).await?;
-            }
+        for handle in self.files() {
+            store.verify(&self.job, handle).await?;
         }
         Ok(())
     }
 
+    /// Checks that every state file that it names exists with its size. Reads none of them.
+    ///
+    /// # Errors
+    /// Names the first file that does not.
+    pub async fn verify_sizes(&self, store: &CheckpointStore) -> Result<(), StateError> {
+        for handle in self.files() {
+            store.verify_size(&self.job, handle).await?;
+        }
+        Ok(())
+    }
+
+    /// Every state file that it names, once, in the order of paths.
+    fn files(&self) -> impl Iterator<Item = &StateHandle> {
+        self.handles().map(|handle| (&handle.path, handle)).collect::<BTreeMap<_, _>>().into_values()
+    }
+
     /// Every state file that it names, as often as it does.
-    pub(crate) fn handles(&self) -> impl Iterator<Item = &mainstem_core::protocol::StateHandle> {
+    pub(crate) fn handles(&self) -> impl Iterator<Item = &StateHandle> {
         self.operators.values().flatten().flat_map(|(_, snapshot)| snapshot.files())
     }
 
@@ -133,14 +146,18 @@ impl Manifest {
 }
 
 /// Puts a first line before a text that says what it is, how long, and with which checksum.
-pub(crate) fn seal(magic: &str, json: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn seal(magic: &str, json: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{magic} crc32c={:08x} length={}\n", crc32c::crc32c(json), json.len()).into_bytes();
     bytes.extend_from_slice(json);
     bytes
 }
 
-/// The text behind a first line that fits it, or what is wrong.
-pub(crate) fn unseal<'a>(magic: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
+/// The text behind a first line that fits it.
+///
+/// # Errors
+/// What is wrong.
+pub fn unseal<'a>(magic: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
     let line_end = bytes.iter().take(128).position(|b| *b == b'\n');
     let line_end = line_end.ok_or_else(|| format!("it does not begin with '{magic}'"))?;
     let json = &bytes[line_end + 1..];

@@ -1,9 +1,10 @@
-//! Savepoints: checkpoints that belong to their users. A savepoint is a directory that holds all that a restore needs,
-//! so it can be moved, copied and kept, and nothing of the job that it was taken of is asked for again. Format:
+//! Savepoints: checkpoints that belong to their users. A savepoint is a directory, or a prefix of keys of an object
+//! store, that holds all that a restore needs, so it can be moved, copied and kept, and nothing of the job that it was taken of is asked for again. Format:
 //! docs/formats/savepoint.md. When one is taken is decided by `mainstem_core::checkpoint`.
 
 mod error;
 mod read;
+mod service;
 mod write;
 
 use std::path::{Component, Path};

@@ -2,6 +2,7 @@
 //! engine (state files) and by the coordinator (manifests, deletion). Never overwrites an object, and never
 //! relies on a listing for anything but cleaning up.
 
+mod copies;
 mod mark;
 mod orphans;
 mod state;
@@ -12,13 +13,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mainstem_core::ids::JobId;
+use mainstem_objects::{CreateError, Objects, Place};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
+pub use self::copies::{CopyCounts, LocalCopies};
 pub use self::orphans::OrphanReport;
+pub use self::state::{Origin, StateRead};
 use crate::error::StateError;
+
+/// Where sinks stage output until it is published, relative to the job's directory. They remove what is left there.
+pub const STAGED_DIRECTORY: &str = "staged";
 
 /// Objects below `jobs/<job>/` of a store. Paths in this interface are relative to that. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -26,13 +33,39 @@ pub struct CheckpointStore {
     objects: Arc<dyn ObjectStore>,
     /// Where the objects lie as files, if they do.
     directory: Option<PathBuf>,
+    /// Copies of state files on this machine, if any are kept.
+    copies: Option<LocalCopies>,
+    /// The same objects, where they lie with a service.
+    service: Option<Objects>,
 }
 
 impl CheckpointStore {
     /// A store over any object store.
     #[must_use]
     pub fn new(objects: Arc<dyn ObjectStore>) -> CheckpointStore {
-        CheckpointStore { objects, directory: None }
+        CheckpointStore { objects, directory: None, service: None, copies: None }
+    }
+
+    /// The store that a user names: a directory, or the URL of an object store.
+    ///
+    /// # Errors
+    /// Whether a service is there shows at the first use.
+    pub fn open(place: &Path) -> Result<CheckpointStore, StateError> {
+        let refused =
+            |message| StateError::Store { action: "open", path: Place::shown(place), message, retryable: false };
+        match Place::parse(place).map_err(refused)? {
+            Place::Local(directory) => CheckpointStore::local(&directory),
+            Place::Objects(url) => {
+                let objects = Objects::open(&url).map_err(|error| refused(error.message))?;
+                Ok(CheckpointStore::of_service(objects))
+            }
+        }
+    }
+
+    /// The store of objects of a service.
+    #[must_use]
+    pub fn of_service(objects: Objects) -> CheckpointStore {
+        CheckpointStore { objects: objects.store(), directory: None, service: Some(objects), copies: None }
     }
 
     /// A store over a directory, which is created. What was written survives a crash of the machine.
@@ -47,7 +80,7 @@ impl CheckpointStore {
         let objects = LocalFileSystem::new_with_prefix(&directory)
             .map_err(|e| StateError::store("open", &state_dir.display().to_string(), e))?
             .with_fsync(true);
-        Ok(CheckpointStore { objects: Arc::new(objects), directory: Some(directory) })
+        Ok(CheckpointStore { objects: Arc::new(objects), directory: Some(directory), service: None, copies: None })
     }
 
     /// A store that forgets everything with the process; for tests.
@@ -60,6 +93,13 @@ impl CheckpointStore {
     /// an earlier try of the same write whose answer was lost.
     pub async fn put_new(&self, job: &JobId, path: &str, bytes: Bytes) -> Result<(), StateError> {
         let location = location(job, path)?;
+        if let Some(service) = &self.service {
+            return match service.create(location.as_ref(), bytes).await {
+                Ok(()) => Ok(()),
+                Err(CreateError::Taken) => Err(StateError::Conflict { path: self.shown(job, path) }),
+                Err(CreateError::Failed(error)) => Err(StateError::service("write", &self.shown(job, path), error)),
+            };
+        }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.objects.put_opts(&location, bytes.clone().into(), options).await {
             Ok(_) => Ok(()),
@@ -67,22 +107,24 @@ impl CheckpointStore {
                 let existing = self.get(job, path).await?;
                 if existing == bytes { Ok(()) } else { Err(StateError::Conflict { path: self.shown(job, path) }) }
             }
-            Err(e) => Err(StateError::store("write", &self.shown(job, path), e)),
+            Err(e) => Err(self.failed("write", &self.shown(job, path), e)),
         }
     }
 
     /// The bytes of an object, unverified.
     pub async fn get(&self, job: &JobId, path: &str) -> Result<Bytes, StateError> {
-        let failed = |e| StateError::store("read", &self.shown(job, path), e);
+        let failed = |e| self.failed("read", &self.shown(job, path), e);
         let result = self.objects.get(&location(job, path)?).await.map_err(failed)?;
         result.bytes().await.map_err(failed)
     }
 
     /// Deletes an object; one that does not exist counts as deleted.
     pub async fn delete(&self, job: &JobId, path: &str) -> Result<(), StateError> {
-        match self.objects.delete(&location(job, path)?).await {
+        let deleted = self.objects.delete(&location(job, path)?).await;
+        self.forget_copy(job, path).await;
+        match deleted {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(StateError::store("delete", &self.shown(job, path), e)),
+            Err(e) => Err(self.failed("delete", &self.shown(job, path), e)),
         }
     }
 
@@ -95,7 +137,7 @@ impl CheckpointStore {
             .list(Some(&root))
             .try_collect()
             .await
-            .map_err(|e| StateError::store("list", &self.shown(job, directory), e))?;
+            .map_err(|e| self.failed("list", &self.shown(job, directory), e))?;
         let prefix = format!("jobs/{job}/");
         let relative = found.iter().filter_map(|meta| meta.location.as_ref().strip_prefix(&prefix));
         let mut paths: Vec<String> = relative.map(str::to_owned).collect();
@@ -103,19 +145,36 @@ impl CheckpointStore {
         Ok(paths)
     }
 
+    /// Where the objects lie, if with a service.
+    #[must_use]
+    pub fn service(&self) -> Option<&Objects> {
+        self.service.as_ref()
+    }
+
     pub(crate) fn objects(&self) -> &dyn ObjectStore {
         self.objects.as_ref()
+    }
+
+    /// What the store said about an action on an object.
+    pub(crate) fn failed(&self, action: &'static str, shown: &str, error: object_store::Error) -> StateError {
+        match &self.service {
+            Some(service) => StateError::service(action, shown, service.error(&error)),
+            None => StateError::store(action, shown, error),
+        }
     }
 
     /// An object as messages name it: the file where there is one.
     pub(crate) fn shown(&self, job: &JobId, path: &str) -> String {
         let full = full(job, path);
+        if let Some(service) = &self.service {
+            return service.shown(&full);
+        }
         self.directory.as_ref().map_or(full.clone(), |directory| directory.join(full).display().to_string())
     }
 
-    /// Deletes every state file and manifest of the job.
+    /// Deletes every state file and manifest of the job, and what its sinks have staged.
     pub async fn delete_all(&self, job: &JobId) -> Result<(), StateError> {
-        for directory in ["manifests", "state"] {
+        for directory in ["manifests", "state", STAGED_DIRECTORY] {
             for path in self.list(job, directory).await? {
                 self.delete(job, &path).await?;
             }

@@ -13,7 +13,7 @@ use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
 use mainstem_engine::{DataPlane, Deployment, JobMetrics, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
 use mainstem_rt::failpoint;
-use mainstem_state::CheckpointStore;
+use mainstem_state::{CheckpointStore, LocalCopies};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -36,6 +36,7 @@ pub(crate) struct Attempts {
     stopping: BTreeMap<JobId, Vec<JoinHandle<()>>>,
     /// Checkpoint stores by their directory.
     stores: BTreeMap<PathBuf, Arc<CheckpointStore>>,
+    copies: Option<LocalCopies>,
     counters: Counters,
 }
 
@@ -69,7 +70,13 @@ impl Counters {
 }
 
 impl Attempts {
-    pub(crate) fn new(worker: WorkerId, data: Arc<DataPlane>, uplink: Uplink, data_runtime: Handle) -> Attempts {
+    pub(crate) fn new(
+        worker: WorkerId,
+        data: Arc<DataPlane>,
+        uplink: Uplink,
+        copies: Option<LocalCopies>,
+        data_runtime: Handle,
+    ) -> Attempts {
         Attempts {
             worker,
             data,
@@ -79,6 +86,7 @@ impl Attempts {
             running: BTreeMap::new(),
             stopping: BTreeMap::new(),
             stores: BTreeMap::new(),
+            copies,
             counters: Counters::default(),
         }
     }
@@ -250,11 +258,11 @@ impl Attempts {
         if let Some(store) = self.stores.get(directory) {
             return Ok(store.clone());
         }
-        let opened = CheckpointStore::local(directory).map_err(|error| {
+        let opened = CheckpointStore::open(directory).map_err(|error| {
             let message = format!("{error}; checkpoints must lie where every node reaches them under one path");
             Failure { message, retryable: true, consequence: false }
         })?;
-        let store = Arc::new(opened);
+        let store = Arc::new(opened.with_copies(self.copies.clone()));
         self.stores.insert(directory.to_owned(), store.clone());
         Ok(store)
     }

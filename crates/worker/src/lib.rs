@@ -11,6 +11,7 @@ use std::time::Duration;
 use mainstem_core::cluster::messages::{FromWorker, WorkerId, WorkerOffer};
 use mainstem_engine::{DataPlane, EngineError};
 use mainstem_net::{Listener, NetError, Service, Transport};
+use mainstem_state::LocalCopies;
 use tokio::runtime::Handle;
 
 use crate::attempts::Attempts;
@@ -39,6 +40,8 @@ pub struct WorkerOptions {
     pub compress: bool,
     /// Plain or by TLS.
     pub transport: Transport,
+    /// Where state files are kept that the worker has read or written, if they are.
+    pub copies: Option<LocalCopies>,
     /// Where subtasks run. Not the runtime on which the worker itself runs, which they must not starve.
     pub data_runtime: Handle,
 }
@@ -59,12 +62,13 @@ pub enum WorkerError {
 /// # Errors
 /// Where it cannot begin. A coordinator that cannot be found is waited for.
 pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), WorkerError> {
-    let WorkerOptions { worker, cluster, coordinators, advertise, slots, compress, transport, data_runtime } = options;
+    let WorkerOptions { worker, cluster, coordinators, advertise, slots, compress, transport, copies, data_runtime } =
+        options;
     let data = Arc::new(DataPlane::new(worker.clone(), cluster.clone(), transport.clone(), compress)?);
     let data_address = advertise.unwrap_or_else(|| listener.local_address());
     let offer = WorkerOffer { worker, data_address, slots, draining: false };
     let uplink = Uplink::default();
-    let mut attempts = Attempts::new(offer.worker.clone(), data.clone(), uplink.clone(), data_runtime.clone());
+    let mut attempts = Attempts::new(offer.worker.clone(), data.clone(), uplink.clone(), copies, data_runtime.clone());
     let accepting = async {
         loop {
             match listener.accept().await {

@@ -13,6 +13,7 @@ use arrow::datatypes::{
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::lag::SplitLags;
 use crate::source::ReaderEvent;
 
 fn table(columns: Vec<(&str, DataType)>, options: &[(&str, &str)]) -> TableSpec {
@@ -34,8 +35,13 @@ fn table(columns: Vec<(&str, DataType)>, options: &[(&str, &str)]) -> TableSpec 
 async fn read(table: &TableSpec, columns: Vec<usize>, batch_rows: usize, parallelism: u32) -> RecordBatch {
     let source = source(table).unwrap();
     let count = || Arc::new(AtomicU64::new(0));
-    let mut reader =
-        source.reader(ReaderContext { columns, batch_rows, dropped_records: count(), bytes_read: count() });
+    let mut reader = source.reader(ReaderContext {
+        columns,
+        batch_rows,
+        with_origins: false,
+        bytes_read: count(),
+        lags: SplitLags::default(),
+    });
     for split in source.enumerator(EnumeratorContext { parallelism }).discover().await.unwrap() {
         reader.add_split(split, None).unwrap();
     }

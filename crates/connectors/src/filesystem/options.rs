@@ -1,7 +1,9 @@
 //! What both sides of the filesystem connector read from a table's options: the place, the compression, and
 //! the names that only the other side reads. Called by `source` and `sink`; opens nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use mainstem_objects::{Credentials, Place};
 
 use crate::error::ConnectorError;
 use crate::table::Options;
@@ -55,17 +57,38 @@ impl Compression {
     }
 }
 
-/// The option `'path'`, with its `file:` scheme taken off.
-pub(crate) fn path(options: &mut Options<'_>) -> Result<PathBuf, ConnectorError> {
+/// The option `'path'`, and for the URL of an object store what says how it is reached, and by whom.
+pub(crate) fn location(options: &mut Options<'_>) -> Result<(Place, Option<Credentials>), ConnectorError> {
     let text = options.required("path")?;
-    let plain = text.strip_prefix("file://").or_else(|| text.strip_prefix("file:")).unwrap_or(text);
-    if let Some((scheme, _)) = plain.split_once("://") {
-        return Err(ConnectorError::option(format!(
-            "option 'path' has the value '{text}': the scheme '{scheme}' is not supported, give a path of the local file system"
-        )));
-    }
-    if plain.trim().is_empty() {
+    if text.trim().is_empty() {
         return Err(ConnectorError::option("option 'path' is empty: give a file, a directory or a glob".to_owned()));
     }
-    Ok(PathBuf::from(plain))
+    let wrong = |reason| ConnectorError::option(format!("option 'path': {reason}"));
+    let mut url = match Place::parse(Path::new(text)).map_err(wrong)? {
+        Place::Local(path) => return Ok((Place::Local(path), None)),
+        Place::Objects(url) => url,
+    };
+    if !url.is_s3() {
+        return Ok((Place::Objects(url), None));
+    }
+    for (option, parameter) in [("s3.endpoint", "endpoint"), ("s3.region", "region")] {
+        if let Some(value) = options.get(option) {
+            url = url.with_parameter(parameter, value).map_err(wrong)?;
+        }
+    }
+    let keys = (options.get("s3.access-key"), options.get("s3.secret-key"), options.get("s3.session-token"));
+    let credentials = match keys {
+        (Some(access_key), Some(secret_key), session_token) => Some(Credentials {
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            session_token: session_token.map(str::to_owned),
+        }),
+        (None, None, None) => None,
+        _ => {
+            let message =
+                "the options 's3.access-key' and 's3.secret-key' come together, or neither, for the environment's";
+            return Err(ConnectorError::option(message));
+        }
+    };
+    Ok((Place::Objects(url), credentials))
 }

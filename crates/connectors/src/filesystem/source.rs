@@ -3,8 +3,10 @@
 //! while a job depends on positions in it. Must never deliver a row twice or leave one out without an error
 //! or a count.
 
+mod avro;
 mod blocks;
 mod enumerator;
+mod objects;
 mod open;
 mod parquet;
 mod reader;
@@ -17,8 +19,11 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use mainstem_core::change::ChangeMode;
+use mainstem_objects::Place;
 
-use super::options::{Compression, SINK_OPTIONS, path};
+use self::objects::ObjectTable;
+use super::options::{Compression, SINK_OPTIONS, location};
+use crate::bad_records::{BadRecordOptions, OnError};
 use crate::error::ConnectorError;
 use crate::format::{FormatOptions, TextDecoder};
 use crate::source::{EnumeratorContext, ReaderContext, Source, SourceReader, SplitEnumerator};
@@ -42,9 +47,13 @@ struct FileSource {
 #[derive(Debug)]
 struct FileTable {
     name: String,
-    path: PathBuf,
+    location: Location,
     schema: SchemaRef,
     format: FormatOptions,
+    /// What is done at a record that is wrong.
+    on_error: OnError,
+    /// Bytes of it that are kept where it is longer than a record may be.
+    raw_bytes_max: usize,
     /// How files are packed; none: their names say.
     compression: Option<Compression>,
     /// Size of a block of plain text.
@@ -56,8 +65,12 @@ struct FileTable {
 impl FileSource {
     fn new(table: &TableSpec) -> Result<FileSource, ConnectorError> {
         let mut options = table.options();
-        let path = path(&mut options)?;
+        let location = match location(&mut options)? {
+            (Place::Local(path), _) => Location::Directory(path),
+            (Place::Objects(url), credentials) => Location::Objects(Arc::new(ObjectTable::new(&url, credentials))),
+        };
         let format = FormatOptions::read(&mut options)?;
+        let bad_records = BadRecordOptions::read(&mut options)?;
         let compression = Compression::option(&mut options)?;
         let monitor_interval = options.duration("source.monitor-interval")?;
         options.accept(SINK_OPTIONS);
@@ -72,10 +85,32 @@ impl FileSource {
         let in_flight_max = std::thread::available_parallelism().map_or(2, usize::from) + 1;
         let schema = Arc::clone(&table.schema);
         let name = table.name.clone();
-        let table = FileTable { name, path, schema, format, compression, block_bytes: BLOCK_BYTES, in_flight_max };
+        let table = FileTable {
+            name,
+            location,
+            schema,
+            format,
+            on_error: bad_records.on_error(true),
+            raw_bytes_max: bad_records.raw_bytes_max,
+            compression,
+            block_bytes: BLOCK_BYTES,
+            in_flight_max,
+        };
+        if let Some(reason) = table.format.refused_for_files(&table.name) {
+            return Err(ConnectorError::option(reason));
+        }
         table.check_types()?;
         Ok(FileSource { table: Arc::new(table), monitor_interval })
     }
+}
+
+/// Where files lie.
+#[derive(Clone, Debug)]
+enum Location {
+    /// In the local file system: a file, a directory or a glob.
+    Directory(PathBuf),
+    /// In an object store.
+    Objects(Arc<ObjectTable>),
 }
 
 impl FileTable {

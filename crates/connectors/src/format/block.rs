@@ -8,20 +8,34 @@ use arrow::array::{Int8Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
+use super::avro::AvroDecoder;
 use super::csv::CsvDecoder;
 use super::fault::{Fault, Faulty, excerpt};
 use super::json::{DebeziumDecoder, JsonDecoder, UpsertDecoder};
 use super::options::{CsvOptions, FormatOptions, JsonOptions};
+use super::protobuf::ProtobufDecoder;
+use super::raw::RawDecoder;
+use crate::bad_records::OnError;
 
 /// Longest record, in bytes.
 pub(crate) const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Characters of a broken record that its error shows.
-const EXCERPT_MAX: usize = 120;
+pub(crate) const EXCERPT_MAX: usize = 120;
 
 /// What a decoder of one format does with records.
 pub(super) trait RecordDecoder {
     /// Where the record that `rest` begins with ends; `rest` is never empty.
     fn record_end(&self, rest: &[u8]) -> RecordEnd;
+
+    /// Whether records need not be valid UTF-8.
+    fn takes_any_bytes(&self) -> bool {
+        false
+    }
+
+    /// Whether records are all of their message, line ends and emptiness included.
+    fn is_binary(&self) -> bool {
+        false
+    }
 
     /// Decodes one record, without its line end, and appends its rows; gives their number, which is 0 where it is
     /// blank. After an error the columns may hold parts of a row.
@@ -55,8 +69,6 @@ pub(super) struct RecordEnd {
 pub(crate) struct BlockRows {
     /// The rows, in order.
     pub(crate) batches: Vec<BlockBatch>,
-    /// Broken records that were dropped, as the table's options ask.
-    pub(crate) dropped: u64,
     /// Lines of the whole block.
     pub(crate) lines: u64,
     /// The broken record at which decoding stopped.
@@ -66,14 +78,61 @@ pub(crate) struct BlockRows {
 /// Some rows of a block.
 #[derive(Debug)]
 pub(crate) struct BlockBatch {
-    /// The rows.
+    /// The rows; may be none where records were rejected.
     pub(crate) rows: RecordBatch,
     /// The kind of each row; none: all are inserts.
     pub(crate) changes: Option<Int8Array>,
+    /// Broken records among them that were not to stop the decoder.
+    pub(crate) rejects: Rejects,
+    /// The record of each row, if that is asked for.
+    pub(crate) spans: Vec<Span>,
     /// Where in the block the record after them begins.
     pub(crate) end: usize,
     /// How many lines of the block lie before that.
     pub(crate) lines: u64,
+}
+
+/// Where a record lies in its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Where it begins.
+    pub(crate) start: usize,
+    /// Its bytes without the line end.
+    pub(crate) length: usize,
+    /// How many lines of the block lie before it.
+    pub(crate) lines: u64,
+}
+
+/// Broken records that did not stop a decoder.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rejects {
+    /// How many.
+    pub(crate) count: u64,
+    /// All of them; the last where they are only counted.
+    pub(crate) records: Vec<Reject>,
+}
+
+/// A broken record that did not stop a decoder.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reject {
+    /// Where it lies.
+    pub(crate) span: Span,
+    /// Column and reason.
+    pub(crate) reason: String,
+    /// Its bytes; empty where it is only counted.
+    pub(crate) raw: Vec<u8>,
+}
+
+impl Rejects {
+    #[cold]
+    fn add(&mut self, record: &[u8], span: Span, fault: &Fault, on_error: OnError) {
+        self.count += 1;
+        let raw = if on_error == OnError::Keep { record.to_vec() } else { Vec::new() };
+        if on_error == OnError::Count {
+            self.records.clear();
+        }
+        self.records.push(Reject { span, reason: fault.describe(), raw });
+    }
 }
 
 /// A broken record, in places of its block.
@@ -87,23 +146,24 @@ pub(crate) struct RecordFault {
     pub(crate) reason: String,
     /// A part of the record; printable.
     pub(crate) excerpt: String,
-    /// The option that drops such records.
-    pub(crate) option: &'static str,
 }
 
-/// A decoder of one of the text formats.
+/// A decoder of one of the formats whose records stand for themselves: lines of text, and messages.
 pub(crate) struct TextDecoder {
-    format: Format,
-    ignore_errors: bool,
-    /// The option that makes it ignore errors.
-    option: &'static str,
+    pub(super) format: Format,
+    pub(super) on_error: OnError,
+    /// Whether batches tell the record of each row.
+    with_spans: bool,
 }
 
-enum Format {
+pub(super) enum Format {
+    Avro(Box<AvroDecoder>),
+    Protobuf(Box<ProtobufDecoder>),
     Json(Box<JsonDecoder>),
     Csv(Box<CsvDecoder>),
     Debezium(Box<DebeziumDecoder>),
     Upsert(Box<UpsertDecoder>),
+    Raw(Box<RawDecoder>),
 }
 
 impl TextDecoder {
@@ -116,31 +176,34 @@ impl TextDecoder {
         header: Option<&[u8]>,
     ) -> Result<TextDecoder, String> {
         let projected = || schema.project(columns).map(Arc::new).map_err(|error| error.to_string());
-        let (format, ignore_errors, option) = match format {
-            FormatOptions::Json(options) => return TextDecoder::json(projected()?, options),
-            FormatOptions::Csv(options) => return TextDecoder::csv(schema, columns, options, header),
-            FormatOptions::Parquet => return Err("Parquet is not text".to_owned()),
+        match format {
+            FormatOptions::Avro(options) => {
+                let decoder = AvroDecoder::new(schema, columns, options)?;
+                Ok(TextDecoder::of(Format::Avro(Box::new(decoder)), options.ignore_parse_errors))
+            }
+            FormatOptions::Protobuf(options) => {
+                let decoder = ProtobufDecoder::new(schema, columns, options)?;
+                Ok(TextDecoder::of(Format::Protobuf(Box::new(decoder)), options.ignore_parse_errors))
+            }
+            FormatOptions::Json(options) => TextDecoder::json(projected()?, options),
+            FormatOptions::Csv(options) => TextDecoder::csv(schema, columns, options, header),
+            FormatOptions::Parquet => Err("Parquet is not text".to_owned()),
+            FormatOptions::Raw => Ok(TextDecoder::of(Format::Raw(Box::new(RawDecoder::new(projected()?))), false)),
             FormatOptions::DebeziumJson(options) => {
                 let decoder = DebeziumDecoder::new(projected()?, options)?;
-                (
-                    Format::Debezium(Box::new(decoder)),
-                    options.json.ignore_parse_errors,
-                    "debezium-json.ignore-parse-errors",
-                )
+                Ok(TextDecoder::of(Format::Debezium(Box::new(decoder)), options.json.ignore_parse_errors))
             }
             FormatOptions::UpsertJson(options) => {
                 let decoder = UpsertDecoder::new(projected()?, options)?;
-                (Format::Upsert(Box::new(decoder)), options.json.ignore_parse_errors, "upsert-json.ignore-parse-errors")
+                Ok(TextDecoder::of(Format::Upsert(Box::new(decoder)), options.json.ignore_parse_errors))
             }
-        };
-        Ok(TextDecoder { format, ignore_errors, option })
+        }
     }
 
     /// For JSON lines: decodes the columns of `schema`.
     pub(crate) fn json(schema: SchemaRef, options: &JsonOptions) -> Result<TextDecoder, String> {
         let decoder = JsonDecoder::new(schema, options)?;
-        let format = Format::Json(Box::new(decoder));
-        Ok(TextDecoder { format, ignore_errors: options.ignore_parse_errors, option: "json.ignore-parse-errors" })
+        Ok(TextDecoder::of(Format::Json(Box::new(decoder)), options.ignore_parse_errors))
     }
 
     /// For CSV: decodes `columns` of the table's `schema`, by the names of `header` or else by position.
@@ -151,18 +214,30 @@ impl TextDecoder {
         header: Option<&[u8]>,
     ) -> Result<TextDecoder, String> {
         let decoder = CsvDecoder::new(schema, columns, options, header)?;
-        let format = Format::Csv(Box::new(decoder));
-        Ok(TextDecoder { format, ignore_errors: options.ignore_parse_errors, option: "csv.ignore-parse-errors" })
+        Ok(TextDecoder::of(Format::Csv(Box::new(decoder)), options.ignore_parse_errors))
+    }
+
+    fn of(format: Format, ignore_errors: bool) -> TextDecoder {
+        let on_error = if ignore_errors { OnError::Count } else { OnError::Stop };
+        TextDecoder { format, on_error, with_spans: false }
+    }
+
+    /// The same decoder with another mind about broken records, and about telling where rows come from.
+    pub(crate) fn with(self, on_error: OnError, with_spans: bool) -> TextDecoder {
+        TextDecoder { on_error, with_spans, ..self }
     }
 
     /// Decodes the records of a block from byte `start` on into batches of about `batch_rows` rows.
     pub(crate) fn decode(&mut self, block: &[u8], start: usize, batch_rows: usize) -> BlockRows {
-        let limits = Limits { batch_rows: batch_rows.max(1), ignore_errors: self.ignore_errors };
+        let limits = Limits { batch_rows: batch_rows.max(1), on_error: self.on_error, with_spans: self.with_spans };
         match &mut self.format {
-            Format::Json(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
-            Format::Csv(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
-            Format::Debezium(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
-            Format::Upsert(decoder) => decode_block(decoder.as_mut(), block, start, limits, self.option),
+            Format::Avro(decoder) => decode_block(decoder.as_mut(), block, start, limits),
+            Format::Protobuf(decoder) => decode_block(decoder.as_mut(), block, start, limits),
+            Format::Json(decoder) => decode_block(decoder.as_mut(), block, start, limits),
+            Format::Csv(decoder) => decode_block(decoder.as_mut(), block, start, limits),
+            Format::Debezium(decoder) => decode_block(decoder.as_mut(), block, start, limits),
+            Format::Upsert(decoder) => decode_block(decoder.as_mut(), block, start, limits),
+            Format::Raw(decoder) => decode_block(decoder.as_mut(), block, start, limits),
         }
     }
 }
@@ -176,6 +251,11 @@ pub(super) fn line_end(rest: &[u8]) -> RecordEnd {
     }
 }
 
+/// The record of a message, which is all there is.
+pub(super) fn whole(rest: &[u8]) -> RecordEnd {
+    RecordEnd { length: rest.len(), next: rest.len(), lines: 0 }
+}
+
 /// The length of a line without the carriage return before its line feed.
 #[inline]
 pub(super) fn without_return(line: &[u8]) -> usize {
@@ -185,7 +265,8 @@ pub(super) fn without_return(line: &[u8]) -> usize {
 #[derive(Clone, Copy)]
 struct Limits {
     batch_rows: usize,
-    ignore_errors: bool,
+    on_error: OnError,
+    with_spans: bool,
 }
 
 /// How far the decoding of a block has come.
@@ -194,33 +275,35 @@ struct Progress {
     lines: u64,
     rows: usize,
     batch_start: usize,
+    rejects: Rejects,
+    spans: Vec<Span>,
     done: BlockRows,
 }
 
-fn decode_block<D: RecordDecoder>(
-    decoder: &mut D,
-    block: &[u8],
-    start: usize,
-    limits: Limits,
-    option: &'static str,
-) -> BlockRows {
+fn decode_block<D: RecordDecoder>(decoder: &mut D, block: &[u8], start: usize, limits: Limits) -> BlockRows {
     // One check for the whole block is far cheaper than one a value; only a broken block is checked by record.
-    let valid = std::str::from_utf8(block).is_ok();
-    let mut progress = Progress { at: start, lines: 0, rows: 0, batch_start: start, done: BlockRows::default() };
+    let valid = decoder.takes_any_bytes() || std::str::from_utf8(block).is_ok();
+    let mut progress = Progress::from(start);
     let mut row_limit = limits.batch_rows;
     while progress.at < block.len() {
         let rest = &block[progress.at..];
         let end = decoder.record_end(rest);
         let record = &rest[..end.length];
+        let span = Span { start: progress.at, length: end.length, lines: progress.lines };
         let checked = if valid { Ok(()) } else { check_utf8(record) };
         match checked.and_then(|()| decoder.decode(record)) {
-            Ok(appended) => progress.rows += appended,
-            Err(_) if limits.ignore_errors => {
+            Ok(appended) => {
+                progress.rows += appended;
+                if limits.with_spans {
+                    progress.spans.extend(std::iter::repeat_n(span, appended));
+                }
+            }
+            Err(fault) if limits.on_error != OnError::Stop && !fault.stops => {
                 decoder.truncate(progress.rows);
-                progress.done.dropped += 1;
+                progress.rejects.add(record, span, &fault, limits.on_error);
             }
             Err(fault) => {
-                let fault = report(record, &progress, &fault, option);
+                let fault = report(record, &progress, &fault);
                 decoder.truncate(progress.rows);
                 progress.flush(decoder);
                 // A batch that cannot be finished comes first, since it stands before the broken record.
@@ -246,17 +329,33 @@ fn decode_block<D: RecordDecoder>(
 }
 
 impl Progress {
-    /// Makes a batch of the rows so far.
+    fn from(start: usize) -> Progress {
+        Progress {
+            at: start,
+            lines: 0,
+            rows: 0,
+            batch_start: start,
+            rejects: Rejects::default(),
+            spans: Vec::new(),
+            done: BlockRows::default(),
+        }
+    }
+
+    /// Makes a batch of the rows so far, and of what was rejected between them.
     fn flush<D: RecordDecoder>(&mut self, decoder: &mut D) {
-        if self.rows == 0 {
+        let (rejects, spans) = (std::mem::take(&mut self.rejects), std::mem::take(&mut self.spans));
+        if self.rows == 0 && rejects.count == 0 {
             return;
         }
         let changes = decoder.finish_changes();
         match decoder.finish(self.rows) {
-            Ok(rows) => self.done.batches.push(BlockBatch { rows, changes, end: self.at, lines: self.lines }),
+            Ok(rows) => {
+                let (end, lines) = (self.at, self.lines);
+                self.done.batches.push(BlockBatch { rows, changes, rejects, spans, end, lines });
+            }
             Err(error) => {
                 let fault = Fault::new(0, format!("the rows that end here do not make a batch: {error}"));
-                self.done.fault = Some(report(&[], self, &fault, "format"));
+                self.done.fault = Some(report(&[], self, &fault));
             }
         }
         self.rows = 0;
@@ -264,7 +363,7 @@ impl Progress {
     }
 }
 
-fn check_utf8(record: &[u8]) -> Faulty<()> {
+pub(super) fn check_utf8(record: &[u8]) -> Faulty<()> {
     match std::str::from_utf8(record) {
         Ok(_) => Ok(()),
         Err(error) => Err(Fault::new(error.valid_up_to(), "the text is not valid UTF-8")),
@@ -272,75 +371,14 @@ fn check_utf8(record: &[u8]) -> Faulty<()> {
 }
 
 #[cold]
-fn report(record: &[u8], progress: &Progress, fault: &Fault, option: &'static str) -> RecordFault {
+fn report(record: &[u8], progress: &Progress, fault: &Fault) -> RecordFault {
     RecordFault {
         at: progress.at + fault.at,
         lines: progress.lines,
         reason: fault.describe(),
         excerpt: excerpt(record, fault.at, EXCERPT_MAX),
-        option,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::AsArray;
-    use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-
-    use super::*;
-
-    fn decoder(ignore_parse_errors: bool) -> TextDecoder {
-        let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, true)]));
-        TextDecoder::json(schema, &JsonOptions { ignore_parse_errors, ..JsonOptions::default() }).unwrap()
-    }
-
-    fn values(rows: &BlockRows) -> Vec<i32> {
-        rows.batches.iter().flat_map(|b| b.rows.column(0).as_primitive::<Int32Type>().values().to_vec()).collect()
-    }
-
-    #[test]
-    fn batches_end_where_they_say() {
-        let lines: Vec<String> = (0..20).map(|i| format!("{{\"a\":{i}}}\r\n")).collect();
-        let block = lines.concat();
-        let rows = decoder(false).decode(block.as_bytes(), 0, 6);
-        assert_eq!(values(&rows), (0..20).collect::<Vec<_>>());
-        let sizes: Vec<usize> = rows.batches.iter().map(|b| b.rows.num_rows()).collect();
-        assert_eq!(sizes, [6, 6, 8]);
-        for batch in &rows.batches {
-            let before: usize = lines[..batch.lines as usize].iter().map(String::len).sum();
-            assert_eq!(batch.end, before);
-        }
-        assert_eq!((rows.lines, rows.dropped, &rows.fault), (20, 0, &None));
-    }
-
-    #[test]
-    fn a_broken_record_stops_the_block_after_the_rows_before_it() {
-        let block = b"{\"a\":1}\n\n{\"a\":2}\n{\"a\":\"x\"}\n{\"a\":3}\n";
-        let rows = decoder(false).decode(block, 0, 100);
-        assert_eq!(values(&rows), [1, 2]);
-        assert_eq!((rows.batches[0].end, rows.batches[0].lines), (17, 3));
-        let fault = rows.fault.unwrap();
-        assert_eq!((fault.at, fault.lines), (22, 3));
-        assert_eq!(fault.reason, "column 'a': expected INT, found the text 'x'");
-        assert_eq!(fault.excerpt, "{\"a\":\"x\"}");
-    }
-
-    #[test]
-    fn dropped_records_are_counted_and_leave_nothing() {
-        let block = b"{\"a\":1}\n{\"a\":2,\nnonsense\n{\"a\":4} x\n[]\n\xff\n{\"a\":5}";
-        let rows = decoder(true).decode(block, 0, 100);
-        assert_eq!(values(&rows), [1, 5]);
-        assert_eq!((rows.dropped, rows.lines, rows.fault.is_none()), (5, 7, true));
-    }
-
-    #[test]
-    fn invalid_utf8_is_found_in_its_record() {
-        let block = b"{\"a\":1}\n{\"b\":\"\xc3\x28\"}\n";
-        let rows = decoder(false).decode(block, 0, 100);
-        let fault = rows.fault.clone().unwrap();
-        assert_eq!((fault.at, fault.lines, fault.reason.as_str()), (14, 1, "the text is not valid UTF-8"));
-        assert_eq!(values(&rows), [1]);
-    }
-}
+mod tests;

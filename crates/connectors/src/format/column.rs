@@ -3,6 +3,8 @@
 //!
 //! A column that has refused a value may hold a part of it: the caller truncates it to the rows that count.
 
+mod typed;
+
 use std::sync::Arc;
 
 use arrow::array::{
@@ -87,6 +89,19 @@ impl ScalarColumn {
     /// Whether the column takes any text as it is.
     pub(crate) fn is_text(&self) -> bool {
         matches!(self.values, Values::Text(_))
+    }
+
+    /// The column's type.
+    pub(crate) fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// Appends bytes, to a column of BYTES.
+    pub(crate) fn append_bytes(&mut self, bytes: &[u8]) -> Faulty<()> {
+        let Values::Bytes(values) = &mut self.values else { return Err(self.mismatch("bytes", bytes)) };
+        values.push(bytes);
+        self.nulls.append_non_null();
+        Ok(())
     }
 
     /// How many values it holds.

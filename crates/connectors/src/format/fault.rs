@@ -10,6 +10,8 @@ pub(crate) struct Fault {
     path: Vec<String>,
     /// What is wrong, as the end of a sentence.
     reason: String,
+    /// It stops the job whatever else becomes of broken records.
+    pub(crate) stops: bool,
 }
 
 /// The result of a decoding step. Boxed, so that the good case stays small.
@@ -19,13 +21,20 @@ impl Fault {
     /// A fault at a place of the record.
     #[cold]
     pub(crate) fn new(at: usize, reason: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault { at, path: Vec::new(), reason: reason.into() })
+        Box::new(Fault { at, path: Vec::new(), reason: reason.into(), stops: false })
     }
 
     /// The same fault, found at another place: for steps that do not know where they stand.
     #[cold]
     pub(crate) fn located(mut self: Box<Self>, at: usize) -> Box<Fault> {
         self.at = at;
+        self
+    }
+
+    /// The same fault, as one that stops the job: not this record is to blame.
+    #[cold]
+    pub(crate) fn stopping(mut self: Box<Self>) -> Box<Fault> {
+        self.stops = true;
         self
     }
 

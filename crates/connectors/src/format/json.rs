@@ -24,6 +24,7 @@ use super::fault::{Fault, Faulty};
 use super::options::JsonOptions;
 
 pub(super) use self::debezium::DebeziumDecoder;
+pub(super) use self::keyed::Kinds;
 pub(super) use self::upsert::UpsertDecoder;
 
 /// Decodes JSON objects into the columns of a schema.

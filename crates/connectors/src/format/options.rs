@@ -4,18 +4,29 @@
 
 use mainstem_core::change::ChangeMode;
 
+use super::avro::AvroOptions;
+use super::protobuf::ProtobufOptions;
 use crate::error::ConnectorError;
 use crate::table::Options;
+
+/// The names of all formats, for messages.
+const KNOWN: &str = "json, csv, parquet, debezium-json, upsert-json, raw, avro, avro-confluent, debezium-avro-confluent, protobuf, protobuf-confluent";
 
 /// The format of a table, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FormatOptions {
+    /// Avro: messages, files, changes in Debezium's envelope.
+    Avro(AvroOptions),
+    /// Protobuf: messages.
+    Protobuf(ProtobufOptions),
     /// One JSON object a line.
     Json(JsonOptions),
     /// Separated values, one record a line unless a quoted field holds line ends.
     Csv(CsvOptions),
     /// Parquet files.
     Parquet,
+    /// One value a line, as it is.
+    Raw,
     /// One change a line, in Debezium's envelope: the row before and after it.
     DebeziumJson(ChangelogOptions),
     /// One change a line: a key, and the row that is now there, or null.
@@ -98,21 +109,79 @@ impl FormatOptions {
     pub(crate) fn read(options: &mut Options<'_>) -> Result<FormatOptions, ConnectorError> {
         let text = options.required("format")?;
         match text.to_ascii_lowercase().as_str() {
+            "avro" => Ok(FormatOptions::Avro(AvroOptions::plain(options)?)),
+            "avro-confluent" => Ok(FormatOptions::Avro(AvroOptions::confluent(options, "avro-confluent", None)?)),
+            "debezium-avro-confluent" => {
+                let key = Some(primary_key(options)?);
+                Ok(FormatOptions::Avro(AvroOptions::confluent(options, "debezium-avro-confluent", key)?))
+            }
+            "protobuf" => Ok(FormatOptions::Protobuf(ProtobufOptions::plain(options)?)),
+            "protobuf-confluent" => Ok(FormatOptions::Protobuf(ProtobufOptions::confluent(options)?)),
             "json" => Ok(FormatOptions::Json(json(options)?)),
             "csv" => Ok(FormatOptions::Csv(csv(options)?)),
             "parquet" => Ok(FormatOptions::Parquet),
+            "raw" => {
+                super::raw::check(&options.table().name, &options.table().schema)?;
+                Ok(FormatOptions::Raw)
+            }
             "debezium-json" => Ok(FormatOptions::DebeziumJson(debezium_json(options)?)),
             "upsert-json" => Ok(FormatOptions::UpsertJson(upsert_json(options)?)),
-            _ => Err(ConnectorError::option(format!(
-                "option 'format' has the value '{text}': expected one of json, csv, parquet, debezium-json, upsert-json"
-            ))),
+            _ => {
+                Err(ConnectorError::option(format!("option 'format' has the value '{text}': expected one of {KNOWN}")))
+            }
+        }
+    }
+
+    /// Why files cannot be of it.
+    pub(crate) fn refused_for_files(&self, table: &str) -> Option<String> {
+        match self {
+            FormatOptions::Protobuf(_) => Some(format!(
+                "option 'format' of table '{table}' is of Protobuf, whose messages have no end of their own: it is for messages; files can be of avro, parquet, json or csv"
+            )),
+            FormatOptions::Avro(AvroOptions { registry: Some(registry), .. }) => Some(format!(
+                "option 'format' of table '{table}' has the value '{}', whose records name a schema in a registry, as messages do; a file has its own: use 'avro'",
+                registry.options.format
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether its records are changes by themselves.
+    pub(crate) fn is_changelog(&self) -> bool {
+        match self {
+            FormatOptions::Avro(options) => options.envelope,
+            FormatOptions::DebeziumJson(_) | FormatOptions::UpsertJson(_) => true,
+            FormatOptions::Json(_)
+            | FormatOptions::Csv(_)
+            | FormatOptions::Parquet
+            | FormatOptions::Protobuf(_)
+            | FormatOptions::Raw => false,
+        }
+    }
+
+    /// Whether the format's own option drops records that cannot be decoded.
+    pub(crate) fn ignores_errors(&self) -> bool {
+        match self {
+            FormatOptions::Avro(options) => options.ignore_parse_errors,
+            FormatOptions::Protobuf(options) => options.ignore_parse_errors,
+            FormatOptions::Json(options) => options.ignore_parse_errors,
+            FormatOptions::Csv(options) => options.ignore_parse_errors,
+            FormatOptions::Parquet | FormatOptions::Raw => false,
+            FormatOptions::DebeziumJson(options) | FormatOptions::UpsertJson(options) => {
+                options.json.ignore_parse_errors
+            }
         }
     }
 
     /// The changes that a table of this format can be read as.
     pub(crate) fn source_changes(&self) -> ChangeMode {
         match self {
-            FormatOptions::Json(_) | FormatOptions::Csv(_) | FormatOptions::Parquet => ChangeMode::Append,
+            FormatOptions::Avro(options) if options.upsert => ChangeMode::Upsert,
+            FormatOptions::Avro(options) if options.envelope => ChangeMode::Retract,
+            FormatOptions::Avro(_) | FormatOptions::Protobuf(_) => ChangeMode::Append,
+            FormatOptions::Json(_) | FormatOptions::Csv(_) | FormatOptions::Parquet | FormatOptions::Raw => {
+                ChangeMode::Append
+            }
             FormatOptions::DebeziumJson(options) if options.upsert => ChangeMode::Upsert,
             FormatOptions::DebeziumJson(_) => ChangeMode::Retract,
             FormatOptions::UpsertJson(_) => ChangeMode::Upsert,
@@ -122,7 +191,11 @@ impl FormatOptions {
     /// The changes that can be written to a table of this format.
     pub(crate) fn sink_changes(&self) -> ChangeMode {
         match self {
-            FormatOptions::Json(_) | FormatOptions::Csv(_) | FormatOptions::Parquet => ChangeMode::Append,
+            FormatOptions::Avro(options) if options.envelope => ChangeMode::Retract,
+            FormatOptions::Avro(_) | FormatOptions::Protobuf(_) => ChangeMode::Append,
+            FormatOptions::Json(_) | FormatOptions::Csv(_) | FormatOptions::Parquet | FormatOptions::Raw => {
+                ChangeMode::Append
+            }
             FormatOptions::DebeziumJson(_) => ChangeMode::Retract,
             FormatOptions::UpsertJson(_) => ChangeMode::Upsert,
         }

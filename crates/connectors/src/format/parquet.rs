@@ -57,6 +57,11 @@ impl ParquetColumns {
         &self.roots
     }
 
+    /// The columns that are wanted.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// Rows of the file, with the columns [`ParquetColumns::roots`], as the wanted columns.
     pub(crate) fn adapt(&self, rows: &RecordBatch) -> Result<RecordBatch, String> {
         let columns = self.schema.fields().iter().zip(&self.sources).map(|(field, source)| {

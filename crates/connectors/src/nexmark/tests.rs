@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema, Ti
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::lag::SplitLags;
 use crate::source::ReaderEvent;
 
 fn time() -> DataType {
@@ -45,7 +46,7 @@ fn bid_columns() -> Vec<(&'static str, DataType)> {
 
 fn context(columns: Vec<usize>, batch_rows: usize) -> ReaderContext {
     let count = || Arc::new(AtomicU64::new(0));
-    ReaderContext { columns, batch_rows, dropped_records: count(), bytes_read: count() }
+    ReaderContext { columns, batch_rows, with_origins: false, bytes_read: count(), lags: SplitLags::default() }
 }
 
 /// All rows, read by one reader that owns every split.

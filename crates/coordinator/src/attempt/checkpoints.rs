@@ -78,6 +78,12 @@ impl<D: Deployer> Running<'_, D> {
             CheckpointCommand::RecordRetired { epochs } => {
                 let generation = self.recovered.generation;
                 self.driver.home.log.append(Record::EpochsRetired { generation, epochs: epochs.clone() }).await?;
+                if let Some(newest) = epochs.iter().max() {
+                    let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
+                    for operator in operators {
+                        self.tell_all(operator, &ToSubtask::Retired { below: newest.next() })?;
+                    }
+                }
                 Ok(Some(CheckpointEvent::RetiredRecorded { epochs }))
             }
             CheckpointCommand::DeleteObjects { paths } => {
@@ -169,6 +175,9 @@ impl<D: Deployer> Running<'_, D> {
         self.driver.home.log.append(Record::EpochComplete(record)).await?;
         self.attempt.hold.complete(epoch);
         for (operator, splits) in sources {
+            if let Some(listener) = self.driver.sources.get_mut(&operator).and_then(|source| source.listener.as_mut()) {
+                listener.complete(&splits);
+            }
             self.split_event(operator, SplitEvent::EpochComplete { splits }).await?;
         }
         let took = self.driver.clock.monotonic().since_ms(open.injected_at);

@@ -3,6 +3,7 @@
 
 mod adoption;
 mod hold;
+mod notes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use mainstem_core::cluster::messages::{
     AttemptCounters, AttemptId, AttemptOrder, FromWorker, OperatorCounters, ToWorker, WorkerId, WorkerOffer,
 };
+use mainstem_core::cluster::proposal::Note;
 use mainstem_core::cluster::{Fleet, FleetConfig, Lost, Shortage};
 use mainstem_core::ids::{Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask};
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::hold::Hold;
+use self::notes::Notes;
 
 /// Messages that may wait for a worker.
 const OUTBOX_MAX: usize = 4096;
@@ -67,6 +70,7 @@ struct Inner {
     /// What the last attempt of a job had counted when it gave its slots back; taken by who ends the job, or replaced by
     /// the next attempt's.
     last_counters: BTreeMap<JobId, BTreeMap<OperatorId, OperatorCounters>>,
+    notes: Notes,
 }
 
 /// Where the words of an attempt's subtasks go.
@@ -108,11 +112,22 @@ impl FleetService {
         inner.fleet.workers().map(|(offer, used)| WorkerStatus { offer: offer.clone(), used }).collect()
     }
 
+    /// The workers of this name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) fn named(&self, name: &str) -> Result<Vec<WorkerId>, String> {
+        let inner = self.lock();
+        let workers = inner.fleet.workers().map(|(offer, _)| &offer.worker);
+        let named: Vec<WorkerId> = workers.filter(|worker| worker.is_named(name)).cloned().collect();
+        if named.is_empty() { Err(no_worker(name)) } else { Ok(named) }
+    }
+
     /// Drains the workers of this name ([`Fleet::drain`]).
     ///
     /// # Errors
     /// Where there is none.
-    pub fn drain(&self, name: &str) -> Result<(), String> {
+    pub(crate) fn drain(&self, name: &str) -> Result<(), String> {
         let mut inner = self.lock();
         let drained = inner.fleet.drain(name);
         for worker in &drained {
@@ -121,10 +136,7 @@ impl FleetService {
         }
         drop(inner);
         self.note_change();
-        match drained.is_empty() {
-            true => Err(format!("there is no worker '{name}'; see `mainstem jobs` for those that there are")),
-            false => Ok(()),
-        }
+        if drained.is_empty() { Err(no_worker(name)) } else { Ok(()) }
     }
 
     /// The attempts that are to move away from workers which are drained, and can.
@@ -146,9 +158,14 @@ impl FleetService {
         if now.is_empty() { inner.last_counters.get(job).cloned().unwrap_or_default() } else { now }
     }
 
-    /// The job is known no more, or has ended.
+    /// The job has ended, or its driver has.
     pub(crate) fn forget_counters(&self, job: &JobId) {
         self.lock().last_counters.remove(job);
+    }
+
+    /// The job is known no more.
+    pub(crate) fn forget(&self, job: &JobId) {
+        self.lock().fleet.forget(job);
     }
 
     /// Nothing of the job below the generation may run, here or anywhere.
@@ -160,11 +177,12 @@ impl FleetService {
     pub(crate) fn tick(&self) {
         let now = self.clock.monotonic();
         let mut inner = self.lock();
-        for lost in inner.fleet.on_tick(now) {
-            inner.on_lost(&lost);
-        }
+        let lost = inner.fleet.on_tick(now);
+        lost.iter().for_each(|lost| inner.on_lost(lost));
         drop(inner);
-        self.note_change();
+        if !lost.is_empty() {
+            self.note_change();
+        }
     }
 
     /// Takes slots for an attempt.
@@ -255,6 +273,8 @@ impl FleetService {
         inner.connections += 1;
         let number = inner.connections;
         inner.links.insert(offer.worker.clone(), (number, sender));
+        let WorkerOffer { worker, data_address, slots, .. } = offer.clone();
+        inner.notes.push(Note::WorkerJoined { worker, address: data_address, slots });
         inner.fleet.on_joined(self.clock.monotonic(), offer);
         drop(inner);
         self.note_change();
@@ -314,6 +334,10 @@ async fn speak(writer: &mut FrameWriter, mut outbox: mpsc::Receiver<ToWorker>) -
     }
 }
 
+fn no_worker(name: &str) -> String {
+    format!("there is no worker '{name}'; see `mainstem jobs` for those that there are")
+}
+
 fn gone(worker: &WorkerId) -> Failure {
     let message = format!("worker {worker} is lost while the job is deployed");
     Failure { message, retryable: true, consequence: false }
@@ -329,9 +353,17 @@ impl Inner {
             sum.rows_out += counters.rows_out;
             sum.late_rows += counters.late_rows;
             sum.dropped_records += counters.dropped_records;
+            sum.dead_letters += counters.dead_letters;
             sum.unmatched_changes += counters.unmatched_changes;
             sum.bytes_read += counters.bytes_read;
+            sum.restored_local_bytes += counters.restored_local_bytes;
+            sum.restored_store_bytes += counters.restored_store_bytes;
             sum.watermarks.extend(&counters.watermarks);
+            match (&mut sum.lag, &counters.lag) {
+                (Some(lag), Some(more)) => lag.add(more),
+                (lag @ None, more) => lag.clone_from(more),
+                (Some(_), None) => {}
+            }
         }
         sums
     }
@@ -369,6 +401,7 @@ impl Inner {
     fn on_lost(&mut self, lost: &Lost) {
         self.links.remove(&lost.worker);
         self.counters.remove(&lost.worker);
+        self.notes.push(Note::WorkerLost { worker: lost.worker.clone(), reason: lost.reason.clone() });
         if bug::is_put_back(bug::LOSS_UNTOLD) {
             return;
         }

@@ -1,25 +1,30 @@
 //! The leader's duty: every job that the coordinators have agreed on and that has not ended is driven, by one driver.
 //! A coordinator that does not lead drives nothing.
 
+mod asked;
+mod trail;
+mod view;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mainstem_consensus::{Consensus, ProposeError};
-use mainstem_core::cluster::messages::{AttemptId, OperatorCounters};
-use mainstem_core::cluster::state::{Answer, Command, JobEntry, Submission, Wish};
-use mainstem_core::ids::{Generation, JobId, OperatorId, SavepointId};
+use mainstem_consensus::Consensus;
+use mainstem_core::cluster::messages::AttemptId;
+use mainstem_core::cluster::state::{Command, JobEntry, Submission, Wish};
+use mainstem_core::ids::{Generation, JobId, SavepointId};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::{Clock, failpoint};
 use mainstem_state::CheckpointStore;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+pub use self::view::JobView;
 use super::agreed::Agreed;
 use super::deployer::ClusterDeployer;
 use super::fleet::FleetService;
+use super::proposer::Proposer;
 use super::replicated_log::ReplicatedLog;
 use crate::coordinator::JobCoordinator;
 use crate::job_store::JobHome;
@@ -47,27 +52,14 @@ pub trait JobFactory: Send + Sync + 'static {
     fn spec(&self, job: &JobId, submission: &Submission) -> Result<JobSpec, String>;
 }
 
-/// What is shown of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobView {
-    /// The job.
-    pub job: JobId,
-    /// What the coordinators have agreed on: whether it runs, its parallelism, how it ended.
-    pub entry: JobEntry,
-    /// The live status; none where this coordinator does not drive the job.
-    pub status: Option<JobStatus>,
-    /// Counters by operator, over all workers: of a job that has ended, those of its last attempt; empty where this
-    /// coordinator does not drive the job.
-    pub counters: BTreeMap<OperatorId, OperatorCounters>,
-}
-
 /// All jobs of a cluster, as one coordinator sees and, while it leads, drives them.
 pub struct ClusterJobs<F> {
     consensus: Arc<Consensus<Agreed>>,
+    proposer: Proposer,
     fleet: Arc<FleetService>,
     factory: F,
     clock: Arc<dyn Clock>,
-    /// Directory of the checkpoint store.
+    /// Where checkpoints lie: a directory, or the URL of an object store.
     store: PathBuf,
     driven: Mutex<BTreeMap<JobId, Driven>>,
     /// Jobs whose driver has ended before its time are not driven again before this; nor is what could not be deleted
@@ -75,6 +67,8 @@ pub struct ClusterJobs<F> {
     not_before: Mutex<BTreeMap<JobId, Timestamp>>,
     /// Deletions of what removed jobs have left, that run.
     deleting: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
+    /// Notes for the audit trail that are being agreed on.
+    noting: Mutex<Option<JoinHandle<()>>>,
     /// Held by each job's driver: one that was told to end may still be about to propose something.
     turns: Mutex<BTreeMap<JobId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -110,6 +104,7 @@ impl<F: JobFactory> ClusterJobs<F> {
         store: PathBuf,
     ) -> Arc<ClusterJobs<F>> {
         Arc::new(ClusterJobs {
+            proposer: Proposer { consensus: consensus.clone(), clock: clock.clone() },
             consensus,
             fleet,
             factory,
@@ -118,53 +113,19 @@ impl<F: JobFactory> ClusterJobs<F> {
             driven: Mutex::default(),
             not_before: Mutex::default(),
             deleting: Mutex::default(),
+            noting: Mutex::default(),
             turns: Mutex::default(),
         })
-    }
-
-    /// Agrees on a job to run.
-    pub async fn submit(&self, job: JobId, submission: Submission) -> Result<Answer, ProposeError> {
-        self.consensus.propose(Command::Submit { job, submission: Box::new(submission) }).await
-    }
-
-    /// Agrees on what a user wants of a job.
-    pub async fn wish(&self, job: JobId, wish: Wish) -> Result<Answer, ProposeError> {
-        self.consensus.propose(Command::Wish { job, wish }).await
-    }
-
-    /// Agrees on another parallelism of a job.
-    pub async fn rescale(&self, job: JobId, parallelism: u32) -> Result<Answer, ProposeError> {
-        self.consensus.propose(Command::Rescale { job, parallelism }).await
-    }
-
-    /// Agrees on a savepoint of a job.
-    pub async fn savepoint(&self, job: JobId, request: SavepointRequest) -> Result<Answer, ProposeError> {
-        self.consensus.propose(Command::Savepoint { job, request }).await
-    }
-
-    /// Agrees on forgetting a job that has ended.
-    pub async fn remove(&self, job: JobId) -> Result<Answer, ProposeError> {
-        self.consensus.propose(Command::Remove { job }).await
-    }
-
-    /// Every job as this coordinator knows it, which may be old where it does not lead.
-    pub fn views(&self) -> Vec<JobView> {
-        let entries = self.consensus.read_stale(|state| state.jobs.clone());
-        entries.into_iter().map(|(job, entry)| self.view(job, entry)).collect()
-    }
-
-    fn view(&self, job: JobId, entry: JobEntry) -> JobView {
-        let status = self.lock().get(&job).map(|driven| driven.status.borrow().clone());
-        let counters = if entry.active { self.fleet.counters(&job) } else { entry.record.counters.clone() };
-        JobView { job, entry, status, counters }
     }
 
     /// Follows leadership and the agreed state for the life of the process.
     pub async fn run(self: Arc<Self>) {
         let mut leadership = self.consensus.leadership();
         let mut applied = self.consensus.applied();
+        let mut workers = self.fleet.changes();
         let ended = Arc::new(Notify::new());
         let mut term = None;
+        let mut take_stock_at = None;
         let mut ticks = tokio::time::interval(TICK);
         loop {
             let now = leadership.borrow_and_update().clone();
@@ -177,6 +138,7 @@ impl<F: JobFactory> ClusterJobs<F> {
                         tracing::info!(term, "this coordinator leads");
                         let (fences, used) = self.consensus.read_stale(|state| (state.fences(), state.used_slots()));
                         self.fleet.lead(term, fences, used);
+                        take_stock_at = Some(self.fleet.adopt_until());
                     }
                     None => self.fleet.stand_down(now.leader.map(|(_, address)| address)),
                 }
@@ -188,10 +150,16 @@ impl<F: JobFactory> ClusterJobs<F> {
                 self.reconcile(&ended);
                 self.move_drained();
                 self.delete_removed();
+                if take_stock_at.take_if(|at| *at <= self.clock.monotonic()).is_some() {
+                    self.note_missing();
+                }
+                self.note_news();
             }
             tokio::select! {
                 changed = leadership.changed() => if changed.is_err() { break },
                 changed = applied.changed() => if changed.is_err() { break },
+                // The sender lives in the fleet.
+                _ = workers.changed() => {}
                 _ = ticks.tick() => self.fleet.tick(),
                 () = ended.notified() => {}
             }
@@ -275,7 +243,7 @@ impl<F: JobFactory> ClusterJobs<F> {
     /// The job with all that drivers of before have proposed: what is on its way is in front of what is proposed now.
     /// None where that is not known, or nothing is left to drive.
     async fn settled(&self, job: &JobId) -> Option<JobEntry> {
-        self.consensus.propose(Command::Settle).await.ok()?.ok()?;
+        self.proposer.propose(Command::Settle).await.ok()?.ok()?;
         self.consensus.read_stale(|state| state.jobs.get(job).filter(|entry| entry.active).cloned())
     }
 
@@ -290,7 +258,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             Ok(spec) => spec,
             Err(reason) => return Ended::Failed(reason),
         };
-        let checkpoints = match CheckpointStore::local(&self.store) {
+        let checkpoints = match CheckpointStore::open(&self.store) {
             Ok(checkpoints) => Arc::new(checkpoints),
             // Another coordinator may reach it.
             Err(error) => return Ended::Lost(error.to_string()),
@@ -307,7 +275,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             status: status.clone(),
         };
         let generation_floor = entry.generation_floor;
-        let log = ReplicatedLog::new(job, self.consensus.clone(), entry.record, lost_sender);
+        let log = ReplicatedLog::new(job, self.proposer.clone(), entry.record, lost_sender);
         let home = JobHome { log: Box::new(log), checkpoints, generation_floor, lock: None };
         let run = JobCoordinator::new(spec, home, self.clock.clone()).run(deployer, controls, status);
         tokio::select! {
@@ -337,7 +305,7 @@ impl<F: JobFactory> ClusterJobs<F> {
                     let (end, counters) = (JobEnd::Failed { reason }, self.fleet.final_counters(job));
                     let record = Record::Ended { generation, end, at, counters };
                     let command = Command::Record { job: job.clone(), record: Box::new(record) };
-                    let _ = self.consensus.propose(command).await;
+                    let _ = self.proposer.propose(command).await;
                 }
             }
         }
@@ -365,15 +333,16 @@ impl<F: JobFactory> ClusterJobs<F> {
             .take(DELETIONS_MAX.saturating_sub(deleting.len()))
             .collect();
         for (job, last) in ready {
+            self.fleet.forget(&job);
             let (jobs, name) = (self.clone(), job.clone());
             let delete = async move {
-                let deleted = match CheckpointStore::local(&jobs.store) {
+                let deleted = match CheckpointStore::open(&jobs.store) {
                     Ok(store) => store.delete_up_to(&name, last).await,
                     Err(error) => Err(error),
                 };
                 match deleted {
                     // Where this is not heard of, it is done once more.
-                    Ok(()) => _ = jobs.consensus.propose(Command::Removed { job: name }).await,
+                    Ok(()) => _ = jobs.proposer.propose(Command::Removed { job: name }).await,
                     Err(error) => tracing::warn!(job = %name, %error, "checkpoints of a removed job cannot be deleted"),
                 }
             };
@@ -384,6 +353,9 @@ impl<F: JobFactory> ClusterJobs<F> {
     fn drop_all(&self) {
         for (_, driven) in std::mem::take(&mut *self.lock()) {
             driven.task.abort();
+        }
+        if let Some(noting) = self.noting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            noting.abort();
         }
     }
 

@@ -1,21 +1,19 @@
 //! The metadata log of one job among the coordinators: a record is durable when a majority has it.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use mainstem_consensus::{Consensus, ProposeError};
-use mainstem_core::cluster::state::Command;
+use mainstem_consensus::ProposeError;
+use mainstem_core::cluster::state::{Command, JobEntry};
 use mainstem_core::ids::JobId;
 use mainstem_rt::bug;
 use tokio::sync::mpsc;
 
-use super::agreed::Agreed;
+use super::proposer::Proposer;
 use crate::meta_log::{JobRecord, MetaLog, MetaLogError, Record};
 
 /// The log of one job, for the coordinator that leads.
 pub(crate) struct ReplicatedLog {
     job: JobId,
-    consensus: Arc<Consensus<Agreed>>,
+    proposer: Proposer,
     state: JobRecord,
     /// Told when this coordinator cannot know any more whether its record was taken.
     lost: mpsc::Sender<String>,
@@ -23,18 +21,14 @@ pub(crate) struct ReplicatedLog {
 
 impl ReplicatedLog {
     /// The log as of `state`, which was read while leading.
-    pub(crate) fn new(
-        job: JobId,
-        consensus: Arc<Consensus<Agreed>>,
-        state: JobRecord,
-        lost: mpsc::Sender<String>,
-    ) -> ReplicatedLog {
-        ReplicatedLog { job, consensus, state, lost }
+    pub(crate) fn new(job: JobId, proposer: Proposer, state: JobRecord, lost: mpsc::Sender<String>) -> ReplicatedLog {
+        ReplicatedLog { job, proposer, state, lost }
     }
 
     /// Whether the records of the job that are agreed on are those that this driver knows.
     fn is_up_to_date(&self) -> bool {
-        self.consensus.read_stale(|state| state.jobs.get(&self.job).is_some_and(|entry| entry.record == self.state))
+        let is_same = |entry: &JobEntry| entry.record == self.state;
+        self.proposer.consensus.read_stale(|state| state.jobs.get(&self.job).is_some_and(is_same))
     }
 
     async fn lose(&self, reason: String) -> Result<(), MetaLogError> {
@@ -57,12 +51,12 @@ impl MetaLog for ReplicatedLog {
     async fn append(&mut self, record: Record) -> Result<(), MetaLogError> {
         let command = Command::Record { job: self.job.clone(), record: Box::new(record.clone()) };
         if bug::is_put_back(bug::RECORDED_BY_HOPE) {
-            let consensus = self.consensus.clone();
-            tokio::spawn(async move { consensus.propose(command).await });
+            let proposer = self.proposer.clone();
+            tokio::spawn(async move { proposer.propose(command).await });
             self.state.apply(record);
             return Ok(());
         }
-        match self.consensus.propose(command).await {
+        match self.proposer.propose(command).await {
             Ok(Ok(())) => {
                 self.state.apply(record);
                 Ok(())
@@ -84,15 +78,18 @@ impl MetaLog for ReplicatedLog {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use mainstem_consensus::Options;
+    use mainstem_consensus::{Consensus, Options};
     use mainstem_core::checkpoint::CheckpointOptions;
     use mainstem_core::cluster::state::Submission;
     use mainstem_core::ids::{Epoch, Generation};
     use mainstem_core::time::Timestamp;
     use mainstem_net::Transport;
+    use mainstem_rt::SystemClock;
 
+    use super::super::agreed::Agreed;
     use super::*;
 
     fn started(generation: u64) -> Record {
@@ -123,16 +120,17 @@ mod tests {
         leadership.wait_for(|leadership| leadership.is_leader).await.unwrap();
         let job = JobId::new("j").unwrap();
         let submit = Command::Submit { job: job.clone(), submission: submission() };
-        consensus.propose(submit).await.unwrap().unwrap();
+        let proposer = Proposer { consensus: consensus.clone(), clock: Arc::new(SystemClock::default()) };
+        proposer.propose(submit).await.unwrap().unwrap();
 
         let (lost, mut reasons) = mpsc::channel(1);
-        let mut log = ReplicatedLog::new(job.clone(), consensus.clone(), JobRecord::default(), lost);
+        let mut log = ReplicatedLog::new(job.clone(), proposer.clone(), JobRecord::default(), lost);
         log.append(started(1)).await.unwrap();
         let again = log.append(started(1)).await;
         assert!(matches!(again, Err(MetaLogError::Refused(_))), "its own mistake: {again:?}");
 
         let other = Command::Record { job, record: Box::new(started(2)) };
-        consensus.propose(other).await.unwrap().unwrap();
+        proposer.propose(other).await.unwrap().unwrap();
         let reason = tokio::select! {
             appended = log.append(started(2)) => panic!("{appended:?}"),
             reason = reasons.recv() => reason.unwrap(),

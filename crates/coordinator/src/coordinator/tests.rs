@@ -179,6 +179,29 @@ async fn a_damaged_checkpoint_is_named_and_the_one_before_is_used_without_doubli
 }
 
 #[tokio::test]
+async fn what_an_attempt_has_just_written_is_read_as_a_whole_only_after_a_restore_from_it_has_failed() {
+    for (damage, restored) in [(flip_a_bit as fn(&Path), [4, 3].as_slice()), (truncate, &[3])] {
+        let directory = tempfile::tempdir().unwrap();
+        let job = Job::new(directory.path());
+        let file = directory.path().join("jobs/j/state/4-g1-op1-0.state");
+        {
+            let mut world = job.world();
+            world.failure = Some((5, failure("connection lost", true)));
+            world.failure_after_commits = 4;
+            world.damage = Some((file.clone(), damage));
+        }
+        let (outcome, status) = job.run().await;
+        assert_eq!(outcome, Some(JobOutcome::Finished));
+        assert_eq!(status.restarts as usize, restored.len());
+        assert!(status.damaged.len() == 1 && status.damaged[0].contains(name(&file)), "{:?}", status.damaged);
+        let epochs: Vec<_> = job.world().deployments[1..].iter().map(|d| d.restore.epoch.map(|e| e.0)).collect();
+        assert_eq!(epochs, restored.iter().map(|epoch| Some(*epoch)).collect::<Vec<_>>());
+        assert_eq!(job.world().deployments.last().map(|d| d.replay_until), Some(Some(Epoch(4))));
+        job.assert_exactly_once();
+    }
+}
+
+#[tokio::test]
 async fn a_crash_during_the_replay_loses_and_doubles_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut job = Job::new(directory.path());

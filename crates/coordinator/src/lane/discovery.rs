@@ -13,12 +13,24 @@ pub(crate) struct Discoverer {
     pub(crate) retry: Retry,
 }
 
+/// Which splits are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discovery {
+    /// Those with which the job begins.
+    First,
+    /// Those that have come since.
+    New,
+}
+
 #[async_trait]
 impl Worker for Discoverer {
-    type Work = ();
+    type Work = Discovery;
     type Answer = Vec<SourceSplit>;
 
-    async fn work(&mut self, (): ()) -> Result<Vec<SourceSplit>, Failure> {
+    async fn work(&mut self, work: Discovery) -> Result<Vec<SourceSplit>, Failure> {
+        if work == Discovery::New {
+            self.enumerator.go_on();
+        }
         let mut tries = self.retry.tries("look for input");
         loop {
             match tries.within_timeout(self.enumerator.discover()).await {

@@ -8,15 +8,19 @@ use mainstem_connectors::Committer;
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::protocol::{Committable, Failure};
 use mainstem_rt::failpoint;
+use tokio::sync::watch;
 
 use super::Worker;
 use crate::coordinator::fatal;
 use crate::retry::Retry;
+use crate::spec::JobStatus;
 
 /// Owns the committers of a job.
 pub(crate) struct Publisher {
     pub(crate) committers: BTreeMap<OperatorId, Box<dyn Committer>>,
     pub(crate) retry: Retry,
+    /// Where it is shown what they have dropped.
+    pub(crate) status: watch::Sender<JobStatus>,
 }
 
 /// What the publisher is asked for.
@@ -43,7 +47,11 @@ impl Worker for Publisher {
 
     async fn work(&mut self, work: Publication) -> Result<(), Failure> {
         match work {
-            Publication::Epoch { epoch, committables } => self.publish(epoch, &committables).await,
+            Publication::Epoch { epoch, committables } => {
+                let published = self.publish(epoch, &committables).await;
+                self.show_dropped();
+                published
+            }
             Publication::CleanUp { generations } => {
                 self.clean_up(&generations).await;
                 Ok(())
@@ -64,13 +72,24 @@ impl Publisher {
                 return Err(fatal(format!("bug: {operator} has output to publish and no committer")));
             };
             let mut tries = self.retry.tries(format!("publish epoch {epoch}"));
+            let mut progress = committer.progress();
             while let Err(error) = tries.within_timeout(committer.commit(epoch, committables)).await {
+                let before = std::mem::replace(&mut progress, committer.progress());
+                if progress > before {
+                    tries.got_further();
+                }
                 tries.wait(error).await?;
             }
             failpoint::hit(failpoint::PUBLISHING);
         }
         failpoint::hit(failpoint::PUBLISHED);
         Ok(())
+    }
+
+    /// Shows how many records sinks have dropped, as the user chose.
+    fn show_dropped(&self) {
+        let dropped = self.committers.values().map(|committer| committer.dropped_records()).sum();
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.rejected_records, dropped) != dropped);
     }
 
     /// Left-overs are hidden and harmless: where one stays, the next start tries again.

@@ -82,11 +82,6 @@ impl Fences {
     pub fn on_ended(&mut self, attempt: &AttemptId) {
         self.running.remove(attempt);
     }
-
-    /// The attempts that run.
-    pub fn running(&self) -> impl Iterator<Item = &AttemptId> {
-        self.running.iter()
-    }
 }
 
 #[cfg(test)]
@@ -107,7 +102,10 @@ mod tests {
         for late in [attempt("a", 4), attempt("a", 3), attempt("a", 5)] {
             assert!(matches!(fences.on_deploy(&late)[..], [FenceCommand::Refuse { .. }]), "{late}");
         }
-        assert_eq!(fences.running().cloned().collect::<Vec<_>>(), [attempt("a", 5), attempt("b", 1)]);
+        for (job, generation) in [("a", 5), ("b", 1)] {
+            let fenced = fences.on_fence(&JobId::new(job).unwrap(), Generation(9));
+            assert_eq!(fenced, [FenceCommand::Stop(attempt(job, generation))], "nothing else runs");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::cuts::Cuts;
 use super::messages::{WorkerId, WorkerOffer};
+use super::placement;
 use crate::ids::JobId;
 use crate::time::Timestamp;
 
@@ -71,6 +72,8 @@ pub struct Fleet {
     used: BTreeMap<JobId, Vec<WorkerId>>,
     /// Where jobs ran before; there lie copies of their state.
     before: BTreeMap<JobId, Vec<WorkerId>>,
+    /// Names that several workers have had at a time, so that they do not tell the next life of one.
+    shared_names: BTreeSet<String>,
     cuts: Cuts,
 }
 
@@ -83,6 +86,10 @@ impl Fleet {
 
     /// A worker registers.
     pub fn on_joined(&mut self, now: Timestamp, offer: WorkerOffer) {
+        let name = offer.worker.name();
+        if self.workers.keys().any(|other| *other != offer.worker && other.name() == name) {
+            self.shared_names.insert(name.to_owned());
+        }
         self.workers.insert(offer.worker.clone(), Known { offer, heard_at: now });
     }
 
@@ -118,13 +125,6 @@ impl Fleet {
         silent.iter().filter_map(|worker| self.on_closed(worker, &reason)).collect()
     }
 
-    /// When [`Fleet::on_tick`] next has something to do.
-    #[must_use]
-    pub fn next_wakeup(&self) -> Timestamp {
-        let oldest = self.workers.values().map(|known| known.heard_at).min();
-        oldest.map_or(Timestamp::MAX, |heard_at| heard_at.plus_ms(self.config.silence_ms))
-    }
-
     /// No new subtasks for the workers of this name ([`WorkerId::is_named`]), and the jobs there move away as soon as there
     /// is room for them. Gives the workers that it means.
     pub fn drain(&mut self, name: &str) -> Vec<WorkerId> {
@@ -153,9 +153,9 @@ impl Fleet {
         moving
     }
 
-    /// Finds slots for a job and takes them; those that it had before are free again. Slots go to where the job was,
-    /// then to the workers with most free slots, so that jobs spread. Workers of which it is known that they cannot reach
-    /// each other do not come together where that can be avoided.
+    /// Finds slots for a job and takes them; those that it had before are free again. Slots go to where the job's state
+    /// lies ([`placement::choose`]), and otherwise to the workers with most free slots, so that jobs spread. Workers of
+    /// which it is known that they cannot reach each other do not come together where that can be avoided.
     ///
     /// # Errors
     /// What is missing. The job has no slots then.
@@ -168,20 +168,10 @@ impl Fleet {
             return Err(Shortage { needed, free: sum, total, workers: self.workers.len() });
         }
         free = self.cuts.avoid(&free, needed);
-        let mut chosen: Vec<Option<WorkerId>> = Vec::new();
         let before = self.before.get(job).map(Vec::as_slice).unwrap_or_default();
-        for slot in 0..needed as usize {
-            let stay = before.get(slot).filter(|worker| free.get(worker).is_some_and(|n| *n > 0));
-            if let Some(worker) = stay {
-                *free.get_mut(worker).expect("looked at above") -= 1;
-            }
-            chosen.push(stay.cloned());
-        }
-        let mut slots = Vec::new();
-        for stay in chosen {
-            let worker = stay.unwrap_or_else(|| take_most_free(&mut free));
-            slots.push(worker);
-        }
+        let heir = |worker| placement::heir(worker, self.workers.keys(), &self.shared_names);
+        let before: Vec<Option<WorkerId>> = before.iter().map(heir).collect();
+        let slots = placement::choose(&before, needed, free);
         let offers = slots.iter().map(|worker| self.workers[worker].offer.clone()).collect();
         self.before.insert(job.clone(), slots.clone());
         self.used.insert(job.clone(), slots);
@@ -219,13 +209,6 @@ impl Fleet {
         let open = self.workers.iter().filter(|(_, known)| !known.offer.draining);
         open.map(|(id, known)| (id.clone(), known.offer.slots.saturating_sub(self.in_use(id)))).collect()
     }
-}
-
-/// Takes a slot of the worker with most free slots; of several, the first by name.
-fn take_most_free(free: &mut BTreeMap<WorkerId, u32>) -> WorkerId {
-    let (worker, slots) = free.iter_mut().rev().max_by_key(|(_, slots)| **slots).expect("as many as are needed");
-    *slots -= 1;
-    worker.clone()
 }
 
 #[cfg(test)]
@@ -276,7 +259,34 @@ mod tests {
         assert_eq!(fleet.on_closed(&worker(1), "again"), None);
         assert_eq!(names(&fleet.place(&job("a"), 3).unwrap()), "w0 w0 w2");
         assert_eq!(fleet.place(&job("a"), 5).unwrap_err().free, 4);
-        assert_eq!(names(&fleet.place(&job("a"), 2).unwrap()), "w0 w0", "the memory outlives a shortage");
+        assert_eq!(names(&fleet.place(&job("a"), 2).unwrap()), "w0 w2", "the memory outlives a shortage");
+        fleet.forget(&job("a"));
+        assert_eq!(names(&fleet.place(&job("a"), 3).unwrap()), "w0 w2 w0", "another job of this name");
+    }
+
+    #[test]
+    fn the_next_life_of_a_worker_gets_what_it_had() {
+        let mut fleet = Fleet::new(FleetConfig::default());
+        let life = |name: &str, life| {
+            let worker = WorkerId(format!("{name}@host:{life}#{life}"));
+            WorkerOffer { worker, data_address: format!("host:{life}"), slots: 2, draining: false }
+        };
+        for name in ["a", "b", "c"] {
+            fleet.on_joined(Timestamp(0), life(name, 1));
+        }
+        assert_eq!(names(&fleet.place(&job("j"), 3).unwrap()), "a@host:1#1 b@host:1#1 c@host:1#1");
+        for name in ["a", "b"] {
+            fleet.on_closed(&life(name, 1).worker, "killed");
+        }
+        for name in ["b", "a"] {
+            fleet.on_joined(Timestamp(0), life(name, 2));
+        }
+        assert_eq!(names(&fleet.place(&job("j"), 3).unwrap()), "a@host:2#2 b@host:2#2 c@host:1#1");
+        // Two of one name at a time: it says nothing any more.
+        fleet.on_joined(Timestamp(0), life("a", 3));
+        fleet.on_closed(&life("a", 2).worker, "killed");
+        fleet.on_joined(Timestamp(0), WorkerOffer { slots: 4, ..life("d", 4) });
+        assert_eq!(names(&fleet.place(&job("j"), 3).unwrap()), "d@host:4#4 b@host:2#2 c@host:1#1");
     }
 
     #[test]
@@ -294,14 +304,14 @@ mod tests {
         let mut fleet = fleet(&[1, 1]);
         fleet.place(&job("a"), 1).unwrap();
         fleet.on_heard(Timestamp(600), &worker(1));
-        assert_eq!(fleet.next_wakeup(), Timestamp(1_000));
         assert_eq!(fleet.on_tick(Timestamp(999)), []);
         let lost = fleet.on_tick(Timestamp(1_000));
         assert_eq!(lost.iter().map(|l| &l.worker).collect::<Vec<_>>(), [&worker(0)]);
         assert_eq!(lost[0].jobs, BTreeSet::from([job("a")]));
-        assert_eq!(fleet.next_wakeup(), Timestamp(1_600));
+        assert_eq!(fleet.on_tick(Timestamp(1_599)), []);
         fleet.on_heard(Timestamp(1_000), &worker(0));
         assert_eq!(fleet.workers().count(), 1, "who is lost must register anew");
+        assert_eq!(fleet.on_tick(Timestamp(1_600)).len(), 1);
     }
 
     #[test]

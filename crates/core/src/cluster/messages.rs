@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
+use crate::lag::SourceLag;
 use crate::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
 use crate::time::Timestamp;
 
@@ -19,6 +20,16 @@ impl WorkerId {
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
         self.0 == name || self.0.split_once('@').is_some_and(|(front, _)| front == name)
+    }
+
+    /// The name that its user gave it: the part in front of its `@`.
+    pub(crate) fn name(&self) -> &str {
+        self.0.split_once('@').map_or(&self.0, |(name, _)| name)
+    }
+
+    /// Name and address: what another life of it at the same place has too.
+    pub(crate) fn place(&self) -> &str {
+        self.0.rsplit_once('#').map_or(&self.0, |(place, _)| place)
     }
 }
 
@@ -103,14 +114,26 @@ pub struct OperatorCounters {
     pub rows_out: u64,
     /// Rows dropped because they were late.
     pub late_rows: u64,
-    /// Records that could not be decoded and were dropped as the user chose.
+    /// Records that were wrong and were dropped as the user chose.
     pub dropped_records: u64,
+    /// Records that were wrong and went to the table that takes them.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// Changes that were to take away a row that was not there, and were dropped.
     pub unmatched_changes: u64,
     /// Bytes read from outside.
     pub bytes_read: u64,
+    /// Bytes of state files that the attempt has begun with and read from local copies.
+    #[serde(default)]
+    pub restored_local_bytes: u64,
+    /// The same, read from the store.
+    #[serde(default)]
+    pub restored_store_bytes: u64,
     /// Watermark of each subtask that runs on the worker.
     pub watermarks: Vec<(u32, Timestamp)>,
+    /// For a source: how far it is behind, as far as its readers know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<SourceLag>,
 }
 
 /// Counters of the attempts on a worker, by operator.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ended::{JOBS_MAX, forget_finished};
 use super::messages::WorkerId;
+use super::proposal::{Note, Proposal, Stamp};
+use crate::audit::{Trail, decisions};
 use crate::bug::{Bug, is_put_back};
 use crate::checkpoint::CheckpointOptions;
 use crate::ids::{Generation, JobId};
@@ -124,6 +126,11 @@ pub enum Command {
         /// The record.
         record: Box<Record>,
     },
+    /// What is no decision about a job and belongs into the audit trail.
+    Notes {
+        /// In the order in which they came.
+        notes: Vec<Note>,
+    },
 }
 
 /// The answer to a [`Command`]: taken, or why not. What is not taken changes nothing.
@@ -144,10 +151,32 @@ pub struct ClusterState {
     /// Ends of jobs so far.
     #[serde(default)]
     pub ends: u64,
+    /// Who has decided all of it, when and why.
+    #[serde(default)]
+    pub audit: Trail,
 }
 
 impl ClusterState {
-    /// Applies a decision.
+    /// Applies a decision, and notes it in the audit trail where it is taken.
+    pub fn apply(&mut self, proposal: Proposal) -> Answer {
+        let Proposal { stamp, command } = proposal;
+        // One node has it in its log, another in its snapshot, which has no trail: it must leave no trace in either.
+        if stamp == Stamp::unknown() {
+            return self.apply_command(command);
+        }
+        self.audit.on_stamp(&stamp);
+        let mut events = decisions::of_command(self, &command);
+        let may_forget = matches!(&command, Command::Record { record, .. } if record.ends_job());
+        let known: Vec<JobId> = if may_forget { self.jobs.keys().cloned().collect() } else { Vec::new() };
+        self.apply_command(command)?;
+        let gone = known.iter().filter(|job| !self.jobs.contains_key(job));
+        events.extend(gone.map(|job| decisions::forgotten(job, "it has finished, as have many jobs after it")));
+        let by = stamp.to_string();
+        events.into_iter().for_each(|event| self.audit.add(stamp.at, &by, event));
+        Ok(())
+    }
+
+    /// Applies a decision without a word about it.
     pub fn apply_command(&mut self, command: Command) -> Answer {
         match command {
             Command::Submit { job, submission } => self.submit(job, *submission),
@@ -181,7 +210,16 @@ impl ClusterState {
             }
             Command::Settle => Ok(()),
             Command::Record { job, record } => self.record(&job, *record),
+            Command::Notes { notes } => {
+                self.audit.on_notes(notes);
+                Ok(())
+            }
         }
+    }
+
+    /// The coordinators with a vote are these, with their addresses.
+    pub fn on_members(&mut self, members: &BTreeMap<u64, String>) {
+        self.audit.on_members(members);
     }
 
     /// The least generation of each job that may run: the one that was recorded last, or none of a job that has ended.
@@ -245,17 +283,13 @@ impl ClusterState {
         let this_end = self.ends + 1;
         let entry = self.active(job)?;
         entry.record.check(&record)?;
-        let ends = match &record {
-            Record::Ended { .. } => true,
-            Record::Savepoint { savepoint, end, .. } => {
-                if entry.savepoint.as_ref().is_none_or(|wanted| wanted.id != savepoint.id) {
-                    return Err(format!("savepoint {} is recorded, which nobody has asked for", savepoint.id));
-                }
-                entry.savepoint = None;
-                end.is_some()
+        let ends = record.ends_job();
+        if let Record::Savepoint { savepoint, .. } = &record {
+            if entry.savepoint.as_ref().is_none_or(|wanted| wanted.id != savepoint.id) {
+                return Err(format!("savepoint {} is recorded, which nobody has asked for", savepoint.id));
             }
-            _ => false,
-        };
+            entry.savepoint = None;
+        }
         let at = if let Record::Ended { at, .. } = &record { *at } else { Timestamp(0) };
         entry.record.apply(record);
         if ends {

@@ -198,3 +198,23 @@ fn a_replay_that_comes_to_something_else_is_noticed() {
     let error = splits.piece_read(&id("a")).unwrap_err();
     assert!(error.contains("8ms") && error.contains("9ms"), "{error}");
 }
+
+#[test]
+fn splits_ahead_of_a_bound_are_held_and_are_not_silent_meanwhile() {
+    let mut splits = free(Some(SECOND));
+    splits.add(split("fast"));
+    splits.add(split("slow"));
+    read(&mut splits, "fast", "1", 100);
+    read(&mut splits, "slow", "1", 10);
+    assert_eq!(splits.hold_ahead_of(Timestamp(100)), []);
+    assert_eq!(splits.hold_ahead_of(Timestamp(60)), [(id("fast"), true)]);
+    assert_eq!(splits.hold_ahead_of(Timestamp(70)), [], "it is held already");
+    assert!(splits.holds_any());
+    splits.tick(2 * SECOND);
+    assert_eq!(splits.advance(), Some(Timestamp(100)), "only the slow one is idle");
+    assert_eq!(splits.hold_ahead_of(Timestamp(100)), [(id("fast"), false)]);
+    assert!(!splits.holds_any());
+    splits.hold_ahead_of(Timestamp(0));
+    splits.finish(&id("fast"));
+    assert_eq!(splits.hold_ahead_of(Timestamp(0)), [(id("fast"), false)], "what has ended is ahead of nobody");
+}

@@ -69,7 +69,7 @@ impl Judge {
             Command::Record { job, record } => self.on_record(job, record, store),
             // Savepoints have a simulation of their own, beside the checkpoints'.
             Command::Savepoint { .. } | Command::Remove { .. } | Command::Removed { .. } => {}
-            Command::Wish { .. } | Command::Rescale { .. } | Command::Settle => {}
+            Command::Wish { .. } | Command::Rescale { .. } | Command::Settle | Command::Notes { .. } => {}
         }
         for (job, _) in self.books.iter().filter(|(_, books)| books.cancelled) {
             assert_eq!(self.state.jobs[job].wish, Wish::Cancel, "what the user wanted was forgotten");

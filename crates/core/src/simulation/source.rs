@@ -114,6 +114,7 @@ impl SourceTask {
                 self.splits.bound_unassigned(bound);
                 self.after_news(io);
             }
+            ToSubtask::Retired { .. } => {}
             ToSubtask::NoMoreSplits => {
                 self.splits.no_more();
                 self.after_news(io);

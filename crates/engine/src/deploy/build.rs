@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::datatypes::SchemaRef;
-use mainstem_connectors::{ConnectorError, ReaderContext, WriterContext};
+use mainstem_connectors::{ConnectorError, LookupContext, ReaderContext, WriterContext};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::{Chain as ChainShape, Node};
 use mainstem_core::ids::{OperatorId, SubtaskId};
@@ -20,7 +20,7 @@ use mainstem_plan::operator::{
 use tokio::sync::mpsc;
 
 use super::wiring::Wiring;
-use super::{Deployment, OperatorRestore, restore};
+use super::{Deployment, TaskState, restore};
 use crate::aggregate::GroupAggregate;
 use crate::calc::{Calc, Rename};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
@@ -28,7 +28,7 @@ use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
 use crate::in_flight;
 use crate::join::{
-    IntervalJoin, KeyFormat, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, SetOperation,
+    IntervalJoin, KeyFormat, KeyedLookup, LOOKUP_BYTES_MAX, LookupJoin, LookupLoader, NotIn, RegularJoin, SetOperation,
     TemporalJoin, WindowJoin,
 };
 use crate::late::{DroppedRows, LateRows};
@@ -40,9 +40,11 @@ use crate::rank;
 use crate::sort::Sort;
 use crate::source::SourceStage;
 use crate::source_task::{SourceInput, SourceTask};
+use crate::staging::staging;
 use crate::task::{self, Uploads};
 use crate::unnest::Unnest;
 use crate::uploader::Uploader;
+use crate::watermark_alignment::{AlignmentGroups, Member};
 use crate::window::{
     Aggregation, ByProcessingTime, FinalAggregate, PartialAggregate, PartialSessions, SessionAggregate, Slicing,
     WindowAssign, WindowOutput,
@@ -59,6 +61,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) parallelism: u32,
     /// Sources whose subtasks tell the coordinator their watermarks.
     pub(crate) reporting: &'a BTreeSet<OperatorId>,
+    /// Sources that keep together.
+    pub(crate) aligned: &'a AlignmentGroups,
 }
 
 /// A subtask that is ready to run.
@@ -70,7 +74,7 @@ pub(crate) struct BuiltTask {
 }
 
 enum TaskKind {
-    Source { stage: Box<SourceStage>, input: Arc<SourceInput>, reports_watermark: bool },
+    Source { stage: Box<SourceStage>, input: Arc<SourceInput>, reports_watermark: bool, aligned: Option<Member> },
     Inner(Box<InputGate>),
 }
 
@@ -81,7 +85,7 @@ impl BuiltTask {
         deployment: &Arc<Deployment>,
         control: mpsc::Receiver<ToSubtask>,
         events: mpsc::Sender<FromSubtask>,
-        restores: Vec<OperatorRestore>,
+        TaskState { restores, restoring }: TaskState,
     ) -> Result<bool, EngineError> {
         for state in restores {
             if let Some(link) = self.chain.links.iter_mut().find(|l| l.id == state.operator) {
@@ -99,10 +103,12 @@ impl BuiltTask {
         });
         match self.kind {
             TaskKind::Inner(mut gate) => {
-                in_flight::resume(deployment, &mut gate, deployment.in_flight_of(self.subtask)).await?;
+                in_flight::resume(deployment, &mut gate, self.subtask).await?;
+                restoring.done(deployment);
                 task::run(*gate, self.chain, uploads, control).await
             }
-            TaskKind::Source { stage, input, reports_watermark } => {
+            TaskKind::Source { stage, input, reports_watermark, aligned } => {
+                restoring.done(deployment);
                 let before = deployment.restore.get(&self.subtask.operator).into_iter().flatten();
                 let task = SourceTask {
                     subtask: self.subtask,
@@ -115,6 +121,7 @@ impl BuiltTask {
                     replay_until: deployment.replay_until,
                     start_watermark: source_watermark(before.map(|(_, part)| part)),
                     reports_watermark,
+                    aligned,
                     resume: deployment.resume(),
                 };
                 task.run().await
@@ -151,6 +158,7 @@ impl Builder<'_> {
                 stage: Box::new(stage),
                 input: Arc::new(input),
                 reports_watermark: self.reporting.contains(&self.subtask.operator),
+                aligned: self.aligned.join(self.subtask.operator, self.subtask.index),
             },
             None => {
                 let inputs = wiring.inputs.remove(&self.subtask).unwrap_or_default();
@@ -170,21 +178,23 @@ impl Builder<'_> {
     ) -> Result<(SourceStage, SourceInput), EngineError> {
         let metrics = self.deployment.metrics.operator(node.id).clone();
         let table = spec.table.name.clone();
-        let source = mainstem_connectors::source(&spec.table).map_err(|error| connector(&table, error))?;
+        let source = mainstem_connectors::open_source(&spec.table).map_err(|error| connector(&table, error))?;
+        let (bytes_read, lags) = (metrics.bytes_read.clone(), metrics.lags.clone());
+        let stage = SourceStage::new(node, spec, context, metrics)?;
         let reader = ReaderContext {
             columns: spec.read_columns.clone(),
             batch_rows: BATCH_ROWS,
-            dropped_records: metrics.dropped_records.clone(),
-            bytes_read: metrics.bytes_read.clone(),
+            with_origins: stage.screen.wants_origins(),
+            bytes_read,
+            lags,
         };
-        let stage = SourceStage::new(node, spec, context, metrics)?;
         Ok((stage, SourceInput { table, source, context: reader }))
     }
 
     fn sink(&self, node: &Node<Spec>, spec: &SinkOperator) -> Result<SinkEnd, EngineError> {
         let id = node.id;
         let table = spec.table.name.clone();
-        let sink = mainstem_connectors::sink(&spec.table).map_err(|error| connector(&table, error))?;
+        let sink = mainstem_connectors::open_sink(&spec.table).map_err(|error| connector(&table, error))?;
         let writer = sink.writer(WriterContext {
             job: self.deployment.job.clone(),
             operator: id,
@@ -192,8 +202,9 @@ impl Builder<'_> {
             generation: self.deployment.generation,
             working_dir: self.deployment.working_dir.clone(),
             changes: node.op.changes,
+            staging: staging(self.deployment.store.clone(), self.deployment.job.clone()),
         });
-        Ok(SinkEnd { id, table, writer, metrics: self.deployment.metrics.operator(id).clone() })
+        Ok(SinkEnd { id, table, writer, metrics: self.deployment.metrics.operator(id).clone(), dropped_records: 0 })
     }
 
     /// Changes that come from the operator's first input.
@@ -263,7 +274,8 @@ impl Builder<'_> {
                 Box::new(TemporalJoin::new(name, spec, schema, self.late(node, false), context)?)
             }
             OperatorKind::LookupJoin(spec) => {
-                Box::new(LookupJoin::new(name, spec, schema, self.lookup_loader(node, spec)?, context)?)
+                let keyed = self.keyed_lookup(node, spec)?;
+                Box::new(LookupJoin::new(name, spec, schema, self.lookup_loader(node, spec)?, keyed, context)?)
             }
             OperatorKind::Unnest(spec) => Box::new(Unnest::new(name, spec.clone(), schema)),
             OperatorKind::SetOperation(spec) => Box::new(SetOperation::new(name, spec, schema, context)?),
@@ -284,7 +296,7 @@ impl Builder<'_> {
         let metrics = self.deployment.metrics.operator(node.id);
         let table = spec.table.name.clone();
         Ok(LookupLoader {
-            source: mainstem_connectors::source(&spec.table).map_err(|error| connector(&table, error))?,
+            source: mainstem_connectors::open_source(&spec.table).map_err(|error| connector(&table, error))?,
             columns: spec.columns.clone(),
             schema: spec.on.right_schema.clone(),
             keys: Arc::new(KeyFormat::new(&node.name, &spec.on)?),
@@ -293,6 +305,16 @@ impl Builder<'_> {
             bytes_max: LOOKUP_BYTES_MAX,
             table,
         })
+    }
+
+    fn keyed_lookup(&self, node: &Node<Spec>, spec: &LookupSpec) -> Result<Option<KeyedLookup>, EngineError> {
+        let Some(by_key) = &spec.by_key else { return Ok(None) };
+        let table = spec.table.name.clone();
+        let source = mainstem_connectors::open_source(&spec.table).map_err(|error| connector(&table, error))?;
+        let context = LookupContext { columns: spec.columns.clone(), keys: spec.on.right_keys.clone() };
+        let lookup = source.lookup(context);
+        let lookup = lookup.ok_or_else(|| EngineError::Bug(format!("table '{table}' cannot be looked up by key")))?;
+        Ok(Some(KeyedLookup::new(&node.name, &table, spec, by_key, lookup)?))
     }
 
     fn window_final(

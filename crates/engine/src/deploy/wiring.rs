@@ -7,6 +7,7 @@ use mainstem_core::ids::{OperatorId, SubtaskId};
 
 use super::{Deployment, Place};
 use crate::exchange::{ChannelKey, ChannelPlace, ChannelReceiver, ChannelSender, GateInput, OutputEdge, channel};
+use crate::watermark_alignment::AlignmentGroups;
 
 /// The ends of all channels, until the subtasks take them.
 #[derive(Default)]
@@ -18,7 +19,7 @@ pub(crate) struct Wiring {
 }
 
 /// Makes the ends that lie on this worker of each channel between two subtasks that an edge between chains connects.
-pub(crate) fn wire(deployment: &Deployment, chains: &[Chain]) -> Wiring {
+pub(crate) fn wire(deployment: &Deployment, chains: &[Chain], aligned: &AlignmentGroups) -> Wiring {
     let graph = &deployment.graph;
     let head_of: BTreeMap<OperatorId, OperatorId> =
         chains.iter().flat_map(|c| c.operators.iter().map(|o| (*o, c.head()))).collect();
@@ -38,7 +39,12 @@ pub(crate) fn wire(deployment: &Deployment, chains: &[Chain]) -> Wiring {
                 ends.extend(sending);
                 let subtask = SubtaskId { operator: to, index: receiver };
                 let place = ChannelPlace { edge: position, sender };
-                let receiving = receiving.map(|receiver| GateInput { input, place, receiver });
+                let receiving = receiving.map(|receiver| {
+                    // A sender of this process shows itself.
+                    let is_here = matches!(deployment.placement.place(sender), Place::Here);
+                    let shows = if is_here { None } else { aligned.join(from, sender) };
+                    GateInput { input, place, shows, receiver }
+                });
                 wiring.inputs.entry(subtask).or_default().extend(receiving);
             }
             let output = OutputEdge { port: edge.port, exchange: edge.exchange.clone(), receivers: ends, turn: 0 };

@@ -15,6 +15,7 @@ use tokio::time::{Duration, Instant, Sleep};
 use super::channel::{ChannelReceiver, Overtaken};
 use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
+use crate::watermark_alignment::Member;
 
 /// Bytes that one barrier may overtake at a subtask. What lies in the channels when it does is bounded by their credit;
 /// this bounds what still comes before the barriers of inputs that are far behind.
@@ -65,8 +66,18 @@ pub(crate) struct GateInput {
     pub(crate) input: usize,
     /// Which channel it is.
     pub(crate) place: ChannelPlace,
+    /// The source subtask that sends, where others have to know how far it is.
+    pub(crate) shows: Option<Member>,
     /// The channel.
     pub(crate) receiver: ChannelReceiver,
+}
+
+impl GateInput {
+    fn show(&self, watermark: Timestamp) {
+        if let Some(sender) = &self.shows {
+            sender.heard(watermark);
+        }
+    }
 }
 
 /// All channels into one task.
@@ -242,6 +253,7 @@ impl InputGate {
         match element {
             StreamElement::Batch(batch) => Ok(Some(GateEvent::Batch { input: self.inputs[input].input, batch })),
             StreamElement::Watermark(watermark) => {
+                self.inputs[input].show(watermark);
                 Ok(self.watermarks.update(input, watermark).map(GateEvent::Watermark))
             }
             StreamElement::Barrier(mark) => {
@@ -249,6 +261,7 @@ impl InputGate {
                 self.resolve(answer)
             }
             StreamElement::End => {
+                self.inputs[input].show(Timestamp::MAX);
                 let answer = self.aligner.on_end(self.now(), input);
                 self.resolve(answer)
             }

@@ -231,8 +231,8 @@ async fn answer(writer: &mut FrameWriter, answers: &Answers) -> Ended {
         let credit = std::mem::take(&mut *answers.credit.lock().unwrap_or_else(PoisonError::into_inner));
         let frames = refused.iter().map(|(channel, reason)| wire::refused(*channel, reason));
         let frames = frames.chain(credit.iter().map(|(channel, units)| wire::credit(*channel, *units)));
-        for [head, body] in frames {
-            if let Err(error) = writer.write(&[&head, &body]).await {
+        for frame in frames {
+            if let Err(error) = writer.write(&frame.slices()).await {
                 return error.into();
             }
         }

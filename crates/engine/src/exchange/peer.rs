@@ -264,7 +264,7 @@ impl RemoteSender {
         // It comes back from the receiver.
         self.credit.take(units)?;
         let parts = self.encoder.encode(element, units)?;
-        let bytes = parts[0].len() + parts[1].len();
+        let bytes = parts.len();
         if bytes > FRAME_BYTES_MAX {
             let message = format!(
                 "a row of {bytes} bytes is too large to be sent to another worker; at most {FRAME_BYTES_MAX} are"
@@ -308,9 +308,9 @@ async fn carry(
 /// Ends well when nobody has a channel over this connection any more.
 async fn write(writer: &mut FrameWriter, mut frames: mpsc::Receiver<Parts>) -> Result<(), NetError> {
     while let Some(first) = frames.recv().await {
-        writer.write(&[&first[0], &first[1]]).await?;
+        writer.write(&first.slices()).await?;
         while let Ok(next) = frames.try_recv() {
-            writer.write(&[&next[0], &next[1]]).await?;
+            writer.write(&next.slices()).await?;
         }
         writer.flush().await?;
     }

@@ -19,7 +19,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
-use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use bytes::{Buf, Bytes};
 use mainstem_core::alignment::BarrierMark;
 use mainstem_core::cluster::messages::AttemptId;
@@ -87,8 +87,31 @@ impl Payload {
     }
 }
 
-/// The parts of a frame to write.
-pub(super) type Parts = [Vec<u8>; 2];
+/// A frame to write, in parts: the columns of a batch are sent from where they lie.
+#[derive(Debug)]
+pub(super) struct Parts {
+    head: Vec<u8>,
+    body: Vec<Buffer>,
+}
+
+impl Parts {
+    fn new(head: Vec<u8>, body: Vec<u8>) -> Parts {
+        Parts { head, body: vec![Buffer::from_vec(body)] }
+    }
+
+    /// All bytes of the frame, in order.
+    pub(super) fn slices(&self) -> Vec<&[u8]> {
+        let mut slices = Vec::with_capacity(1 + self.body.len());
+        slices.push(&self.head[..]);
+        slices.extend(self.body.iter().map(Buffer::as_slice));
+        slices
+    }
+
+    /// Size in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.body.iter().map(Buffer::len).sum::<usize>()
+    }
+}
 
 impl Frame {
     /// Reads a frame, but for its rows.
@@ -127,31 +150,32 @@ fn head(kind: u8, channel: u32) -> Vec<u8> {
 }
 
 pub(super) fn open(channel: u32, key: &ChannelKey) -> Parts {
-    [head(OPEN, channel), serde_json::to_vec(key).expect("plain data")]
+    Parts::new(head(OPEN, channel), serde_json::to_vec(key).expect("plain data"))
 }
 
 pub(super) fn close(channel: u32) -> Parts {
-    [head(CLOSE, channel), Vec::new()]
+    Parts { head: head(CLOSE, channel), body: Vec::new() }
 }
 
 pub(super) fn credit(channel: u32, units: u32) -> Parts {
-    [head(CREDIT, channel), units.to_le_bytes().to_vec()]
+    Parts::new(head(CREDIT, channel), units.to_le_bytes().to_vec())
 }
 
 pub(super) fn refused(channel: u32, reason: &str) -> Parts {
-    [head(REFUSED, channel), reason.as_bytes().to_vec()]
+    Parts::new(head(REFUSED, channel), reason.as_bytes().to_vec())
 }
 
 /// Turns the elements of one channel into frames.
 pub(super) struct Encoder {
     channel: u32,
     options: IpcWriteOptions,
-    writer: Option<StreamWriter<Vec<u8>>>,
+    /// None before the first rows.
+    rows: Option<StreamEncoder>,
 }
 
 impl Encoder {
     pub(super) fn new(channel: u32, options: IpcWriteOptions) -> Encoder {
-        Encoder { channel, options, writer: None }
+        Encoder { channel, options, rows: None }
     }
 
     /// The frame of an element, which has rows where it is a batch; `units` is the credit that it takes.
@@ -164,7 +188,7 @@ impl Encoder {
             StreamElement::Barrier(mark) => SmallElement::Barrier(*mark),
             StreamElement::End => SmallElement::End,
         };
-        Ok([head(ELEMENT, self.channel), serde_json::to_vec(&small).expect("plain data")])
+        Ok(Parts::new(head(ELEMENT, self.channel), serde_json::to_vec(&small).expect("plain data")))
     }
 
     fn batch(&mut self, batch: &StreamBatch, units: u32) -> Result<Parts, ArrowError> {
@@ -185,17 +209,16 @@ impl Encoder {
         head.extend_from_slice(&rows.to_le_bytes());
         head.extend_from_slice(&beside);
         if batch.rows.num_columns() == 0 {
-            return Ok([head, Vec::new()]);
+            return Ok(Parts { head, body: Vec::new() });
         }
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
+        let encoder = match &mut self.rows {
+            Some(encoder) => encoder,
             None => {
                 let schema = batch.rows.schema();
-                self.writer.insert(StreamWriter::try_new_with_options(Vec::new(), &schema, self.options.clone())?)
+                self.rows.insert(StreamEncoder::try_new_with_options(&schema, self.options.clone())?)
             }
         };
-        writer.write(&batch.rows)?;
-        Ok([head, std::mem::take(writer.get_mut())])
+        Ok(Parts { head, body: encoder.encode(&batch.rows)? })
     }
 }
 
@@ -273,7 +296,8 @@ mod tests {
 
     fn through(encoder: &mut Encoder, decoder: &mut Decoder, element: &StreamElement) -> StreamElement {
         let parts = encoder.encode(element, 3).unwrap();
-        let Frame::Element { channel: 7, payload, units } = Frame::parse(parts.concat().into()).unwrap() else {
+        let Frame::Element { channel: 7, payload, units } = Frame::parse(parts.slices().concat().into()).unwrap()
+        else {
             panic!("another frame");
         };
         assert_eq!(units, if matches!(element, StreamElement::Batch(_)) { 3 } else { 1 });
@@ -331,7 +355,7 @@ mod tests {
             assert!(Frame::parse(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
         let mut encoder = Encoder::new(7, IpcWriteOptions::default());
-        let parts = encoder.encode(&StreamElement::Batch(batch(0, 10)), 3).unwrap().concat();
+        let parts = encoder.encode(&StreamElement::Batch(batch(0, 10)), 3).unwrap().slices().concat();
         for length in [9, 12, 15, 40, parts.len() - 1] {
             let Ok(Frame::Element { payload, .. }) = Frame::parse(Bytes::copy_from_slice(&parts[..length])) else {
                 panic!("no element");

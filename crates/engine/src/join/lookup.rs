@@ -1,8 +1,10 @@
 //! Joins rows with a table that its connector reads as a whole: loaded before the first row, kept in memory by key,
 //! and loaded again, beside the work, when it is older than it may be. A newer version counts from the next epoch on,
-//! so that all rows of an epoch meet the same one. What no version can promise: that a replay finds the table as
+//! so that all rows of an epoch meet the same one. Or with a table that is asked for the keys of each batch
+//! ([`KeyedLookup`]). What no version can promise: that a replay finds the table as
 //! the first run found it.
 
+mod by_key;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{JoinKind, LookupJoin as Spec};
 use tokio::task::JoinSet;
 
+pub(crate) use self::by_key::KeyedLookup;
 use self::table::LookupTable;
 pub(crate) use self::table::{LOOKUP_BYTES_MAX, Loader as LookupLoader};
 use super::key_index::KeyFormat;
@@ -42,6 +45,8 @@ pub(crate) struct LookupJoin {
     /// The time of the epoch in which loading began.
     loaded_at_ms: i64,
     loading: JoinSet<Result<LookupTable, EngineError>>,
+    /// Set where rows are asked for by key; then nothing is loaded.
+    keyed: Option<KeyedLookup>,
 }
 
 impl LookupJoin {
@@ -51,6 +56,7 @@ impl LookupJoin {
         spec: &Spec,
         output: SchemaRef,
         loader: LookupLoader,
+        keyed: Option<KeyedLookup>,
         context: &EvalContext,
     ) -> Result<Self, EngineError> {
         let outer = match spec.kind {
@@ -70,6 +76,7 @@ impl LookupJoin {
             newer: None,
             loaded_at_ms: i64::MIN,
             loading: JoinSet::new(),
+            keyed,
         })
     }
 
@@ -111,6 +118,9 @@ impl LookupJoin {
 
 impl Operator for LookupJoin {
     fn prepare(&mut self) -> Option<BoxFuture<'static, Result<(), EngineError>>> {
+        if let Some(keyed) = &self.keyed {
+            return Some(keyed.check().boxed());
+        }
         self.loaded_at_ms = self.context.now_ms();
         let (loader, first) = (self.loader.clone(), self.first.clone());
         let load = async move {
@@ -121,9 +131,14 @@ impl Operator for LookupJoin {
     }
 
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
-        let table = self.newer.as_ref().or_else(|| self.first.get());
-        let table = table.ok_or_else(|| EngineError::Bug(format!("'{}' has not loaded its table", self.name)))?;
         let keys = self.keys.left(&batch.rows)?;
+        let now_ms = self.context.now_ms();
+        let looked_up = match &mut self.keyed {
+            Some(keyed) => Some(keyed.look_up(&batch.rows, &keys, &self.keys, now_ms)?),
+            None => None,
+        };
+        let table = looked_up.as_ref().or(self.newer.as_ref()).or_else(|| self.first.get());
+        let table = table.ok_or_else(|| EngineError::Bug(format!("'{}' has not loaded its table", self.name)))?;
         let rows = batch.rows.num_rows();
         let mut matched = vec![false; rows];
         let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(rows);

@@ -1,13 +1,13 @@
 //! Readers of splits: each runs as a task of its own, so that reading and decoding go on while the chain works,
 //! and hands over what it reads through a channel with room for a few batches.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Int8Array, RecordBatch};
-use mainstem_connectors::{ConnectorError, ReaderContext, ReaderEvent, Source, SourceReader};
+use mainstem_connectors::{ConnectorError, ReaderContext, ReaderEvent, Release, Source, SourceReader};
 use mainstem_core::ids::SplitId;
 use mainstem_core::protocol::SourceSplit;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::error::EngineError;
@@ -32,29 +32,26 @@ impl SourceInput {
     }
 }
 
-/// What a reader has to say.
-pub(crate) enum ReadEvent {
-    /// Rows, and where to go on after them.
-    Batch { split: SplitId, rows: RecordBatch, changes: Option<Int8Array>, position: String },
-    /// The split has been read to its end.
-    Finished { split: SplitId },
-    /// Reading has failed.
-    Failed(EngineError),
-}
+/// What a reader has read, or why it cannot go on.
+type Read = Result<ReaderEvent, EngineError>;
 
 /// The readers of a source task. Dropping it stops them.
 pub(crate) struct Readers {
     input: Arc<SourceInput>,
     tasks: JoinSet<()>,
-    sender: mpsc::Sender<ReadEvent>,
-    receiver: mpsc::Receiver<ReadEvent>,
+    sender: mpsc::Sender<Read>,
+    receiver: mpsc::Receiver<Read>,
+    /// Whom to tell what the outside need not keep any more.
+    releases: BTreeMap<SplitId, Release>,
+    /// Whether a split is not to be read on at the moment.
+    holds: BTreeMap<SplitId, watch::Sender<bool>>,
 }
 
 impl Readers {
     /// No readers yet.
     pub(crate) fn new(input: Arc<SourceInput>) -> Self {
         let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
-        Readers { input, tasks: JoinSet::new(), sender, receiver }
+        Readers { input, tasks: JoinSet::new(), sender, receiver, releases: BTreeMap::new(), holds: BTreeMap::new() }
     }
 
     /// Starts to read a split, from a position, up to another.
@@ -70,27 +67,54 @@ impl Readers {
             None => reader.add_split(split.clone(), position),
         };
         added.map_err(|error| self.failed(error))?;
+        if let Some(release) = reader.release() {
+            self.releases.insert(split.id.clone(), release);
+        }
+        let hold = watch::Sender::new(false);
+        let held = hold.subscribe();
+        self.holds.insert(split.id.clone(), hold);
         let table = self.input.table.clone();
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = read(reader, &sender).await {
-                let _ = sender.send(ReadEvent::Failed(EngineError::Connector { table, error })).await;
+            if let Err(error) = read(reader, held, &sender).await {
+                let _ = sender.send(Err(EngineError::Connector { table, error })).await;
             }
         });
         Ok(())
     }
 
     /// The next event of any reader; waits for ever while there is none. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> ReadEvent {
+    pub(crate) async fn next(&mut self) -> Read {
         loop {
             tokio::select! {
                 biased;
                 event = self.receiver.recv() => return event.expect("a sender is kept here"),
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(panic) = ended {
-                        return ReadEvent::Failed(EngineError::Bug(format!("reading '{}': {panic}", self.input.table)));
+                        return Err(EngineError::Bug(format!("reading '{}': {panic}", self.input.table)));
                     }
                 }
+            }
+        }
+    }
+
+    /// A split is not read on beyond what is on its way, or is again.
+    pub(crate) fn hold(&self, split: &SplitId, is_held: bool) {
+        if let Some(hold) = self.holds.get(split) {
+            hold.send_replace(is_held);
+        }
+    }
+
+    /// Whether anything outside waits to be released.
+    pub(crate) fn keep_anything(&self) -> bool {
+        !self.releases.is_empty()
+    }
+
+    /// No restart goes back behind these positions.
+    pub(crate) fn release(&self, positions: &[(SplitId, String)]) {
+        for (split, position) in positions {
+            if let Some(release) = self.releases.get(split) {
+                release(position);
             }
         }
     }
@@ -100,17 +124,16 @@ impl Readers {
     }
 }
 
-async fn read(mut reader: Box<dyn SourceReader>, sender: &mpsc::Sender<ReadEvent>) -> Result<(), ConnectorError> {
-    while let Some(event) = reader.next().await? {
-        let event = match event {
-            ReaderEvent::Batch { split, rows, changes, position } => {
-                ReadEvent::Batch { split, rows, changes, position }
-            }
-            ReaderEvent::SplitFinished { split } => ReadEvent::Finished { split },
-        };
-        if sender.send(event).await.is_err() {
-            break;
-        }
+async fn read(
+    mut reader: Box<dyn SourceReader>,
+    mut held: watch::Receiver<bool>,
+    sender: &mpsc::Sender<Read>,
+) -> Result<(), ConnectorError> {
+    // Either fails where the task has ended.
+    while held.wait_for(|is_held| !is_held).await.is_ok()
+        && let Some(event) = reader.next().await?
+        && sender.send(Ok(event)).await.is_ok()
+    {
         // A reader that never waits would keep its thread from the other tasks.
         tokio::task::yield_now().await;
     }

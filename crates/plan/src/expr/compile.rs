@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use datafusion_common::ScalarValue;
 use datafusion_common::config::ConfigOptions;
 use datafusion_expr::Operator;
@@ -45,9 +45,7 @@ impl Compiler<'_> {
         match expr {
             Expr::Column(index) => Ok(Arc::new(Column::new(column(*index, self.input)?.name(), *index))),
             Expr::Literal(Literal(value)) => Ok(Arc::new(PhysicalLiteral::new(value.clone()))),
-            Expr::Binary { left, op, right } => {
-                Ok(expressions::binary(self.compile(left)?, op.to_logical(), self.compile(right)?, self.input)?)
-            }
+            Expr::Binary { left, op, right } => self.binary(left, op.to_logical(), right),
             Expr::Not(expr) => Ok(expressions::not(self.compile(expr)?)?),
             Expr::Is { expr, test, negated } => self.is(expr, *test, *negated),
             Expr::Negative(expr) => Ok(expressions::negative(self.compile(expr)?, self.input)?),
@@ -70,6 +68,20 @@ impl Compiler<'_> {
             Expr::Between { expr, negated, low, high } => self.between(expr, *negated, low, high),
             Expr::ScalarFunction { name, args, return_type } => self.function(name, args, return_type),
         }
+    }
+
+    fn binary(&self, left: &Expr, op: Operator, right: &Expr) -> Compiled {
+        let left = self.compile(left)?;
+        let right = match right {
+            Expr::Literal(Literal(interval)) if matches!(op, Operator::Plus | Operator::Minus) => {
+                match as_duration(interval, &left.data_type(self.input)?) {
+                    Some(duration) => Arc::new(PhysicalLiteral::new(duration)),
+                    None => self.compile(right)?,
+                }
+            }
+            _ => self.compile(right)?,
+        };
+        Ok(expressions::binary(left, op, right, self.input)?)
     }
 
     fn cast(&self, expr: Arc<dyn PhysicalExpr>, to: &DataType) -> Compiled {
@@ -122,6 +134,26 @@ impl Compiler<'_> {
         let call = ScalarFunctionExpr::try_new(function, args, self.input, CONFIG.clone())?;
         self.cast(Arc::new(call), return_type)
     }
+}
+
+/// An interval of a fixed length as what is added to times of a type: whole units of theirs. Arrow's way with intervals goes
+/// through the calendar, time by time.
+fn as_duration(interval: &ScalarValue, time: &DataType) -> Option<ScalarValue> {
+    let (ScalarValue::IntervalMonthDayNano(Some(interval)), DataType::Timestamp(unit, zone)) = (interval, time) else {
+        return None;
+    };
+    // A day of a zone with summer time may have another length.
+    if interval.months != 0 || (interval.days != 0 && zone.is_some()) {
+        return None;
+    }
+    let nanoseconds = i64::from(interval.days).checked_mul(86_400_000_000_000)?.checked_add(interval.nanoseconds)?;
+    let of_unit = |length: i64| (nanoseconds % length == 0).then_some(Some(nanoseconds / length));
+    Some(match unit {
+        TimeUnit::Second => ScalarValue::DurationSecond(of_unit(1_000_000_000)?),
+        TimeUnit::Millisecond => ScalarValue::DurationMillisecond(of_unit(1_000_000)?),
+        TimeUnit::Microsecond => ScalarValue::DurationMicrosecond(of_unit(1_000)?),
+        TimeUnit::Nanosecond => ScalarValue::DurationNanosecond(of_unit(1)?),
+    })
 }
 
 /// An argument in the type that a function wants. A constant stays a constant: functions look for those.

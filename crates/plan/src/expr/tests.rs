@@ -208,3 +208,37 @@ fn views_of_datafusion_functions_become_strings() {
     assert_eq!(evaluate(&compared), ["true", "NULL", "false"]);
     assert_eq!(convert(&left).unwrap().data_type(&schema()).unwrap(), DataType::Utf8);
 }
+
+#[test]
+fn an_interval_of_a_fixed_length_adds_like_any_other() {
+    use arrow::array::{IntervalMonthDayNanoArray, TimestampMillisecondArray};
+    use arrow::datatypes::{IntervalMonthDayNano, IntervalUnit};
+
+    let times = TimestampMillisecondArray::from(vec![Some(0), None, Some(-1), Some(1_709_164_800_123)]);
+    for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
+        for zone in [None, Some("+02:00".into())] {
+            let time = DataType::Timestamp(unit, zone);
+            let column = arrow::compute::cast(&times, &time).unwrap();
+            for interval in [(0, 0, 4_000_000_000), (0, 1, -3_000_000), (0, -7, 1), (1, 0, 0), (0, 0, 999)] {
+                let interval = IntervalMonthDayNano::new(interval.0, interval.1, interval.2);
+                let fields = [
+                    Field::new("time", time.clone(), true),
+                    Field::new("by", DataType::Interval(IntervalUnit::MonthDayNano), false),
+                ];
+                let schema = Arc::new(Schema::new(fields.to_vec()));
+                let by = Arc::new(IntervalMonthDayNanoArray::from(vec![interval; 4]));
+                let rows = RecordBatch::try_new(schema.clone(), vec![column.clone(), by]).unwrap();
+                for op in [BinaryOperator::Plus, BinaryOperator::Minus] {
+                    let sum = |right| {
+                        let expr = Expr::Binary { left: Box::new(Expr::Column(0)), op, right: Box::new(right) };
+                        assert_eq!(expr.data_type(&schema).unwrap(), time);
+                        let compiled = expr.compile(&schema, &EvalContext::default()).unwrap();
+                        compiled.evaluate(&rows).unwrap().into_array(4).unwrap()
+                    };
+                    let constant = Expr::literal(ScalarValue::IntervalMonthDayNano(Some(interval)));
+                    assert_eq!(&sum(constant), &sum(Expr::Column(1)), "{time} {op:?} {interval:?}");
+                }
+            }
+        }
+    }
+}

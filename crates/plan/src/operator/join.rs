@@ -109,7 +109,7 @@ pub struct TemporalJoin {
 }
 
 /// `FOR SYSTEM_TIME AS OF PROCTIME()` a table that is looked up: the connector's rows are loaded as a whole and
-/// again when they are too old. One input, the left; it need not be partitioned.
+/// again when they are too old, or asked for by key. One input, the left; it need not be partitioned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LookupJoin {
     /// Inner or left.
@@ -122,4 +122,27 @@ pub struct LookupJoin {
     pub columns: Vec<usize>,
     /// How old what was loaded may get before it is loaded again. Milliseconds; absent: it is loaded once.
     pub reload_ms: Option<u64>,
+    /// Set where rows are asked for by key, for each batch, instead of being loaded as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_key: Option<LookupByKey>,
+}
+
+/// How rows are looked up by key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupByKey {
+    /// What is kept of what was found; absent: nothing.
+    pub cache: Option<LookupCache>,
+    /// How often a lookup that failed is tried again.
+    pub retries_max: u32,
+}
+
+/// What a subtask keeps of what it has looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupCache {
+    /// Rows at most; a key that was not found counts as one.
+    pub rows_max: u64,
+    /// How old they may get. Milliseconds; absent: any age.
+    pub expire_after_write_ms: Option<u64>,
+    /// Whether keys that were not found are kept too.
+    pub missing_keys: bool,
 }

@@ -10,14 +10,15 @@ use datafusion_expr::utils::find_aggregate_exprs;
 use datafusion_expr::{Expr, ExprSchemable, TableSource};
 use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyContext};
 use datafusion_sql::sqlparser::ast::{self, Ident, Spanned};
-use mainstem_connectors::{Delivery, TableSpec};
+use mainstem_connectors::{Delivery, METADATA_KEY, TableSpec};
+use mainstem_plan::operator::WatermarkAlignment;
 use mainstem_plan::sql_type_name;
 
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::resolve::{Around, Resolver};
-use crate::settings::{IDLE_TIMEOUT_FORM, idle_timeout_ms};
-use crate::statement::{ColumnDefinition, ColumnKind, CreateTable, TableOption};
+use crate::settings::{IDLE_TIMEOUT_FORM, MAX_DRIFT_FORM, duration_ms, idle_timeout_ms};
+use crate::statement::{CheckDefinition, ColumnDefinition, ColumnKind, CreateTable, TableOption};
 use crate::suggest::advice;
 use crate::window::marker;
 
@@ -42,17 +43,33 @@ pub(crate) struct Watermark {
     pub(crate) expr: Expr,
 }
 
+/// `CHECK`.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    pub(crate) name: String,
+    /// The condition as it is written.
+    pub(crate) text: String,
+    /// The condition, over the physical columns.
+    pub(crate) expr: Expr,
+}
+
 /// A declared table.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) at: At,
     pub(crate) spec: TableSpec,
+    /// The table as it is written: without METADATA that is VIRTUAL.
+    pub(crate) written: TableSpec,
     /// All columns, computed ones included, in the order of declaration.
     pub(crate) schema: SchemaRef,
     pub(crate) sources: Vec<ColumnSource>,
     pub(crate) watermark: Option<Watermark>,
+    /// What must not be false of a row that is read.
+    pub(crate) checks: Vec<Check>,
     /// The table's own idle time-out, in milliseconds.
     pub(crate) idle_timeout_ms: Option<u64>,
+    /// How far its splits may be ahead of others.
+    pub(crate) alignment: Option<WatermarkAlignment>,
     /// What `'delivery'` asks for, and where.
     pub(crate) delivery: Option<(Delivery, At)>,
     options: Vec<TableOption>,
@@ -98,21 +115,37 @@ impl Table {
             }
             None => None,
         };
+        let checks = builder.checks(&create.name.value, &create.checks)?;
         let primary_key = column_list(&schema, &create.primary_key)?;
         let partition_keys = column_list(&schema, &create.partition_keys)?;
         let options = create.options.iter().map(|option| (option.key.clone(), option.value.clone())).collect();
+        let delivered = connector_schema(&create.columns, |_| true);
+        let spec = TableSpec { name: create.name.value, schema: delivered, primary_key, partition_keys, options };
+        let is_written = |column: &ColumnDefinition| column.metadata.as_ref().is_none_or(|m| !m.is_virtual);
+        let written = TableSpec { schema: connector_schema(&create.columns, is_written), ..spec.clone() };
         let mut table = Table {
             at: create.name.span.into(),
-            spec: TableSpec { name: create.name.value, schema: physical, primary_key, partition_keys, options },
+            spec,
+            written,
             schema,
             sources,
             watermark,
+            checks,
             idle_timeout_ms: None,
+            alignment: None,
             delivery: None,
             options: create.options,
         };
         table.read_options()?;
         Ok(table)
+    }
+
+    /// Computed columns, in the order of declaration.
+    pub(crate) fn computed(&self) -> impl Iterator<Item = (&String, &Expr)> {
+        self.schema.fields().iter().zip(&self.sources).filter_map(|(field, source)| match source {
+            ColumnSource::Computed(expr) => Some((field.name(), expr.as_ref())),
+            ColumnSource::Physical(_) => None,
+        })
     }
 
     /// Position of the option, or of the table where it has no such option.
@@ -142,6 +175,22 @@ impl Table {
                 "scan.watermark.idle-timeout" => {
                     self.idle_timeout_ms =
                         Some(idle_timeout_ms(&option.value).ok_or_else(|| wrong(option, IDLE_TIMEOUT_FORM))?);
+                }
+                "scan.watermark.alignment.max-drift" => {
+                    let max_drift_ms = duration_ms(&option.value).ok_or_else(|| wrong(option, MAX_DRIFT_FORM))?;
+                    let group = self.spec.options.get("scan.watermark.alignment.group").cloned();
+                    if self.watermark.is_none() {
+                        let message = format!("option '{}' needs a table with a WATERMARK", option.key);
+                        return Err(SqlError::new(ErrorCode::Option, option.at, message));
+                    }
+                    self.alignment = Some(WatermarkAlignment { group, max_drift_ms });
+                }
+                "scan.watermark.alignment.group"
+                    if !self.spec.options.contains_key("scan.watermark.alignment.max-drift") =>
+                {
+                    let message =
+                        format!("option '{}' needs 'scan.watermark.alignment.max-drift' beside it", option.key);
+                    return Err(SqlError::new(ErrorCode::Option, option.at, message));
                 }
                 "delivery" => {
                     let levels = [Delivery::ExactlyOnce, Delivery::AtLeastOnce, Delivery::BestEffort];
@@ -189,6 +238,18 @@ fn physical_field(column: &ColumnDefinition) -> Option<FieldRef> {
 
 fn physical_schema(columns: &[ColumnDefinition]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().filter_map(physical_field).collect::<Vec<_>>()))
+}
+
+/// The columns that the connector delivers or takes, with which metadata of a record each is, if it is.
+fn connector_schema(columns: &[ColumnDefinition], wanted: impl Fn(&ColumnDefinition) -> bool) -> SchemaRef {
+    let field = |column: &ColumnDefinition| {
+        let field = physical_field(column)?.as_ref().clone();
+        Some(match &column.metadata {
+            Some(metadata) => field.with_metadata([(METADATA_KEY.to_owned(), metadata.key.clone())].into()),
+            None => field,
+        })
+    };
+    Arc::new(Schema::new(columns.iter().filter(|column| wanted(column)).filter_map(field).collect::<Vec<_>>()))
 }
 
 fn in_declared_order(
@@ -286,6 +347,29 @@ impl Builder {
             return Err(SqlError::new(ErrorCode::Window, at, message));
         }
         Ok(expr)
+    }
+
+    fn checks(&self, table: &str, definitions: &[CheckDefinition]) -> Result<Vec<Check>, SqlError> {
+        let mut checks = Vec::<Check>::new();
+        for (number, CheckDefinition { at, name, expr }) in (1..).zip(definitions) {
+            let text = expr.to_string();
+            let name = name.as_ref().map_or_else(|| format!("{table}_check_{number}"), |name| name.value.clone());
+            if checks.iter().any(|known| known.name == name) {
+                return Err(SqlError::new(ErrorCode::Name, *at, format!("the constraint '{name}' is given twice")));
+            }
+            let expr = self.resolve(expr.clone(), *at, "a CHECK")?;
+            let data_type =
+                expr.get_type(&self.physical_df_schema()).map_err(|error| SqlError::from_datafusion(&error, *at))?;
+            if data_type != DataType::Boolean {
+                let message = format!(
+                    "a CHECK is a condition such as (amount > 0), this one is of type {}",
+                    sql_type_name(&data_type)
+                );
+                return Err(SqlError::new(ErrorCode::Type, *at, message));
+            }
+            checks.push(Check { name, text, expr });
+        }
+        Ok(checks)
     }
 
     fn physical_df_schema(&self) -> DFSchema {

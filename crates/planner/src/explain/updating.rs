@@ -1,7 +1,7 @@
 //! The operators of joins, Top-N and aggregation without windows, as `EXPLAIN` shows them.
 
 use arrow::datatypes::{Schema, SchemaRef};
-use mainstem_plan::operator::{JoinKind, JoinOn, Operator, OperatorKind, OverOrder, SortKey};
+use mainstem_plan::operator::{JoinKind, JoinOn, LookupByKey, Operator, OperatorKind, OverOrder, SortKey};
 
 use super::{duration, names, pattern};
 use crate::lower::joined_schema;
@@ -50,11 +50,19 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
         }
         OperatorKind::LookupJoin(join) => {
             let mut lines = join_on(join.kind, &join.on);
-            let again = match join.reload_ms {
-                Some(ms) => format!("again when older than {}, where an epoch ends", time(ms)),
-                None => "once".to_owned(),
+            let how = match (&join.by_key, join.reload_ms) {
+                (None, Some(ms)) => {
+                    format!("held in memory, loaded again when older than {}, where an epoch ends", time(ms))
+                }
+                (None, None) => "held in memory, loaded once".to_owned(),
+                (Some(LookupByKey { cache: None, .. }), _) => "asked for the keys of each batch".to_owned(),
+                (Some(LookupByKey { cache: Some(cache), .. }), _) => {
+                    let rows = cache.rows_max;
+                    let age = cache.expire_after_write_ms.map(|ms| format!(", not older than {}", time(ms)));
+                    format!("asked for keys that are not cached (at most {rows} rows{})", age.unwrap_or_default())
+                }
             };
-            lines.push(format!("looks up: {}, held in memory, loaded {again}", join.table.name));
+            lines.push(format!("looks up: {}, {how}", join.table.name));
             lines
         }
         OperatorKind::Rank(rank) => {
@@ -114,6 +122,9 @@ pub(super) fn state(kind: &OperatorKind) -> String {
             Some(_) => "left rows until the watermark passes them; versions that such a row may still need".to_owned(),
             None => "the newest row of each key of the right side, for the life of the job".to_owned(),
         },
+        OperatorKind::LookupJoin(join) if join.by_key.is_some() => {
+            "none; a replay may find other rows in the table".to_owned()
+        }
         OperatorKind::LookupJoin(_) => "none; the table is loaded again after a restart, as it is then".to_owned(),
         OperatorKind::Rank(rank) => match rank.window_end {
             Some(_) => "the best rows of each window, released when the watermark passes its end".to_owned(),

@@ -11,6 +11,7 @@ use super::*;
 use crate::explain;
 
 mod aggregates;
+mod bad_records;
 mod changelogs;
 mod errors;
 mod hints;
@@ -442,6 +443,39 @@ fn nested_fields_arrays_and_maps_are_read() {
             writes: select 2 by print, columns tag, x, name
         ",
     );
+}
+
+#[test]
+fn a_table_may_keep_together_with_others_in_event_time() {
+    let with = |watermark: &str, options: &str| {
+        let connector = "'connector' = 'nexmark', 'table' = 'bid', 'events.num' = '10'";
+        format!(
+            "CREATE TABLE b (price BIGINT, `dateTime` TIMESTAMP(3){watermark}) WITH ({connector}{options}); SELECT * FROM b"
+        )
+    };
+    let watermark = ", WATERMARK FOR `dateTime` AS `dateTime`";
+    let drift = ", 'scan.watermark.alignment.max-drift' = '1 min'";
+    let group = ", 'scan.watermark.alignment.group' = 'auctions'";
+    let plan = planned(&with(watermark, &format!("{drift}{group}")));
+    let OperatorKind::Source(source) = &plan.graph.nodes[0].op.kind else { panic!() };
+    let alignment = source.watermark.as_ref().unwrap().alignment.clone().unwrap();
+    assert_eq!((alignment.group.as_deref(), alignment.max_drift_ms), (Some("auctions"), 60_000));
+    let shown = explain(&plan, 1);
+    assert!(shown.contains("at most 1 min ahead of the slowest of group 'auctions'"), "{shown}");
+    for (sql, part) in [
+        (with("", drift), "needs a table with a WATERMARK"),
+        (with(watermark, group), "needs 'scan.watermark.alignment.max-drift' beside it"),
+        (with(watermark, ", 'scan.watermark.alignment.max-drift' = 'far'"), "a duration such as '1 min'"),
+        (
+            "CREATE TABLE f (ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('connector' = 'filesystem', 'path' = 'f', \
+             'format' = 'json', 'scan.watermark.alignment.max-drift' = '1 min'); SELECT * FROM f"
+                .to_owned(),
+            "read one after another",
+        ),
+    ] {
+        let error = super::plan(&sql).unwrap_err().message;
+        assert!(error.contains(part), "{sql}: {error}");
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl Lowering {
     pub(crate) fn late_rows(&mut self, table: &Table, at: At) -> Result<OperatorId, SqlError> {
         self.at = at;
         let project = late_columns(table)?;
-        let schema = table.spec.schema.clone();
+        let schema = table.written.schema.clone();
         let windows: Vec<OperatorId> = self.turn_on_late_output();
         if windows.is_empty() {
             let message =
@@ -67,7 +67,7 @@ pub(crate) fn late_schema() -> SchemaRef {
 
 fn late_columns(table: &Table) -> Result<Vec<NamedExpr>, SqlError> {
     let late = late_schema();
-    let fields = table.spec.schema.fields().iter();
+    let fields = table.written.schema.fields().iter();
     let columns = fields.map(|field| {
         let Ok(position) = late.index_of(field.name()) else {
             let known = LATE_ROW_COLUMNS.join(", ");

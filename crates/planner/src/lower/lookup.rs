@@ -3,12 +3,23 @@
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::{Expr, LogicalPlan};
 use mainstem_core::change::ChangeMode;
+use mainstem_plan::operator::{LookupByKey, LookupCache};
 
 use super::time_join::projected;
 use crate::catalog::{ColumnSource, Table};
 use crate::error::{At, ErrorCode, SqlError};
 
+/// Rows of a cache, unless the user says otherwise.
+const CACHE_ROWS_DEFAULT: u64 = 100_000;
+/// How often a lookup is tried again, as in Flink.
+const RETRIES_DEFAULT: u32 = 3;
+
 const CACHE: &str = "lookup.cache";
+const PARTIAL: [&str; 4] = [CACHE_ROWS, CACHE_AGE, CACHE_MISSING, RETRIES];
+const CACHE_ROWS: &str = "lookup.partial-cache.max-rows";
+const CACHE_AGE: &str = "lookup.partial-cache.expire-after-write";
+const CACHE_MISSING: &str = "lookup.partial-cache.cache-missing-key";
+const RETRIES: &str = "lookup.max-retries";
 const STRATEGY: &str = "lookup.full-cache.reload-strategy";
 const INTERVAL: &str = "lookup.full-cache.periodic-reload.interval";
 
@@ -21,6 +32,8 @@ pub(super) struct LookupTable<'a> {
     columns: Vec<usize>,
     /// How old what was loaded may get, in milliseconds.
     pub(super) reload_ms: Option<u64>,
+    /// Set where rows are asked for by key.
+    pub(super) by_key: Option<LookupByKey>,
 }
 
 impl<'a> LookupTable<'a> {
@@ -49,7 +62,10 @@ impl<'a> LookupTable<'a> {
         let mut physical = columns.clone();
         physical.sort_unstable();
         physical.dedup();
-        Ok(Some(LookupTable { table, physical, columns, reload_ms: reload_ms(table)? }))
+        super::dead_letters::check_lookup(table, at)?;
+        let by_key = by_key(table, source.looks_up())?;
+        let reload_ms = if by_key.is_some() { None } else { reload_ms(table)? };
+        Ok(Some(LookupTable { table, physical, columns, reload_ms, by_key }))
     }
 
     /// Where a column of the plan stands among those that are read.
@@ -84,6 +100,37 @@ fn table_columns(plan: &LogicalPlan) -> Option<(&Table, Vec<usize>)> {
         }
         _ => None,
     }
+}
+
+/// How rows are looked up by key; none where the table is loaded as a whole. `possible`: whether its connector can.
+fn by_key(table: &Table, possible: bool) -> Result<Option<LookupByKey>, SqlError> {
+    let refused = |message: String| SqlError::new(ErrorCode::Option, table.blamed(&message), message);
+    if !possible {
+        let misplaced = PARTIAL.iter().find(|name| table.spec.options.contains_key(**name));
+        return match misplaced {
+            None => Ok(None),
+            Some(name) => Err(refused(format!(
+                "option '{name}' of table '{}' is for tables that are looked up by key; this one is loaded as a whole",
+                table.spec.name
+            ))),
+        };
+    }
+    let mut options = table.spec.options();
+    let mut read = || -> Result<Option<LookupByKey>, mainstem_connectors::ConnectorError> {
+        let cache = options.one_of(CACHE, "NONE", &["NONE", "PARTIAL", "FULL"])?;
+        let rows_max = options.parse(CACHE_ROWS, CACHE_ROWS_DEFAULT)?;
+        let age = options.duration(CACHE_AGE)?;
+        let missing_keys = options.parse(CACHE_MISSING, true)?;
+        let retries_max = options.parse(RETRIES, RETRIES_DEFAULT)?;
+        let expire_after_write_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let kept = LookupCache { rows_max, expire_after_write_ms, missing_keys };
+        Ok(match cache {
+            "FULL" => None,
+            "PARTIAL" => Some(LookupByKey { cache: Some(kept), retries_max }),
+            _ => Some(LookupByKey { cache: None, retries_max }),
+        })
+    };
+    read().map_err(|error| refused(error.message))
 }
 
 fn reload_ms(table: &Table) -> Result<Option<u64>, SqlError> {

@@ -95,7 +95,15 @@ impl Lowering {
         let schema = rows.schema().project(&read_columns).expect("columns of these rows");
         let project = schema.fields().iter().enumerate();
         let project = project.map(|(at, field)| NamedExpr { name: field.name().clone(), expr: Expr::Column(at) });
-        let source = SourceOperator { table, read_columns, watermark: None, project: project.collect() };
+        let source = SourceOperator {
+            table,
+            read_columns,
+            watermark: None,
+            project: project.collect(),
+            checks: vec![],
+            computed: vec![],
+            dead_letters: None,
+        };
         let operator = self.add("values", Operator::new(Arc::new(schema), OperatorKind::Source(source)), &[])?;
         Ok(self.whole(operator))
     }

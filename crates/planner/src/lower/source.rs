@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use datafusion_expr::{Expr as LogicalExpr, TableScan};
+use mainstem_connectors::{BadRecordPolicy, bad_record_options};
 use mainstem_core::change::ChangeMode;
 use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
 use mainstem_plan::expr::Expr;
-use mainstem_plan::operator::{NamedExpr, Operator, OperatorKind, SourceOperator, WatermarkSpec};
+use mainstem_plan::operator::{CheckConstraint, NamedExpr, Operator, OperatorKind, SourceOperator, WatermarkSpec};
 
 use super::{Lowering, Stream};
 use crate::catalog::{ColumnSource, Table};
@@ -53,8 +54,17 @@ impl Lowering {
     }
 
     fn source(&self, table: &Table, columns: &[usize]) -> Result<Operator, SqlError> {
-        mainstem_connectors::source(&table.spec)
+        let source = mainstem_connectors::source(&table.spec)
             .map_err(|error| SqlError::new(ErrorCode::Option, table.blamed(&error.message), error.message.clone()))?;
+        if table.alignment.is_some() && source.splits_at_once() < usize::MAX {
+            // A split that waits for its turn would wait for those that are held.
+            let key = "scan.watermark.alignment.max-drift";
+            let message = format!(
+                "option '{key}' needs a table of which all splits are read side by side; the files of '{}' are read one after another",
+                table.spec.name
+            );
+            return Err(SqlError::new(ErrorCode::Option, table.option_at(key), message));
+        }
         let physical =
             DFSchema::try_from(table.spec.schema.clone()).expect("column names are unique, that was checked");
         let convert =
@@ -73,13 +83,42 @@ impl Lowering {
                 watermark: convert(&watermark.expr)?,
                 // Zero is how Flink says never.
                 idle_timeout_ms: table.idle_timeout_ms.or(self.idle_timeout_ms).filter(|timeout| *timeout > 0),
+                alignment: table.alignment.clone(),
             }),
             None => None,
         };
+        let mut checks = table
+            .checks
+            .iter()
+            .map(|check| {
+                let (name, text) = (check.name.clone(), check.text.clone());
+                Ok(CheckConstraint { name, text, expr: convert(&check.expr)? })
+            })
+            .collect::<Result<Vec<_>, SqlError>>()?;
+        let bad_records = bad_record_options(&table.spec)
+            .map_err(|error| SqlError::new(ErrorCode::Option, table.blamed(&error.message), error.message.clone()))?;
+        // One that has no form here cannot be asked for either.
+        let form =
+            |(name, expr): (&String, &LogicalExpr)| Some(NamedExpr { name: name.clone(), expr: convert(expr).ok()? });
+        let is_wanted = bad_records.policy != BadRecordPolicy::Fail;
+        let mut computed: Vec<NamedExpr> = table.computed().filter(|_| is_wanted).filter_map(form).collect();
         let mut exprs: Vec<&mut Expr> = project.iter_mut().map(|named| &mut named.expr).collect();
         exprs.extend(watermark.iter_mut().flat_map(|watermark| [&mut watermark.time, &mut watermark.watermark]));
-        let read_columns = read_columns(exprs);
-        let source = SourceOperator { table: table.spec.clone(), read_columns, watermark, project };
+        exprs.extend(checks.iter_mut().map(|check| &mut check.expr));
+        exprs.extend(computed.iter_mut().map(|named| &mut named.expr));
+        // Which records are wrong must not depend on what is asked of the others.
+        let always = if bad_records.explicit { data_columns(table) } else { Vec::new() };
+        let read_columns = read_columns(exprs, &always);
+        let table_spec = table.spec.clone();
+        let source = SourceOperator {
+            table: table_spec,
+            read_columns,
+            watermark,
+            project,
+            checks,
+            computed,
+            dead_letters: None,
+        };
         let mut schema = declared_schema(table, columns);
         let key = upsert_key(table);
         if !key.is_empty() {
@@ -117,9 +156,15 @@ fn declared_schema(table: &Table, columns: &[usize]) -> SchemaRef {
     Arc::new(mainstem_plan::plain_schema(&Schema::new(fields)))
 }
 
-/// The physical columns that the expressions read; afterwards they are over just these.
-fn read_columns(exprs: Vec<&mut Expr>) -> Vec<usize> {
-    let found: std::collections::BTreeSet<usize> = exprs.iter().flat_map(|expr| expr.columns()).collect();
+/// Physical columns that are part of the data.
+fn data_columns(table: &Table) -> Vec<usize> {
+    (0..table.spec.schema.fields().len()).filter(|column| table.spec.metadata_of(*column).is_none()).collect()
+}
+
+/// The physical columns that the expressions read, and those that are read in any case; afterwards they are over just these.
+fn read_columns(exprs: Vec<&mut Expr>, always: &[usize]) -> Vec<usize> {
+    let found = exprs.iter().flat_map(|expr| expr.columns()).chain(always.iter().copied());
+    let found: std::collections::BTreeSet<usize> = found.collect();
     let found: Vec<usize> = found.into_iter().collect();
     let position = |column: usize| found.binary_search(&column).expect("collected from these expressions");
     exprs.into_iter().for_each(|expr| expr.remap_columns(&position));

@@ -222,7 +222,14 @@ impl Lowering {
             JoinOn { left_keys, right_keys, null_equal, condition: condition.transpose()?, left_schema, right_schema };
         let schema = joined_schema(kind, &on);
         let spec = table.table.spec.clone();
-        let join = LookupJoin { kind, on, table: spec, columns: table.physical.clone(), reload_ms: table.reload_ms };
+        let join = LookupJoin {
+            kind,
+            on,
+            table: spec,
+            columns: table.physical.clone(),
+            reload_ms: table.reload_ms,
+            by_key: table.by_key.clone(),
+        };
         let op = Operator::new(schema, OperatorKind::LookupJoin(join));
         let operator = self.add("lookup join", op, &[(left, Exchange::Forward)])?;
         let right = (0..node.right.schema().fields().len()).map(|column| width + table.position(column));

@@ -17,6 +17,7 @@ pub(crate) struct CreateTable {
     pub(crate) if_not_exists: bool,
     pub(crate) columns: Vec<ColumnDefinition>,
     pub(crate) watermark: Option<WatermarkDefinition>,
+    pub(crate) checks: Vec<CheckDefinition>,
     pub(crate) primary_key: Vec<Ident>,
     pub(crate) partition_keys: Vec<Ident>,
     pub(crate) options: Vec<TableOption>,
@@ -26,6 +27,17 @@ pub(crate) struct CreateTable {
 pub(crate) struct ColumnDefinition {
     pub(crate) name: Ident,
     pub(crate) kind: ColumnKind,
+    /// Only of physical columns.
+    pub(crate) metadata: Option<MetadataDefinition>,
+}
+
+/// `METADATA [FROM 'key'] [VIRTUAL]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MetadataDefinition {
+    /// Which metadata of a record.
+    pub(crate) key: String,
+    /// Whether it can only be read.
+    pub(crate) is_virtual: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +52,15 @@ pub(crate) enum ColumnKind {
 pub(crate) struct WatermarkDefinition {
     pub(crate) at: At,
     pub(crate) column: Ident,
+    pub(crate) expr: Expr,
+}
+
+/// `[CONSTRAINT name] CHECK (expr)`.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckDefinition {
+    pub(crate) at: At,
+    /// Absent: the table's name and a number make one.
+    pub(crate) name: Option<Ident>,
     pub(crate) expr: Expr,
 }
 
@@ -60,6 +81,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<CreateTable, SqlError> {
         if_not_exists,
         columns: Vec::new(),
         watermark: None,
+        checks: Vec::new(),
         primary_key: Vec::new(),
         partition_keys: Vec::new(),
         options: Vec::new(),
@@ -125,12 +147,18 @@ fn parse_item(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlErr
             ("PRIMARY", Keyword::KEY) => return parse_primary_key(parser, table, at),
             ("CONSTRAINT", _) => {
                 parser.advance_token();
-                parser.parse_identifier()?;
+                let name = parser.parse_identifier()?;
+                if next_is(parser, "CHECK") {
+                    return parse_check(parser, table, Some(name), at);
+                }
                 return parse_primary_key(parser, table, at);
             }
             ("LIKE", _) => return refuse_like_and_as(parser),
             _ => {}
         }
+    }
+    if next_is(parser, "CHECK") && parser.peek_nth_token(1).token == Token::LParen {
+        return parse_check(parser, table, None, at);
     }
     if next_is(parser, "UNIQUE") && parser.peek_nth_token(1).token == Token::LParen {
         return Err(SqlError::unsupported(at, "UNIQUE is not supported; PRIMARY KEY (...) NOT ENFORCED is"));
@@ -169,6 +197,20 @@ fn parse_primary_key(parser: &mut Parser, table: &mut CreateTable, at: At) -> Re
     set_primary_key(parser, table, columns, at)
 }
 
+/// From the word `CHECK` on.
+fn parse_check(parser: &mut Parser, table: &mut CreateTable, name: Option<Ident>, at: At) -> Result<(), SqlError> {
+    parser.advance_token();
+    parser.expect_token(&Token::LParen)?;
+    let expr = parse_expr(parser)?;
+    parser.expect_token(&Token::RParen)?;
+    if parser.parse_keywords(&[Keyword::NOT, Keyword::ENFORCED]) {
+        return Err(SqlError::unsupported(at, "a CHECK is checked for each row that is read; leave NOT ENFORCED away"));
+    }
+    let _ = parser.parse_keyword(Keyword::ENFORCED);
+    table.checks.push(CheckDefinition { at, name, expr });
+    Ok(())
+}
+
 fn set_primary_key(parser: &mut Parser, table: &mut CreateTable, columns: Vec<Ident>, at: At) -> Result<(), SqlError> {
     if !parser.parse_keywords(&[Keyword::NOT, Keyword::ENFORCED]) {
         return Err(SqlError::unsupported(
@@ -190,23 +232,24 @@ fn parse_column(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlE
         if parser.parse_keyword(Keyword::COMMENT) {
             parser.parse_literal_string()?;
         }
-        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(Box::new(expr)) });
+        table.columns.push(ColumnDefinition { name, kind: ColumnKind::Computed(Box::new(expr)), metadata: None });
         return Ok(());
     }
     let (data_type, mut nullable) = types::parse(parser)?;
     let mut is_key = false;
+    let mut metadata = None;
     loop {
         let next = parser.peek_token();
-        if next_is(parser, "METADATA") {
-            return Err(SqlError::unsupported(
-                next.span,
-                format!("METADATA columns are not supported yet (column '{}')", name.value),
-            ));
+        if metadata.is_none() && next_is(parser, "METADATA") {
+            parser.next_token();
+            metadata = Some(parse_metadata(parser, &name)?);
         } else if parser.parse_keyword(Keyword::COMMENT) {
             parser.parse_literal_string()?;
         } else if parser.parse_keywords(&[Keyword::PRIMARY, Keyword::KEY]) {
             set_primary_key(parser, table, vec![name.clone()], next.span.into())?;
             is_key = true;
+        } else if next_is(parser, "CHECK") {
+            parse_check(parser, table, None, next.span.into())?;
         } else if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
             nullable = false;
         } else if parser.parse_keyword(Keyword::NULL) {
@@ -219,8 +262,21 @@ fn parse_column(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlE
         }
     }
     let kind = ColumnKind::Physical { data_type, nullable: nullable && !is_key };
-    table.columns.push(ColumnDefinition { name, kind });
+    table.columns.push(ColumnDefinition { name, kind, metadata });
     Ok(())
+}
+
+/// What follows `METADATA`. Without `FROM` the column has the name of the metadata.
+fn parse_metadata(parser: &mut Parser, column: &Ident) -> Result<MetadataDefinition, SqlError> {
+    let key = match parser.parse_keyword(Keyword::FROM) {
+        true => parse_quoted(parser, "the name of the metadata")?,
+        false => column.value.clone(),
+    };
+    let is_virtual = next_is(parser, "VIRTUAL");
+    if is_virtual {
+        parser.next_token();
+    }
+    Ok(MetadataDefinition { key, is_virtual })
 }
 
 fn parse_options(parser: &mut Parser) -> Result<Vec<TableOption>, SqlError> {

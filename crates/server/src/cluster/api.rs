@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
 use mainstem_coordinator::{JobEnd, JobStatus, RestoredFrom, SavepointRecord, SavepointRequest};
+use mainstem_core::audit::{AuditRecord, Head};
 use mainstem_core::ids::{Generation, JobId};
 use serde::{Deserialize, Serialize};
+
+use crate::lag::TableLag;
 
 /// From a command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub(crate) enum Request {
     Savepoint { job: JobId, request: SavepointRequest },
     /// Forget a job that has ended.
     Remove { job: JobId },
+    /// Tell of the newest decisions.
+    Audit(AuditRequest),
 }
 
 impl Request {
@@ -38,6 +43,17 @@ impl Request {
     pub(crate) fn answer_within(&self) -> Duration {
         Duration::from_secs(if matches!(self, Request::AddMember { .. }) { 60 } else { 10 })
     }
+}
+
+/// Which decisions to tell of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AuditRequest {
+    /// Only those about this job.
+    pub(crate) job: Option<JobId>,
+    /// At most so many.
+    pub(crate) limit: usize,
+    /// Also those that come with every checkpoint.
+    pub(crate) routine: bool,
 }
 
 /// A job to plan and run.
@@ -72,6 +88,8 @@ pub(crate) enum Response {
     },
     /// The coordinators.
     Members(MembersView),
+    /// The newest decisions.
+    Audit(AuditView),
     /// Done.
     Done,
     /// Not done, and why.
@@ -85,13 +103,20 @@ pub(crate) enum Response {
 impl Response {
     /// Whether a coordinator that leads tells what it knows.
     pub(crate) fn leads(&self) -> bool {
-        matches!(self, Response::Jobs { leads: true, .. } | Response::Members(MembersView { leads: true, .. }))
+        match self {
+            Response::Jobs { leads, .. }
+            | Response::Members(MembersView { leads, .. })
+            | Response::Audit(AuditView { leads, .. }) => *leads,
+            _ => false,
+        }
     }
 
     /// The address of the coordinator that leads, where one that does not has answered and knows it.
     pub(crate) fn leader(&self) -> Option<&str> {
         match self {
-            Response::Jobs { leads: false, leader, .. } | Response::NotLeader { leader } => leader.as_deref(),
+            Response::Jobs { leads: false, leader, .. }
+            | Response::Audit(AuditView { leads: false, leader, .. })
+            | Response::NotLeader { leader } => leader.as_deref(),
             Response::Members(MembersView { leads: false, leader, .. }) => {
                 leader.as_ref().map(|(_, address)| address.as_str())
             }
@@ -117,6 +142,19 @@ pub(crate) struct MembersView {
     pub(crate) committed: Option<u64>,
 }
 
+/// The newest decisions, as one of the coordinators knows them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AuditView {
+    /// Whether this coordinator leads. Otherwise what it knows may be old.
+    pub(crate) leads: bool,
+    /// Who leads, as far as it knows.
+    pub(crate) leader: Option<String>,
+    /// How far the chain of all decisions has come.
+    pub(crate) head: Head,
+    /// Oldest first.
+    pub(crate) records: Vec<AuditRecord>,
+}
+
 /// A job in a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct JobSummary {
@@ -136,6 +174,15 @@ pub(crate) struct JobSummary {
     pub(crate) rows_out: u64,
     pub(crate) late_rows: u64,
     pub(crate) dropped_records: u64,
+    /// Bytes of state files with which the newest attempt has begun, read from local copies on the workers.
+    pub(crate) restored_local_bytes: u64,
+    /// The same, read from the store.
+    pub(crate) restored_store_bytes: u64,
+    #[serde(default)]
+    pub(crate) dead_letters: u64,
+    /// Of the sources whose readers know.
+    #[serde(default)]
+    pub(crate) lag: Vec<TableLag>,
     /// The savepoint that is wanted and has no outcome yet.
     pub(crate) savepoint: Option<SavepointRequest>,
     /// The newest outcomes of savepoints, oldest first.

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::api::{JobSummary, Request, Response, SubmitRequest};
 use super::{local, savepoints};
-use crate::cli::{ClientArgs, JobArgs, JobsArgs, RescaleArgs, StatusArgs, SubmitArgs};
+use crate::cli::{ClientArgs, JobArgs, ListArgs, RescaleArgs, StatusArgs, SubmitArgs};
 use crate::sql_files::SqlFiles;
 
 /// How long a coordinator that leads is looked for.
@@ -54,7 +54,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> anyhow::Result<ExitCode> {
 
 /// Lists jobs and workers.
 #[expect(clippy::print_stderr, reason = "the command's output")]
-pub(crate) fn jobs(args: &JobsArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn jobs(args: &ListArgs) -> anyhow::Result<ExitCode> {
     block_on(async {
         let answer = Client::new(&args.client)?.ask_any(&Request::Jobs).await?;
         let Response::Jobs { leads, leader, jobs, workers } = answer else { return unexpected() };
@@ -121,11 +121,16 @@ fn details(job: &JobSummary) -> String {
         format!("attempt      {}", job.generation),
         format!("epochs       {} complete, {} published", job.complete, job.committed),
         format!(
-            "rows         {} in, {} out, {} late, {} dropped",
-            job.rows_in, job.rows_out, job.late_rows, job.dropped_records
+            "rows         {} in, {} out, {} late, {} dropped, {} dead letters",
+            job.rows_in, job.rows_out, job.late_rows, job.dropped_records, job.dead_letters
         ),
     ];
+    lines.extend(job.lag.iter().map(|lag| format!("lag          {lag}")));
     lines.extend(savepoints::details(job));
+    if job.restored_local_bytes + job.restored_store_bytes > 0 {
+        let (local, store) = (job.restored_local_bytes, job.restored_store_bytes);
+        lines.push(format!("restored     {local} bytes from local copies, {store} bytes from the store"));
+    }
     if let Some(status) = &job.status {
         lines.push(format!("restarts     {}", status.restarts));
         lines.extend(checkpoint_line(status));
@@ -218,7 +223,9 @@ impl Client {
             );
         }
         let transport = super::transport(&args.node)?;
-        let hello = Hello::new(Service::Client, "client", args.node.cluster.clone());
+        // Only a claim, for the audit trail.
+        let user = std::env::var("USER").unwrap_or_else(|_| "client".to_owned());
+        let hello = Hello::new(Service::Client, user, args.node.cluster.clone());
         let clients = addresses.iter().map(|a| RpcClient::new(transport.clone(), a, hello.clone())).collect();
         Ok(Client { addresses, clients, transport, hello })
     }

@@ -7,18 +7,22 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mainstem_consensus::{Consensus, MembershipError, Options, ProposeError, RaftStatus};
-use mainstem_coordinator::cluster::{Agreed, Answer, ClusterJobs, FleetService, JobView};
+use mainstem_coordinator::cluster::{Agreed, Answer, ClusterJobs, FleetService, JobView, keep_audit_files};
+use mainstem_coordinator::{AuditFiles, AuditOptions};
+use mainstem_core::audit::{AuditRecord, Class};
 use mainstem_core::cluster::FleetConfig;
 use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_core::cluster::proposal::Note;
 use mainstem_net::{Connection, Listener, Service, serve_rpc};
 use mainstem_plan::operator::{JobGraph, OperatorKind};
 use mainstem_rt::{Clock, SystemClock, run_blocking};
 
-use super::api::{JobSummary, MembersView, Request, Response};
+use super::api::{AuditRequest, AuditView, JobSummary, MembersView, Request, Response};
 use super::factory::GraphFactory;
 use super::submission;
 use crate::cli::CoordinatorArgs;
 use crate::job;
+use crate::lag;
 
 /// Runs a coordinator until it is told to end.
 pub(crate) fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
@@ -54,17 +58,29 @@ async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
         );
     };
     let listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
-    let store = super::directory(&args.state_dir)?;
-    let options =
-        Options::new(args.id, super::directory(&args.data_dir)?, members, args.node.cluster.clone(), transport);
+    let store = super::state_dir(&args.state_dir)?;
+    let data_dir = super::directory(&args.data_dir)?;
+    let audit = AuditOptions {
+        directory: data_dir.join("audit"),
+        trail: format!("cluster {}", args.node.cluster),
+        node: args.id,
+        bytes_max: args.audit_size,
+    };
+    let options = Options::new(args.id, data_dir, members, args.node.cluster.clone(), transport);
     let silence_ms = i64::try_from(args.worker_timeout.as_millis()).unwrap_or(i64::MAX);
-    let node = Node::start(options, FleetConfig { silence_ms }, Arc::new(SystemClock::default()), store).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let node = Node::start(options, FleetConfig { silence_ms }, clock.clone(), store).await?;
+    // Where this is no directory of this coordinator, that was found out above.
+    let directory = audit.directory.display().to_string();
+    let files = run_blocking(move || AuditFiles::open(audit)).await.context("bug: reading the audit trail failed")?;
+    let files = files.with_context(|| format!("cannot write the audit trail in '{directory}'"))?;
+    tokio::spawn(keep_audit_files(node.consensus.clone(), clock, files));
     tracing::info!(id = args.id, address = listener.local_address(), "coordinator listens");
     node.run(listener).await
 }
 
 impl Node {
-    /// Starts agreement. `store` is the directory of checkpoints.
+    /// Starts agreement. `store` is where checkpoints lie.
     pub(crate) async fn start(
         options: Options,
         fleet: FleetConfig,
@@ -74,7 +90,8 @@ impl Node {
         let transport = options.transport.clone();
         let consensus = Arc::new(Consensus::<Agreed>::start(options).await?);
         let fleet = FleetService::new(clock.clone(), fleet, transport);
-        let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), GraphFactory, clock.clone(), store);
+        let factory = GraphFactory { store: store.clone() };
+        let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), factory, clock.clone(), store);
         Ok(Arc::new(Node { consensus, fleet, jobs, clock }))
     }
 
@@ -108,10 +125,11 @@ impl Node {
             Service::Worker => self.fleet.clone().serve(connection).await,
             Service::Client => {
                 let node = self.clone();
+                let user = user(&connection);
                 // A client that goes away needs no answer.
                 let _ = serve_rpc(connection, move |request| {
-                    let node = node.clone();
-                    async move { Ok::<_, String>(node.answer(request).await) }
+                    let (node, user) = (node.clone(), user.clone());
+                    async move { Ok::<_, String>(node.answer(&user, request).await) }
                 })
                 .await;
             }
@@ -119,10 +137,11 @@ impl Node {
         }
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, user: &str, request: Request) -> Response {
         let outcome = match request {
             Request::Jobs => return self.list(),
             Request::Members => return Response::Members(self.members()),
+            Request::Audit(request) => return Response::Audit(self.audit(&request)),
             // One that led before and has lost the majority must not keep the caller from asking the next one. And jobs
             // are planned where the answer will count; planning takes a while and no decision.
             _ if !self.leads() => return self.not_leader(),
@@ -142,15 +161,15 @@ impl Node {
                     }
                 }
                 let done = Response::Submitted { job: job.clone() };
-                return self.response(self.jobs.submit(job, submission).await, done);
+                return self.response(self.jobs.submit(user, job, submission).await, done);
             }
-            Request::Wish { job, wish } => self.jobs.wish(job, wish).await,
-            Request::Rescale { job, parallelism } => self.jobs.rescale(job, parallelism).await,
-            Request::Drain { worker } => Ok(self.fleet.drain(&worker)),
-            Request::AddMember { id, address } => return self.membership(self.consensus.add_member(id, address).await),
-            Request::RemoveMember { id } => return self.membership(self.consensus.remove_member(id).await),
-            Request::Savepoint { job, request } => self.jobs.savepoint(job, request).await,
-            Request::Remove { job } => self.jobs.remove(job).await,
+            Request::Wish { job, wish } => self.jobs.wish(user, job, wish).await,
+            Request::Rescale { job, parallelism } => self.jobs.rescale(user, job, parallelism).await,
+            Request::Drain { worker } => self.jobs.drain(user, &worker).await,
+            Request::AddMember { id, address } => return self.add_member(user, id, address).await,
+            Request::RemoveMember { id } => return self.remove_member(user, id).await,
+            Request::Savepoint { job, request } => self.jobs.savepoint(user, job, request).await,
+            Request::Remove { job } => self.jobs.remove(user, job).await,
         };
         self.response(outcome, Response::Done)
     }
@@ -166,6 +185,37 @@ impl Node {
                 Response::Unknown { reason: error.to_string() }
             }
         }
+    }
+
+    /// Who wants it is agreed on first: Raft's own entry does not say.
+    async fn add_member(&self, user: &str, id: u64, address: String) -> Response {
+        if !self.consensus.status().members.contains_key(&id) {
+            let note = Note::MemberAddAsked { node: id, address: address.clone() };
+            match self.jobs.note(user, vec![note]).await {
+                Ok(Ok(())) => {}
+                outcome => return self.response(outcome, Response::Done),
+            }
+        }
+        self.membership(self.consensus.add_member(id, address).await)
+    }
+
+    async fn remove_member(&self, user: &str, id: u64) -> Response {
+        if self.consensus.status().members.contains_key(&id) {
+            match self.jobs.note(user, vec![Note::MemberRemoveAsked { node: id }]).await {
+                Ok(Ok(())) => {}
+                outcome => return self.response(outcome, Response::Done),
+            }
+        }
+        self.membership(self.consensus.remove_member(id).await)
+    }
+
+    fn audit(&self, request: &AuditRequest) -> AuditView {
+        let wanted = |record: &AuditRecord| {
+            (request.routine || record.what.class() != Class::Routine)
+                && (request.job.is_none() || request.job == record.job)
+        };
+        let (head, records) = self.jobs.decisions(request.limit, wanted);
+        AuditView { leads: self.leads(), leader: self.leader(), head, records }
     }
 
     fn membership(&self, outcome: Result<(), MembershipError>) -> Response {
@@ -200,29 +250,40 @@ impl Node {
     }
 }
 
+/// Who asks, for the audit trail: what the command says of itself, and where it comes from.
+fn user(connection: &Connection) -> String {
+    let name: String = connection.hello.node.chars().filter(|letter| !letter.is_control()).take(64).collect();
+    format!("{name} at {}", connection.peer)
+}
+
 fn summary(view: JobView) -> JobSummary {
-    let JobView { job, entry, status, counters } = view;
     // A plan of another version counts nothing here; the driver says why it cannot run.
-    let graph: JobGraph = serde_json::from_str(&entry.submission.graph_json).unwrap_or_default();
+    let graph: JobGraph = serde_json::from_str(&view.graph_json).unwrap_or_default();
+    let counters = &view.counters;
     let rows = |of: fn(&OperatorKind) -> bool, rows: fn(&OperatorCounters) -> u64| {
         let operators = job::operators_of(&graph, of);
         operators.iter().filter_map(|operator| counters.get(operator)).map(rows).sum()
     };
     JobSummary {
-        job,
-        parallelism: entry.submission.parallelism,
-        active: entry.active,
-        generation: entry.record.generation,
-        complete: entry.record.newest().0,
-        committed: entry.record.committed.0,
+        parallelism: view.parallelism,
+        active: view.active,
+        generation: view.generation,
+        complete: view.complete.0,
+        committed: view.committed.0,
         rows_in: rows(|kind| matches!(kind, OperatorKind::Source(_)), |c| c.rows_in),
         rows_out: rows(|kind| matches!(kind, OperatorKind::Sink(_)), |c| c.rows_out),
         late_rows: counters.values().map(|c| c.late_rows).sum(),
-        dropped_records: counters.values().map(|c| c.dropped_records).sum(),
-        savepoint: entry.savepoint,
-        savepoints: entry.record.savepoints,
-        restored: entry.record.restored,
-        end: entry.record.end,
-        status,
+        dropped_records: counters.values().map(|c| c.dropped_records).sum::<u64>()
+            + view.status.as_ref().map_or(0, |status| status.rejected_records),
+        dead_letters: counters.values().map(|c| c.dead_letters).sum(),
+        lag: lag::of_tables(&lag::tables_read(&graph), |id| counters.get(&id).filter(|_| view.active)?.lag.clone()),
+        restored_local_bytes: counters.values().map(|c| c.restored_local_bytes).sum(),
+        restored_store_bytes: counters.values().map(|c| c.restored_store_bytes).sum(),
+        job: view.job,
+        savepoint: view.savepoint,
+        savepoints: view.savepoints,
+        restored: view.restored,
+        end: view.end,
+        status: view.status,
     }
 }

@@ -1,14 +1,21 @@
 //! Makes what the driver of a submitted job needs.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use mainstem_coordinator::JobSpec;
 use mainstem_coordinator::cluster::{JobFactory, Submission};
 use mainstem_core::ids::JobId;
 use mainstem_plan::operator::JobGraph;
+use mainstem_state::CheckpointStore;
 
 use crate::job;
 
 /// Reads stored plans and finds their connectors.
-pub(crate) struct GraphFactory;
+pub(crate) struct GraphFactory {
+    /// Where checkpoints lie.
+    pub(crate) store: PathBuf,
+}
 
 impl JobFactory for GraphFactory {
     fn spec(&self, id: &JobId, submission: &Submission) -> Result<JobSpec, String> {
@@ -16,6 +23,8 @@ impl JobFactory for GraphFactory {
             .map_err(|error| format!("the stored plan of job '{id}' cannot be read by this version: {error}"))?;
         let parallelism = submission.parallelism;
         let text = |error: anyhow::Error| format!("{error:#}");
+        let store = CheckpointStore::open(&self.store).map_err(|error| error.to_string())?;
+        let staging = mainstem_engine::staging(Arc::new(store), id.clone());
         Ok(JobSpec {
             job: id.clone(),
             graph_json: submission.graph_json.clone(),
@@ -24,7 +33,7 @@ impl JobFactory for GraphFactory {
             parallelism,
             tasks: job::tasks(&graph, parallelism),
             sources: job::sources(&graph, parallelism).map_err(text)?,
-            committers: job::committers(&graph, id).map_err(text)?,
+            committers: job::committers(&graph, id, &staging).map_err(text)?,
             options: submission.options.clone(),
             restore: submission.restore.clone(),
         })

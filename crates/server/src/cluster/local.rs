@@ -52,6 +52,10 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
     let members: Vec<String> = (1..).zip(&layout.coordinators).map(|(id, address)| format!("{id}={address}")).collect();
     let mut nodes = JoinSet::new();
     let (stop, stopping) = tokio::sync::watch::channel(false);
+    let state_dir = match &args.state_dir {
+        Some(place) => super::state_dir(place)?,
+        None => directory.join("state"),
+    };
     let mut start = |name: String, arguments: Vec<String>| {
         let node = Node { binary: binary.clone(), name, arguments, directory: directory.clone() };
         nodes.spawn(node.keep_running(stopping.clone()));
@@ -63,7 +67,7 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
             format!("--id={id}"),
             format!("--members={}", members.join(",")),
             format!("--data-dir={}", directory.join(&name).display()),
-            format!("--state-dir={}", directory.join("state").display()),
+            format!("--state-dir={}", state_dir.display()),
         ];
         start(name, arguments);
     }
@@ -74,6 +78,7 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
             format!("--name={name}"),
             format!("--coordinators={}", layout.coordinators.join(",")),
             format!("--slots={}", args.slots),
+            format!("--copies-dir={}", directory.join(&name).display()),
         ];
         start(name, arguments);
     }

@@ -2,15 +2,19 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::bail;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::api::{MembersView, Request, Response};
 use super::client::{Client, LOOK_EVERY, block_on, unexpected};
-use crate::cli::{AddMemberArgs, DrainArgs, MembersArgs, RemoveMemberArgs};
+use crate::cli::{AddMemberArgs, DrainArgs, ListArgs, RemoveMemberArgs};
 
-/// Takes the work from a worker, and waits until it has none.
+/// A worker that a leader has not known for so long is gone: one that lives comes to a new leader sooner.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+
+/// Takes the work from a worker, and waits until it has none or is gone.
 #[expect(clippy::print_stderr, reason = "the command's output")]
 pub(crate) fn drain(args: &DrainArgs) -> anyhow::Result<ExitCode> {
     block_on(async {
@@ -21,8 +25,9 @@ pub(crate) fn drain(args: &DrainArgs) -> anyhow::Result<ExitCode> {
             return super::done();
         }
         let mut told = None;
+        // Since when the coordinator that leads, if any does, has not known the worker.
+        let mut unknown_since = None;
         loop {
-            // A leader that has just begun may not have heard of the worker yet; it is told again and finds it then.
             let answer = client.ask_any(&Request::Jobs).await;
             if let Ok(Response::Jobs { leads: true, workers, .. }) = answer {
                 let name = &args.worker;
@@ -36,10 +41,18 @@ pub(crate) fn drain(args: &DrainArgs) -> anyhow::Result<ExitCode> {
                     eprintln!("worker '{name}' is drained: it runs nothing and can be stopped");
                     return super::done();
                 }
+                if known {
+                    unknown_since = None;
+                } else if unknown_since.get_or_insert_with(Instant::now).elapsed() >= GONE_AFTER {
+                    eprintln!("worker '{name}' is gone; what it ran goes on elsewhere, or waits for slots");
+                    return super::done();
+                }
                 if known && told != Some(used) {
                     eprintln!("{used} slots of worker '{name}' are in use; jobs move when there is room on others");
                     told = Some(used);
                 }
+            } else {
+                unknown_since = None;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -48,7 +61,7 @@ pub(crate) fn drain(args: &DrainArgs) -> anyhow::Result<ExitCode> {
 
 /// Shows who belongs to the coordinators.
 #[expect(clippy::print_stderr, reason = "the command's output")]
-pub(crate) fn members(args: &MembersArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn members(args: &ListArgs) -> anyhow::Result<ExitCode> {
     block_on(async {
         let answer = Client::new(&args.client)?.ask_any(&Request::Members).await?;
         let Response::Members(view) = answer else { return unexpected() };
@@ -93,9 +106,6 @@ pub(crate) fn add_member(args: &AddMemberArgs) -> anyhow::Result<ExitCode> {
 #[expect(clippy::print_stderr, reason = "the command's output")]
 pub(crate) fn remove_member(args: &RemoveMemberArgs) -> anyhow::Result<ExitCode> {
     let id = args.id;
-    if id == 0 {
-        bail!("ids of coordinators begin at 1");
-    }
     block_on(async {
         Client::new(&args.client)?.ask_leader(&Request::RemoveMember { id }).await?;
         eprintln!("coordinator {id} is no member any more; its id is not to be used again");

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use mainstem_coordinator::cluster::Wish;
 use mainstem_coordinator::{RestoredFrom, SavepointOutcome, SavepointRecord, SavepointRequest};
 use mainstem_core::ids::{JobId, SavepointId};
+use mainstem_objects::Place;
 
 use super::api::{JobSummary, Request};
 use super::client::{Client, LOOK_EVERY, block_on, change};
@@ -36,7 +37,7 @@ pub(crate) fn new_id() -> SavepointId {
 #[expect(clippy::print_stderr, reason = "the command's output")]
 fn take(client: &ClientArgs, job: &JobId, directory: &Path, stop: bool) -> anyhow::Result<ExitCode> {
     let current = std::env::current_dir().context("cannot find the current directory")?;
-    let (id, directory) = (new_id(), current.join(directory).display().to_string());
+    let (id, directory) = (new_id(), Place::absolute(&current, directory).display().to_string());
     let request = SavepointRequest { id: id.clone(), directory, stop };
     block_on(async {
         let client = Client::new(client)?;

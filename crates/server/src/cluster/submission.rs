@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use mainstem_connectors::{absolute_references, is_path_option};
 use mainstem_coordinator::cluster::Submission;
 use mainstem_core::ids::JobId;
 use mainstem_core::time::Timestamp;
@@ -85,7 +86,11 @@ fn make_paths_absolute(graph: &mut JobGraph, working_dir: &Path) {
             OperatorKind::LookupJoin(lookup) => &mut lookup.table.options,
             _ => continue,
         };
-        if let Some(path) = options.get_mut("path").filter(|path| !path.contains("://")) {
+        for value in options.values_mut() {
+            *value = absolute_references(value, working_dir);
+        }
+        let paths = options.iter_mut().filter(|(name, path)| is_path_option(name) && !path.contains("://"));
+        for (_, path) in paths {
             *path = working_dir.join(&*path).display().to_string();
         }
     }

@@ -9,6 +9,7 @@ use mainstem_worker::WorkerOptions;
 use tokio::runtime::Builder;
 
 use crate::cli::WorkerArgs;
+use crate::copies;
 
 /// Runs a worker until it is told to end.
 pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
@@ -29,6 +30,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
         let life = RandomState::new().build_hasher().finish();
         let worker = WorkerId(format!("{name}@{reached}#{life:016x}"));
         tracing::info!(%worker, "worker listens");
+        let copies = copies::of_worker(&args.copies, &args.node.cluster, &name)?;
         let options = WorkerOptions {
             worker,
             cluster: args.node.cluster.clone(),
@@ -37,6 +39,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
             slots: args.slots,
             compress: args.compress,
             transport,
+            copies,
             data_runtime: data.handle().clone(),
         };
         tokio::select! {

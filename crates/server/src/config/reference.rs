@@ -40,21 +40,27 @@ Settings of a job stand in its SQL: see [SET](sql.md).
 /// The whole page.
 pub(super) fn page(command: Command) -> String {
     let mut page = HEAD.to_owned();
+    sections(&mut page, &command, "mainstem");
+    page
+}
+
+/// A section for each subcommand, and for those that it has itself.
+fn sections(page: &mut String, command: &Command, name: &str) {
     for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
         let positionals: Vec<String> = subcommand.get_positionals().map(positional).collect();
-        let usage = [vec![format!("mainstem {}", subcommand.get_name())], positionals].concat().join(" ");
+        let name = format!("{name} {}", subcommand.get_name());
+        let usage = [vec![name.clone()], positionals].concat().join(" ");
         let _ = write!(page, "\n## `{usage}`\n\n{about}.\n");
         let options: Vec<&Arg> = subcommand.get_opts().filter(|arg| !arg.is_hide_set()).collect();
-        if options.is_empty() {
-            continue;
+        if !options.is_empty() {
+            page.push_str("\n| option | variable | default | meaning |\n|---|---|---|---|\n");
         }
-        page.push_str("\n| option | variable | default | meaning |\n|---|---|---|---|\n");
         for arg in options {
             let _ = writeln!(page, "{}", row(arg));
         }
+        sections(page, subcommand, &name);
     }
-    page
 }
 
 fn positional(arg: &Arg) -> String {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mainstem_consensus::Consensus;
 use mainstem_coordinator::cluster::Agreed;
 use mainstem_coordinator::{EpochRecord, JobEnd};
+use mainstem_core::audit::Trail;
 use mainstem_core::cluster::state::{ClusterState, JobEntry};
 use mainstem_core::ids::{Epoch, JobId, OperatorId, SplitId};
 use mainstem_core::protocol::SplitProgress;
@@ -177,7 +178,9 @@ impl Witness {
 
 impl Brief {
     fn of(state: &ClusterState) -> Brief {
-        let text = serde_json::to_vec(state).expect("a snapshot is its JSON");
+        // The head of the audit trail stands for all of it, which is long.
+        let without_trail = ClusterState { audit: Trail::going_on_from(state.audit.head()), ..state.clone() };
+        let text = serde_json::to_vec(&without_trail).expect("a snapshot is its JSON");
         let mut hasher = DefaultHasher::new();
         hasher.write(&text);
         let jobs = state.jobs.iter().map(|(job, entry)| (job.clone(), JobBrief::of(entry))).collect();

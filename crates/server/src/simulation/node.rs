@@ -197,6 +197,8 @@ impl Machine {
             slots: SLOTS,
             compress: self.lives.is_multiple_of(2),
             transport: transport.clone(),
+            // They would lie on the real disk.
+            copies: None,
             data_runtime: runtime.handle().clone(),
         };
         runtime.spawn(async move {

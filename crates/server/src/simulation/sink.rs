@@ -10,8 +10,10 @@ use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mainstem_connectors::{Committer, ConnectorError, Delivery, ErrorKind, Sink, SinkWriter, WriterContext};
-use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
+use mainstem_connectors::{
+    Committer, CommitterContext, ConnectorError, Delivery, ErrorKind, Sink, SinkWriter, WriterContext,
+};
+use mainstem_core::ids::{Epoch, Generation, JobId};
 use mainstem_core::protocol::Committable;
 
 use super::checks::Witness;
@@ -127,8 +129,8 @@ impl Sink for SimulatedSink {
         Box::new(Writer { outlet: self.outlet.clone(), context, rows: Vec::new() })
     }
 
-    fn committer(&self, job: &JobId, _operator: OperatorId) -> Option<Box<dyn Committer>> {
-        Some(Box::new(Publisher { outlet: self.outlet.clone(), job: job.clone() }))
+    fn committer(&self, ctx: CommitterContext) -> Option<Box<dyn Committer>> {
+        Some(Box::new(Publisher { outlet: self.outlet.clone(), job: ctx.job }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A cluster of real processes: `mainstem cluster` and the commands that speak to it, while processes are killed
 //! and stopped. The output is compared with that of one process that nobody disturbs.
 
+mod audit;
 mod leaders;
 mod operate;
 

@@ -97,7 +97,7 @@ fn bad_records_are_located() {
         sandbox.write("in/a.json", format!("{good}{good}{bad}"));
         let message = sandbox.run_err(&["run", "job.sql"]);
         assert_says(&message, parts);
-        assert_says(&message, &["ignore-parse-errors"]);
+        assert_says(&message, &["'bad-records' = 'drop'"]);
     }
 }
 

@@ -210,3 +210,48 @@ fn each_row_of_an_idle_split_is_late_or_counted_once_whatever_is_replayed() {
     assert_eq!((count + late.len() as i64, sum), (ROWS, ROWS * (ROWS - 1) / 2));
     println!("{count} rows on time, {} late, {replayed} epochs run again", late.len());
 }
+
+/// Six seconds of two streams: one of a thousand events a second by the clock, the other of 200 thousand, as fast as it can.
+const ALIGNED: &str = "
+CREATE TABLE slow (price BIGINT, `dateTime` TIMESTAMP(3), WATERMARK FOR `dateTime` AS `dateTime`)
+WITH ('connector' = 'nexmark', 'table' = 'bid', 'events.num' = '6000', 'next-event.rate' = '1000', 'rate-limit' = 'true' ALIGNMENT);
+CREATE TABLE fast (price BIGINT, `dateTime` TIMESTAMP(3), WATERMARK FOR `dateTime` AS `dateTime`)
+WITH ('connector' = 'nexmark', 'table' = 'bid', 'events.num' = '1200000', 'next-event.rate' = '200000' ALIGNMENT);
+CREATE TABLE out (stream STRING, `time` TIMESTAMP(3)) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
+INSERT INTO out SELECT 'slow', `dateTime` FROM slow
+UNION ALL SELECT 'fast', `dateTime` FROM fast WHERE MOD(price, 100) = 0;
+";
+
+/// By how many milliseconds the fast stream was ahead of the slow one at most, by the order in which rows were written.
+fn greatest_lead(alignment: &str) -> i64 {
+    let sandbox = Sandbox::new(&ALIGNED.replace("ALIGNMENT", alignment));
+    sandbox.run_ok(&["run", "job.sql", "-p", "1", "--checkpoint-interval", "1s"]);
+    let mut files = visible_files(&sandbox.path("out"));
+    files.sort();
+    let (mut slow, mut lead) = (0, 0);
+    for line in files.iter().flat_map(text_of) {
+        let row: Value = serde_json::from_str(&line).unwrap();
+        let time = row["time"].as_str().unwrap();
+        let (seconds, ms) = time.rsplit_once(':').unwrap().1.split_once('.').unwrap_or(("0", "0"));
+        let ms = seconds.parse::<i64>().unwrap() * 1000 + format!("{ms:0<3}").parse::<i64>().unwrap();
+        match row["stream"].as_str() {
+            Some("slow") => slow = ms,
+            _ => lead = lead.max(ms - slow),
+        }
+    }
+    lead
+}
+
+fn text_of(file: &PathBuf) -> Vec<String> {
+    std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn sources_of_a_group_keep_together_in_event_time() {
+    let free = greatest_lead("");
+    assert!(free > 3000, "without alignment the fast one does not wait, but was only {free} ms ahead");
+    let group = ", 'scan.watermark.alignment.group' = 'g', 'scan.watermark.alignment.max-drift' = '500 ms'";
+    let aligned = greatest_lead(group);
+    // The drift, what is on its way when a split is held, and the pace at which the slow one brings its rows.
+    assert!(aligned < 1500, "{aligned} ms ahead");
+}

@@ -11,7 +11,7 @@ use crate::support::Sandbox;
 
 const ROWS: i64 = 400_000;
 const FILES: i64 = 4;
-/// Kills at random instants.
+/// Kills at random instants, unless another number is asked for.
 const KILLS: usize = 50;
 
 /// Every row is copied, and counted by key and window: a lost or doubled row shows in both outputs.
@@ -28,17 +28,16 @@ FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '10' SECOND))
 GROUP BY k, window_start, window_end;
 ";
 
-fn sandbox() -> Sandbox {
+pub(crate) fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new(SQL);
     sandbox.write_events(ROWS, FILES, 97, 2000);
     sandbox
 }
 
 /// The output that every run must have in the end, computed here from the input's definition.
-fn check(sandbox: &Sandbox) {
-    let copies = sandbox.lines("out/copies");
+pub(crate) fn check(copies: &BTreeMap<String, usize>, counts: &BTreeMap<String, usize>) {
     let expected = (0..ROWS).map(|id| (format!(r#"{{"id":{id},"k":{}}}"#, id % 97), 1)).collect::<BTreeMap<_, _>>();
-    assert!(copies == expected, "{}", difference(&copies, &expected));
+    assert!(*copies == expected, "{}", difference(copies, &expected));
 
     let mut windows = BTreeMap::<(i64, i64), (i64, i64)>::new();
     for id in 0..ROWS {
@@ -51,9 +50,8 @@ fn check(sandbox: &Sandbox) {
         let time = format!("2026-01-01 {:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
         (format!(r#"{{"k":{k},"w":"{time}","n":{n},"s":{s}}}"#), 1)
     };
-    let counts = sandbox.lines("out/counts");
     let expected = windows.iter().map(line).collect();
-    assert!(counts == expected, "{}", difference(&counts, &expected));
+    assert!(*counts == expected, "{}", difference(counts, &expected));
 }
 
 fn difference(found: &BTreeMap<String, usize>, expected: &BTreeMap<String, usize>) -> String {
@@ -69,11 +67,11 @@ fn fifty_kills_leave_no_trace() {
     let mut kills = 0;
     let mut jobs = 0;
     // A job survives many kills; when it has finished all the same, the next one begins.
-    while kills < KILLS {
+    while kills < crate::support::kills(KILLS) {
         let sandbox = sandbox();
         jobs += 1;
         let mut finished = false;
-        while !finished && kills < KILLS {
+        while !finished && kills < crate::support::kills(KILLS) {
             let parallelism = random.random_range(1..=3).to_string();
             let after = Duration::from_millis(random.random_range(20..500));
             let arguments = ["run", "job.sql", "--checkpoint-interval", "50 ms", "--parallelism", &parallelism];
@@ -81,7 +79,7 @@ fn fifty_kills_leave_no_trace() {
             kills += usize::from(!finished);
         }
         sandbox.run_ok(&["run", "job.sql", "--checkpoint-interval", "50 ms"]);
-        check(&sandbox);
+        check(&sandbox.lines("out/copies"), &sandbox.lines("out/counts"));
     }
     println!("{kills} kills at random instants over {jobs} jobs");
 }
@@ -103,7 +101,7 @@ fn kills_at_the_edges_of_durability_leave_no_trace() {
         }
     }
     sandbox.run_ok(&arguments);
-    check(&sandbox);
+    check(&sandbox.lines("out/copies"), &sandbox.lines("out/counts"));
     assert!(kills["epoch-complete"] + kills["publishing"] >= 10, "{kills:?}");
     assert!(kills.len() == edges.len(), "{kills:?}");
     println!("kills by edge: {kills:?}");

@@ -4,21 +4,31 @@
 #![expect(clippy::disallowed_methods, reason = "tests watch real processes by the real clock")]
 
 mod aggregates;
+mod bad_records;
 mod bank;
 mod changelogs;
 mod cluster;
+mod copies;
 mod disk;
+mod docs;
 mod engines;
 mod errors;
 mod flat_state;
 mod fuzz;
+mod http;
 mod idle;
+mod kafka;
 mod kill;
 mod named_points;
+mod nats;
 mod oracle;
 mod partitions;
 mod permissions;
+mod postgres;
+mod redis;
+mod s3;
 mod savepoints;
+mod schemas;
 mod sql_cases;
 mod support;
 mod unaligned;

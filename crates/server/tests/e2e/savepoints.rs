@@ -7,37 +7,24 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::LocalCluster;
+use crate::support::known;
 use crate::support::{Sandbox, assert_says, text, visible_files};
 
 const EVENTS: u64 = 900_000;
 const PER_SECOND: u64 = 60_000;
 
 /// A count by key and window, and sums that change, of the rows that a generator makes at a given rate.
-fn sql(limited: bool) -> String {
-    format!(
-        "SET 'execution.checkpointing.interval' = '200 ms';
-         CREATE TABLE bid (auction BIGINT, price BIGINT, bidder BIGINT, `dateTime` TIMESTAMP(3),
-             WATERMARK FOR `dateTime` AS `dateTime` - INTERVAL '1' SECOND)
-         WITH ('connector' = 'nexmark', 'table' = 'bid', 'events.num' = '{EVENTS}', 'rate.limited' = '{limited}',
-             'first-event.rate' = '{PER_SECOND}', 'next-event.rate' = '{PER_SECOND}', 'splits' = '4');
-         CREATE TABLE counts (auction BIGINT, bids BIGINT, sum_of_prices BIGINT, ended TIMESTAMP(3))
-         WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
-         INSERT INTO counts
-         SELECT auction, COUNT(*), SUM(price), window_end
-         FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(`dateTime`), INTERVAL '500' MILLISECOND))
-         GROUP BY auction, window_start, window_end;"
-    )
+pub(crate) fn sql(limited: bool) -> String {
+    known::windows(EVENTS, PER_SECOND, limited, "1 min")
 }
 
 /// What one undisturbed process makes of the same rows.
-fn undisturbed() -> BTreeMap<String, usize> {
-    let sandbox = Sandbox::new(&sql(false));
-    sandbox.run_ok(&["run", "job.sql"]);
-    sandbox.lines("out")
+pub(crate) fn undisturbed() -> BTreeMap<String, usize> {
+    known::undisturbed(EVENTS, PER_SECOND)
 }
 
 /// Lines of several directories together.
-fn together(parts: &[BTreeMap<String, usize>]) -> BTreeMap<String, usize> {
+pub(crate) fn together(parts: &[BTreeMap<String, usize>]) -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
     for (line, count) in parts.iter().flatten() {
         *all.entry(line.clone()).or_default() += count;
@@ -46,10 +33,8 @@ fn together(parts: &[BTreeMap<String, usize>]) -> BTreeMap<String, usize> {
 }
 
 #[track_caller]
-fn assert_same(found: &BTreeMap<String, usize>, expected: &BTreeMap<String, usize>) {
-    let missing = expected.iter().filter(|(line, count)| found.get(*line) != Some(count)).count();
-    let extra = found.iter().filter(|(line, count)| expected.get(*line) != Some(count)).count();
-    assert_eq!((missing, extra), (0, 0), "of {} lines", expected.len());
+pub(crate) fn assert_same(found: &BTreeMap<String, usize>, expected: &BTreeMap<String, usize>) {
+    assert_eq!(known::difference(expected, found), (0, 0), "of {} lines", expected.len());
 }
 
 /// The epoch in the name of a visible file, `part-JOB-OPERATOR-gGENERATION-SUBTASK-EPOCH-NUMBER.json`.

@@ -1,10 +1,18 @@
 //! Running the binary and reading what it wrote.
 
+pub(crate) mod certificates;
 pub(crate) mod changelog;
 pub(crate) mod cluster;
 pub(crate) mod hosts;
+pub(crate) mod http;
+pub(crate) mod kafka;
 pub(crate) mod known;
+pub(crate) mod nats;
 mod network;
+pub(crate) mod ports;
+pub(crate) mod redis;
+pub(crate) mod registry;
+pub(crate) mod s3;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +22,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
 /// Any run of these tests that takes longer hangs.
 const RUN_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -22,11 +33,14 @@ pub(crate) struct Sandbox {
     pub(crate) dir: tempfile::TempDir,
     /// How long sinks take for each batch beyond what they need, in milliseconds.
     sink_delay_ms: AtomicU64,
+    /// Variables of every process.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Sandbox {
     pub(crate) fn new(sql: &str) -> Sandbox {
-        let sandbox = Sandbox { dir: tempfile::tempdir().unwrap(), sink_delay_ms: AtomicU64::new(0) };
+        let sandbox =
+            Sandbox { dir: tempfile::tempdir().unwrap(), sink_delay_ms: AtomicU64::new(0), environment: Vec::new() };
         sandbox.write("job.sql", sql);
         sandbox
     }
@@ -44,6 +58,7 @@ impl Sandbox {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mainstem"));
         command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let delay_ms = self.sink_delay_ms.load(Ordering::Relaxed);
         if delay_ms > 0 {
             command.env("MAINSTEM_DELAY", format!("sink-write:{delay_ms}"));
@@ -86,6 +101,25 @@ impl Sandbox {
         for (n, content) in contents.iter().enumerate() {
             self.write(&format!("in/part-{n}.json"), content);
         }
+    }
+
+    /// Runs a job that writes to Kafka to its end, after killing it so often at most, behind slow sinks, at random instants
+    /// and around a commit, at changing parallelisms. Gives how often it was killed.
+    pub(crate) fn run_over_kills(&self, seed: u64, rounds: usize) -> usize {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut kills = 0;
+        for n in 0..rounds {
+            self.slow_sinks(random.random_range(20..80));
+            let parallelism = random.random_range(1..=3).to_string();
+            let arguments = ["run", "job.sql", "--checkpoint-interval", "60 ms", "--parallelism", &parallelism];
+            kills += match n % 3 {
+                0 => usize::from(self.kill_at(&arguments, ["epoch-complete", "transaction-written"][n / 3 % 2], 1)),
+                _ => usize::from(self.run_and_kill(&arguments, Duration::from_millis(random.random_range(200..900)))),
+            };
+        }
+        self.slow_sinks(0);
+        self.run_ok(&["run", "job.sql"]);
+        kills
     }
 
     /// Starts the job and kills it with SIGKILL after a while, or lets it end. True if it was killed.
@@ -164,6 +198,12 @@ pub(crate) fn visible_files(directory: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// How often processes are killed by a test that usually does it so often: `MAINSTEM_KILLS` asks for more.
+pub(crate) fn kills(usual: usize) -> usize {
+    let asked = std::env::var("MAINSTEM_KILLS").ok();
+    asked.map_or(usual, |asked| asked.parse().expect("MAINSTEM_KILLS is a number"))
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use mainstem_objects::{ObjectError, ObjectErrorKind, Place};
+
 use crate::error::{StateError, advice};
 
 /// Why a savepoint cannot be taken or used.
@@ -48,6 +50,18 @@ pub enum SavepointError {
         #[source]
         source: io::Error,
     },
+    /// An operation on an object of the savepoint failed, or the place is none.
+    #[error("cannot {action} '{path}': {message}")]
+    Service {
+        /// What was attempted.
+        action: &'static str,
+        /// The object.
+        path: String,
+        /// What the service says, and what to do.
+        message: String,
+        /// Whether another try can succeed.
+        retryable: bool,
+    },
     /// Something is wrong with the checkpoints of the job.
     #[error(transparent)]
     Checkpoint(#[from] StateError),
@@ -61,10 +75,23 @@ impl SavepointError {
             SavepointError::Io { source, .. } => {
                 !matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
             }
+            SavepointError::Service { retryable, .. } => *retryable,
             SavepointError::Checkpoint(error) => error.is_retryable() && !error.is_damage(),
             SavepointError::None { .. } | SavepointError::Unfinished { .. } | SavepointError::Damaged { .. } => false,
         }
     }
+}
+
+/// What a service said about an object.
+pub(super) fn service_error(action: &'static str, path: &str, error: ObjectError) -> SavepointError {
+    let retryable = error.kind != ObjectErrorKind::Refused;
+    SavepointError::Service { action, path: path.to_owned(), message: error.message, retryable }
+}
+
+/// A place that is none.
+pub(super) fn no_place(path: &Path) -> impl FnOnce(String) -> SavepointError {
+    let path = Place::shown(path);
+    move |message| SavepointError::Service { action: "use", path, message, retryable: false }
 }
 
 /// An error of the system.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use mainstem_core::ids::JobId;
 use mainstem_core::protocol::{ManifestRef, StateHandle};
+use mainstem_objects::{Objects, Place};
 use tokio::fs;
 
-use super::error::io_error;
+use super::error::{io_error, no_place};
 use super::write::text_of;
-use super::{DESCRIPTION, PREFIX, Savepoint, SavepointError, SavepointProgress, UNFINISHED, is_inside};
+use super::{DESCRIPTION, PREFIX, Savepoint, SavepointError, SavepointProgress, UNFINISHED, is_inside, service};
 use crate::manifest::Manifest;
 use crate::store::CheckpointStore;
 
@@ -19,6 +20,8 @@ use crate::store::CheckpointStore;
 pub struct OpenSavepoint {
     directory: PathBuf,
     savepoint: Savepoint,
+    /// Where its files lie, if with a service.
+    service: Option<Objects>,
 }
 
 impl OpenSavepoint {
@@ -28,7 +31,11 @@ impl OpenSavepoint {
     /// # Errors
     /// Where there is none, or several, or one that is unfinished or damaged.
     pub async fn open(path: &Path) -> Result<OpenSavepoint, SavepointError> {
-        let directory = find(path).await?;
+        let path = match Place::parse(path).map_err(no_place(path))? {
+            Place::Local(path) => path,
+            Place::Objects(url) => return service::open(&url).await,
+        };
+        let directory = find(&path).await?;
         let bytes = match fs::read(directory.join(DESCRIPTION)).await {
             Ok(bytes) => bytes,
             Err(error) => return Err(io_error("read", &directory.join(DESCRIPTION))(error)),
@@ -38,13 +45,8 @@ impl OpenSavepoint {
             file: file.to_owned(),
             reason,
         };
-        let text = text_of(&bytes).map_err(|reason| damaged(DESCRIPTION, format!("is damaged: {reason}")))?;
-        let savepoint: Savepoint =
-            serde_json::from_slice(text).map_err(|error| damaged(DESCRIPTION, format!("is unreadable: {error}")))?;
+        let savepoint = parse(&bytes).map_err(|reason| damaged(DESCRIPTION, reason))?;
         for file in savepoint.files() {
-            if !is_inside(&file.path) {
-                return Err(damaged(DESCRIPTION, format!("names '{}', which lies outside", file.path)));
-            }
             match fs::metadata(directory.join(&file.path)).await {
                 Ok(found) if found.len() == file.size => {}
                 Ok(found) => {
@@ -57,7 +59,12 @@ impl OpenSavepoint {
                 Err(error) => return Err(io_error("look at", &directory.join(&file.path))(error)),
             }
         }
-        Ok(OpenSavepoint { directory, savepoint })
+        Ok(OpenSavepoint { directory, savepoint, service: None })
+    }
+
+    /// One whose files lie with a service.
+    pub(super) fn of_service(objects: Objects, savepoint: Savepoint) -> OpenSavepoint {
+        OpenSavepoint { directory: PathBuf::from(objects.url().to_string()), savepoint, service: Some(objects) }
     }
 
     /// What it says of itself.
@@ -105,8 +112,12 @@ impl OpenSavepoint {
             file: file.path.clone(),
             reason,
         };
-        let bytes = match fs::read(&path).await {
-            Ok(bytes) => Bytes::from(bytes),
+        let read = match &self.service {
+            Some(objects) => service::read(objects, &file.path).await?,
+            None => fs::read(&path).await.map(Bytes::from),
+        };
+        let bytes = match read {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(damaged("is missing".to_owned())),
             Err(error) => return Err(io_error("read", &path)(error)),
         };
@@ -121,6 +132,16 @@ impl OpenSavepoint {
             return Err(damaged(reason));
         }
         Ok(bytes)
+    }
+}
+
+/// What a description says, or what is wrong with it.
+pub(super) fn parse(bytes: &[u8]) -> Result<Savepoint, String> {
+    let text = text_of(bytes).map_err(|reason| format!("is damaged: {reason}"))?;
+    let savepoint: Savepoint = serde_json::from_slice(text).map_err(|error| format!("is unreadable: {error}"))?;
+    match savepoint.files().into_iter().find(|file| !is_inside(&file.path)) {
+        Some(outside) => Err(format!("names '{}', which lies outside", outside.path)),
+        None => Ok(savepoint),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Savepoints as directories: what is written is read, by whatever way it has come, and nothing unfinished counts.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::{OperatorSnapshot, StateHandle};
 use mainstem_core::time::Timestamp;
+use mainstem_objects::simulation::{Fault, FaultyStore, Operation};
+use mainstem_objects::{ObjectUrl, Objects};
 
 use super::*;
 use crate::CheckpointStore;
@@ -124,4 +126,46 @@ async fn a_directory_with_several_is_not_guessed_at_and_paths_stay_inside() {
     for (path, inside) in [("state/a", true), ("../a", false), ("/a", false), ("", false), ("a/../../b", false)] {
         assert_eq!(is_inside(path), inside, "{path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_savepoint_in_an_object_store_counts_once_it_is_described() {
+    let bucket = Arc::new(FaultyStore::default());
+    let url = ObjectUrl::parse("s3://b/kept").unwrap().unwrap();
+    let kept = Objects::over(bucket.clone(), &url).unwrap();
+    let (store, id) = (CheckpointStore::in_memory(), SavepointId::of(9));
+    let savepoint = savepoint(&store, &FILES).await;
+    service::prepare_in(&kept, &id).await.unwrap();
+    assert!(kept.list("", 9).await.unwrap().is_empty(), "the probe is gone");
+    let one = kept.below(NAME).unwrap();
+    // All but the description is there.
+    one.create(FILES[0].0, Bytes::from_static(FILES[0].1)).await.unwrap();
+    let error = service::open_in(&kept).await.unwrap_err();
+    assert!(matches!(error, SavepointError::Unfinished { .. }), "{error}");
+    for operation in [Operation::Put, Operation::Put, Operation::Get] {
+        bucket.plan(operation, Fault::LostAnswer);
+    }
+    let mut path = savepoint.write_in(&store, &one, &|_| {}).await;
+    while let Err(error) = path {
+        assert!(error.is_retryable(), "{error}");
+        path = savepoint.write_in(&store, &one, &|_| {}).await;
+    }
+    assert_eq!(path.unwrap().display().to_string(), format!("s3://b/kept/{NAME}"));
+    // By the place itself, and by the one that holds it.
+    for place in [&one, &kept] {
+        let opened = service::open_in(place).await.unwrap();
+        assert_eq!(opened.savepoint(), &savepoint);
+        let target = CheckpointStore::of_service(Objects::over(bucket.clone(), &url.join("state")).unwrap());
+        for _ in 0..2 {
+            let written = opened.copy_into(&target, &job(), "def", &|_| {}).await.unwrap();
+            target.read_manifest(&job(), &written).await.unwrap().verify_files(&target).await.unwrap();
+        }
+        target.delete_all(&job()).await.unwrap();
+    }
+    one.remove(FILES[1].0).await.unwrap();
+    let error = service::open_in(&kept).await.unwrap_err().to_string();
+    assert!(error.contains("5-g2-op3-1.state' is missing"), "{error}");
+    service::prepare_in(&kept, &id).await.unwrap();
+    let error = service::open_in(&kept).await.unwrap_err().to_string();
+    assert!(error.contains("it holds none"), "{error}");
 }

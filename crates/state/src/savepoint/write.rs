@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use futures::TryStreamExt;
 use mainstem_core::ids::{JobId, SavepointId};
 use mainstem_core::protocol::StateHandle;
+use mainstem_objects::Place;
 use object_store::ObjectStoreExt;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
-use super::error::io_error;
-use super::{DESCRIPTION, MAGIC, PREFIX, Savepoint, SavepointError, SavepointProgress, UNFINISHED};
+use super::error::{io_error, no_place};
+use super::{DESCRIPTION, MAGIC, PREFIX, Savepoint, SavepointError, SavepointProgress, UNFINISHED, service};
 use crate::error::StateError;
 use crate::manifest::{seal, unseal};
 use crate::store::{CheckpointStore, location};
@@ -22,6 +23,11 @@ use crate::store::{CheckpointStore, location};
 /// # Errors
 /// What the system says.
 pub async fn prepare_savepoints(directory: &Path, id: &SavepointId) -> Result<(), SavepointError> {
+    let directory = match Place::parse(directory).map_err(no_place(directory))? {
+        Place::Local(directory) => directory,
+        Place::Objects(url) => return service::prepare(&url, id).await,
+    };
+    let directory = directory.as_path();
     fs::create_dir_all(directory).await.map_err(io_error("create the directory", directory))?;
     let mut entries = fs::read_dir(directory).await.map_err(io_error("list", directory))?;
     while let Some(entry) = entries.next_entry().await.map_err(io_error("list", directory))? {
@@ -49,8 +55,13 @@ impl Savepoint {
         directory: &Path,
         told: &(dyn Fn(SavepointProgress) + Send + Sync),
     ) -> Result<PathBuf, SavepointError> {
+        let directory = match Place::parse(directory).map_err(no_place(directory))? {
+            Place::Local(directory) => directory,
+            Place::Objects(url) => return self.write_to_service(store, &url, told).await,
+        };
+        let directory = directory.as_path();
         let finished = directory.join(self.name());
-        let description = seal(MAGIC, &serde_json::to_vec(self).map_err(|e| StateError::Bug(e.to_string()))?);
+        let description = self.description()?;
         if fs::read(finished.join(DESCRIPTION)).await.is_ok_and(|found| found == description) {
             // An earlier try whose last step failed or was not heard of.
             sync(directory).await?;
@@ -90,11 +101,18 @@ impl Savepoint {
     }
 }
 
+impl Savepoint {
+    /// The bytes of the file that describes it.
+    pub(super) fn description(&self) -> Result<Vec<u8>, SavepointError> {
+        Ok(seal(MAGIC, &serde_json::to_vec(self).map_err(|e| StateError::Bug(e.to_string()))?))
+    }
+}
+
 impl CheckpointStore {
     /// Copies a state file to a file outside of the store, verified and durable, a piece at a time.
     async fn copy_out(&self, job: &JobId, handle: &StateHandle, path: &Path) -> Result<(), SavepointError> {
         let shown = self.shown(job, &handle.path);
-        let failed = |e| StateError::store("read", &shown, e);
+        let failed = |e| self.failed("read", &shown, e);
         let found = self.objects().get(&location(job, &handle.path)?).await.map_err(failed)?;
         let mut pieces = found.into_stream();
         let mut file = File::create(path).await.map_err(io_error("create", path))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mainstem_core::ids::{Generation, JobId};
 
-use super::{CheckpointStore, mark};
+use super::{CheckpointStore, STAGED_DIRECTORY, mark};
 use crate::error::StateError;
 
 /// What a clean-up did.
@@ -46,6 +46,18 @@ impl CheckpointStore {
                 remove_staged(&directory, below, &mut report);
             }
         }
+        // Whole files there are removed by the sinks that know them.
+        if let Some(root) = &self.directory {
+            remove_staged(&root.join("jobs").join(job.as_str()).join(STAGED_DIRECTORY), below, &mut report);
+        }
+        if let Some(service) = &self.service {
+            let of_job = format!("jobs/{job}");
+            let is_old = |key: &str| generation_of(key).is_some_and(|generation| generation < below);
+            // They hold nothing that counts, and who may write need not be allowed to list them.
+            if let Err(error) = service.abort_uploads(&of_job, is_old).await {
+                tracing::info!(job = %job, %error, "uploads of earlier attempts stay until the bucket's rules remove them");
+            }
+        }
         Ok(report)
     }
 
@@ -53,7 +65,7 @@ impl CheckpointStore {
     /// a job of the same name writes later stays, also while this still runs.
     pub async fn delete_up_to(&self, job: &JobId, last: Generation) -> Result<(), StateError> {
         let root = self.directory.as_ref().map(|root| root.join("jobs").join(job.as_str()));
-        for directory in ["manifests", "state", mark::DIRECTORY] {
+        for directory in ["manifests", "state", STAGED_DIRECTORY, mark::DIRECTORY] {
             for path in self.list(job, directory).await? {
                 if generation_of(&path).is_some_and(|generation| generation <= last) {
                     self.delete(job, &path).await?;

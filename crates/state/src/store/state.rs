@@ -15,6 +15,24 @@ use crate::state_file::{self, Block, Footer, HEADER, TRAILER_BYTES, TableDelta};
 /// Bytes at the end of a file that are read first; most footers lie within.
 const TAIL_BYTES: u64 = 64 << 10;
 
+/// What was read of a state file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateRead {
+    /// Its rows, in the order in which they were written.
+    pub tables: Vec<TableDelta>,
+    /// From where.
+    pub origin: Origin,
+}
+
+/// Where a state file was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// On this machine.
+    LocalCopy,
+    /// In the store.
+    Store,
+}
+
 impl CheckpointStore {
     /// Writes one state file and gives its handle. Durable on return. `part` tells several files of one
     /// subtask and epoch apart; empty where there is one. Encoding runs on the blocking pool.
@@ -45,13 +63,15 @@ impl CheckpointStore {
         let (bytes, crc32c, key_groups) =
             encoded.await.map_err(|e| StateError::Bug(format!("encoding state: {e}")))??;
         let size = bytes.len() as u64;
-        self.put_new(job, &path, bytes).await?;
+        self.put_new(job, &path, bytes.clone()).await?;
+        self.keep_copy(job, &path, &bytes);
         Ok(StateHandle { path, size, crc32c, key_groups, epoch })
     }
 
     /// Reads the rows of a state file whose key groups lie in `range`, in the order in which they were written;
     /// a table may come in several pieces, each sorted by key group. Reads no more of the file than needed, and
-    /// verifies the checksum of everything that it reads. Decoding runs on the blocking pool.
+    /// verifies the checksum of everything that it reads. Where there is a local copy, that is read instead and checked as
+    /// a whole. Decoding runs on the blocking pool.
     ///
     /// # Errors
     /// [`StateError::Corrupt`] and [`StateError::Missing`] name the file.
@@ -60,25 +80,34 @@ impl CheckpointStore {
         job: &JobId,
         handle: &StateHandle,
         range: KeyGroupRange,
-    ) -> Result<Vec<TableDelta>, StateError> {
+    ) -> Result<StateRead, StateError> {
         let groups = handle.key_groups;
         let whole = range.start <= groups.start && groups.end <= range.end;
-        let fetched =
-            if whole { self.fetch_whole(job, handle).await? } else { self.fetch_range(job, handle, range).await? };
+        let copied = match self.read_copy(job, handle).await {
+            // A copy that is what the handle says is as good as the file, also where that makes no sense.
+            Some(bytes) => Some(blocks_of(job, handle, &bytes, range)?),
+            None => None,
+        };
+        let (fetched, origin) = match copied {
+            Some(fetched) => (fetched, Origin::LocalCopy),
+            None if whole => (self.fetch_whole(job, handle, range).await?, Origin::Store),
+            None => (self.fetch_range(job, handle, range).await?, Origin::Store),
+        };
         let decoded = run_blocking(move || {
             let deltas =
                 fetched.into_iter().map(|f| state_file::decode_block(&f.table, f.version, &f.block, &f.bytes, range));
             deltas.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()
         });
         let decoded = decoded.await.map_err(|e| StateError::Bug(format!("decoding state: {e}")))?;
-        decoded.map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })
+        let tables = decoded.map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })?;
+        Ok(StateRead { tables, origin })
     }
 
     /// Checks that a state file exists with the size and the checksum of its handle. Reads all of it, holding
     /// a piece at a time.
     pub async fn verify(&self, job: &JobId, handle: &StateHandle) -> Result<(), StateError> {
         let path = full(job, &handle.path);
-        let failed = |e| StateError::store("read", &self.shown(job, &handle.path), e);
+        let failed = |e| self.failed("read", &self.shown(job, &handle.path), e);
         let result = self.objects.get(&location(job, &handle.path)?).await.map_err(failed)?;
         check_size(&path, handle, result.meta.size)?;
         let crc =
@@ -86,25 +115,32 @@ impl CheckpointStore {
         check_crc(&path, handle, crc.await.map_err(failed)?)
     }
 
-    /// All blocks, from one read that verifies the checksum of the whole file.
-    async fn fetch_whole(&self, job: &JobId, handle: &StateHandle) -> Result<Vec<Fetched>, StateError> {
+    /// Checks that a state file exists with the size of its handle, without reading it.
+    pub async fn verify_size(&self, job: &JobId, handle: &StateHandle) -> Result<(), StateError> {
+        let failed = |e| self.failed("read", &self.shown(job, &handle.path), e);
+        let meta = self.objects.head(&location(job, &handle.path)?).await.map_err(failed)?;
+        check_size(&full(job, &handle.path), handle, meta.size)
+    }
+
+    /// All bytes of a state file, verified.
+    pub(crate) async fn get_checked(&self, job: &JobId, handle: &StateHandle) -> Result<Bytes, StateError> {
         let path = full(job, &handle.path);
         let bytes = self.get(job, &handle.path).await?;
         check_size(&path, handle, bytes.len() as u64)?;
         check_crc(&path, handle, crc32c::crc32c(&bytes))?;
-        let parse = || {
-            if !bytes.starts_with(&HEADER) {
-                return Err("it does not begin as a state file of this version does".to_owned());
-            }
-            let start = Footer::start(&bytes, handle.size)?;
-            Footer::decode(&bytes[offset(start)..], start)
-        };
-        let footer = parse().map_err(|reason| StateError::Corrupt { path, reason })?;
-        // In bounds: the footer was checked against the size.
-        let slice = |block: &Block| bytes.slice(offset(block.offset)..offset(block.offset + block.length));
-        Ok(blocks(footer)
-            .map(|(table, version, block)| Fetched { bytes: slice(&block), table, version, block })
-            .collect())
+        Ok(bytes)
+    }
+
+    /// The blocks, from one read that verifies the checksum of the whole file.
+    async fn fetch_whole(
+        &self,
+        job: &JobId,
+        handle: &StateHandle,
+        range: KeyGroupRange,
+    ) -> Result<Vec<Fetched>, StateError> {
+        let bytes = self.get_checked(job, handle).await?;
+        self.keep_copy(job, &handle.path, &bytes);
+        blocks_of(job, handle, &bytes, range)
     }
 
     /// The blocks that hold some of the key groups, each from a read of its own.
@@ -115,14 +151,15 @@ impl CheckpointStore {
         range: KeyGroupRange,
     ) -> Result<Vec<Fetched>, StateError> {
         let path = full(job, &handle.path);
-        let failed = |e| StateError::store("read", &self.shown(job, &handle.path), e);
+        let failed = |e| self.failed("read", &self.shown(job, &handle.path), e);
         let corrupt = |reason| StateError::Corrupt { path: path.clone(), reason };
         let location = location(job, &handle.path)?;
         if handle.size < TRAILER_BYTES as u64 {
             return Err(corrupt("its recorded size is too small".to_owned()));
         }
-        let options =
-            GetOptions { range: Some(GetRange::Suffix(TAIL_BYTES.min(handle.size))), ..GetOptions::default() };
+        // Not as a suffix, which not every service knows.
+        let tail = handle.size - TAIL_BYTES.min(handle.size)..handle.size;
+        let options = GetOptions { range: Some(GetRange::Bounded(tail)), ..GetOptions::default() };
         let result = match self.objects.get_opts(&location, options).await {
             Ok(result) => result,
             // A file that is shorter than the tail; its head tells by how much.
@@ -154,6 +191,27 @@ struct Fetched {
     version: u32,
     block: Block,
     bytes: Bytes,
+}
+
+/// The blocks of a whole file, whose checksum was verified, that hold some of the key groups.
+fn blocks_of(
+    job: &JobId,
+    handle: &StateHandle,
+    bytes: &Bytes,
+    range: KeyGroupRange,
+) -> Result<Vec<Fetched>, StateError> {
+    let parse = || {
+        if !bytes.starts_with(&HEADER) {
+            return Err("it does not begin as a state file of this version does".to_owned());
+        }
+        let start = Footer::start(bytes, handle.size)?;
+        Footer::decode(&bytes[offset(start)..], start)
+    };
+    let footer = parse().map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })?;
+    // In bounds: the footer was checked against the size.
+    let slice = |block: &Block| bytes.slice(offset(block.offset)..offset(block.offset + block.length));
+    let wanted = blocks(footer).filter(|(_, _, block)| block.overlaps(range));
+    Ok(wanted.map(|(table, version, block)| Fetched { bytes: slice(&block), table, version, block }).collect())
 }
 
 fn blocks(footer: Footer) -> impl Iterator<Item = (String, u32, Block)> {

@@ -6,6 +6,8 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::StateHandle;
+use mainstem_objects::simulation::{Fault, FaultyStore, Operation};
+use mainstem_objects::{ObjectUrl, Objects};
 
 use super::*;
 use crate::state_file::TableDelta;
@@ -14,7 +16,7 @@ fn job() -> JobId {
     JobId::new("j").unwrap()
 }
 
-fn tables(rows: i64) -> Vec<TableDelta> {
+pub(super) fn tables(rows: i64) -> Vec<TableDelta> {
     let values: ArrayRef = Shared::new(Int64Array::from_iter_values(0..rows));
     let rows_of = |name: &str| RecordBatch::try_from_iter([(name, values.clone())]).unwrap();
     let key_groups: Vec<u16> = (0..rows).map(|row| (row * 100 / rows) as u16).collect();
@@ -39,12 +41,12 @@ async fn state_is_read_back_whole_and_by_key_group() {
         assert_eq!(handle.path, "state/5-g2-op3-0.state");
         assert_eq!(handle.key_groups, KeyGroupRange { start: 0, end: 100 });
         store.verify(&job(), &handle).await.unwrap();
-        let all = store.read_state(&job(), &handle, KeyGroupRange { start: 0, end: 256 }).await.unwrap();
+        let all = store.read_state(&job(), &handle, KeyGroupRange { start: 0, end: 256 }).await.unwrap().tables;
         assert_eq!(all, tables(1_000));
-        let some = store.read_state(&job(), &handle, KeyGroupRange { start: 10, end: 12 }).await.unwrap();
+        let some = store.read_state(&job(), &handle, KeyGroupRange { start: 10, end: 12 }).await.unwrap().tables;
         assert_eq!(some.iter().map(|d| d.rows.num_rows()).collect::<Vec<_>>(), vec![20, 20]);
         assert!(some.iter().all(|d| d.key_groups.iter().all(|g| (10..12).contains(g))));
-        let none = store.read_state(&job(), &handle, KeyGroupRange { start: 200, end: 256 }).await.unwrap();
+        let none = store.read_state(&job(), &handle, KeyGroupRange { start: 200, end: 256 }).await.unwrap().tables;
         assert_eq!(none, vec![]);
         assert_eq!(write(&store, "2", 10).await.path, "state/5-g2-op3-0-2.state");
     }
@@ -104,4 +106,30 @@ async fn deleting_is_repeatable_and_all_can_go() {
     store.delete(&job(), &handle.path).await.unwrap();
     store.delete_all(&job()).await.unwrap();
     assert_eq!(store.list(&job(), "state").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_has_bad_days_keeps_state_files_once() {
+    let bucket = Shared::new(FaultyStore::default());
+    let url = ObjectUrl::parse("s3://b/state").unwrap().unwrap();
+    let store = CheckpointStore::of_service(Objects::over(bucket.clone(), &url).unwrap());
+    for fault in [Fault::LostAnswer, Fault::Conflict, Fault::Overload] {
+        bucket.plan(Operation::Put, fault);
+    }
+    let handle = write(&store, "", 1_000).await;
+    assert_eq!(write(&store, "", 1_000).await, handle);
+    store.verify(&job(), &handle).await.unwrap();
+    let some = store.read_state(&job(), &handle, KeyGroupRange { start: 10, end: 12 }).await.unwrap();
+    assert_eq!(some.tables.iter().map(|d| d.rows.num_rows()).collect::<Vec<_>>(), vec![20, 20]);
+    let other = store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, "", tables(11)).await;
+    assert!(matches!(other, Err(StateError::Conflict { .. })));
+    assert_eq!(store.place_of(&job()), "s3://b/state/jobs/j");
+    bucket.plan(Operation::Put, Fault::Denied);
+    let hopeless = store.write_state(&job(), Generation(2), Epoch(6), OperatorId(3), 0, "", tables(11)).await;
+    let error = hopeless.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("s3://b/state/jobs/j/state/6-g2-op3-0"), "{error}");
+    store.delete_up_to(&job(), Generation(2)).await.unwrap();
+    assert!(!store.is_in_place(&job()).await.unwrap());
+    let error = store.read_state(&job(), &handle, KeyGroupRange { start: 0, end: 256 }).await.unwrap_err();
+    assert!(matches!(error, StateError::Missing { .. }), "{error}");
 }

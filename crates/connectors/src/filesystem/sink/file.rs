@@ -4,14 +4,15 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Int8Array, RecordBatch};
 use flate2::write::GzEncoder;
 
 use crate::error::ConnectorError;
-use crate::format::FormatOptions;
 use crate::format::encode::{CsvEncoder, DebeziumEncoder, JsonEncoder, ParquetEncoder, TextEncoder, UpsertEncoder};
+use crate::format::{ContainerEncoder, FormatOptions, RawEncoder};
 
 use super::error::{io_error, parquet_error};
 use super::{Compression, Encoding, Settings};
@@ -72,6 +73,34 @@ impl OpenFile {
         let path = root.join(&temporary);
         let options = File::options().write(true).create_new(true).open(&path);
         let file = options.map_err(|e| CreateError::Create(path.clone(), e))?;
+        OpenFile::begin(settings, file, path, temporary, directory, number, scratch)
+    }
+
+    /// Begins a file of which nothing is left when it is closed by whoever has it, however the process ends.
+    pub(super) fn nameless(
+        settings: &Settings,
+        temporary: String,
+        directory: String,
+        number: u64,
+        scratch: &mut Vec<u8>,
+    ) -> Result<OpenFile, CreateError> {
+        let name = temporary.rsplit('/').next().unwrap_or_default();
+        let path = std::env::temp_dir().join(format!("mainstem-{}-{name}", std::process::id()));
+        let options = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = options.map_err(|e| CreateError::Create(path.clone(), e))?;
+        std::fs::remove_file(&path).map_err(|e| CreateError::Create(path.clone(), e))?;
+        OpenFile::begin(settings, file, path, temporary, directory, number, scratch)
+    }
+
+    fn begin(
+        settings: &Settings,
+        file: File,
+        path: PathBuf,
+        temporary: String,
+        directory: String,
+        number: u64,
+        scratch: &mut Vec<u8>,
+    ) -> Result<OpenFile, CreateError> {
         let buffered = BufWriter::with_capacity(BUFFER_BYTES, CheckedFile { file, size: 0, crc32c: 0 });
         let body = Body::new(settings, buffered, &path, scratch).map_err(CreateError::Begin)?;
         Ok(OpenFile { path, temporary, directory, number, rows: 0, body })
@@ -126,22 +155,23 @@ impl OpenFile {
     /// Completes the file and makes its content durable; its name is made durable by the caller, with the
     /// directory. Blocks.
     pub(super) fn finish(self) -> Result<ClosedFile, ConnectorError> {
+        let path = self.path.clone();
+        let (closed, file) = self.close()?;
+        file.sync_all().map_err(|e| io_error("make durable", path.display(), &e))?;
+        Ok(closed)
+    }
+
+    /// Completes the file, and gives it too. Blocks.
+    pub(super) fn close(self) -> Result<(ClosedFile, File), ConnectorError> {
         let failed = |e: io::Error| io_error("write", self.path.display(), &e);
         let buffered = match self.body {
             Body::Text { packed, .. } => packed.finish().map_err(failed)?,
             Body::Parquet(encoder) => encoder.finish().map_err(|e| parquet_error(&self.path, &e))?,
         };
         let checked = buffered.into_inner().map_err(|e| failed(e.into_error()))?;
-        checked.file.sync_all().map_err(|e| io_error("make durable", self.path.display(), &e))?;
-        let CheckedFile { size, crc32c, .. } = checked;
-        Ok(ClosedFile {
-            temporary: self.temporary,
-            directory: self.directory,
-            number: self.number,
-            size,
-            rows: self.rows,
-            crc32c,
-        })
+        let CheckedFile { file, size, crc32c } = checked;
+        let (temporary, directory, number, rows) = (self.temporary, self.directory, self.number, self.rows);
+        Ok((ClosedFile { temporary, directory, number, size, rows, crc32c }, file))
     }
 }
 
@@ -170,6 +200,10 @@ impl Body {
             Encoding::Text(format, compression) => (format, compression),
         };
         let encoder: Box<dyn TextEncoder> = match format {
+            FormatOptions::Avro(options) => {
+                let encoder = ContainerEncoder::new(settings.file_schema.fields(), options);
+                Box::new(encoder.map_err(ConnectorError::option)?)
+            }
             FormatOptions::Csv(csv) => Box::new(CsvEncoder::new(csv.clone(), settings.file_schema.clone())),
             FormatOptions::Json(json) => Box::new(JsonEncoder::new(json)),
             FormatOptions::DebeziumJson(options) => {
@@ -178,7 +212,8 @@ impl Body {
             FormatOptions::UpsertJson(options) => {
                 Box::new(UpsertEncoder::new(&options.json, settings.file_key.clone()))
             }
-            FormatOptions::Parquet => unreachable!("parquet is not a text encoding"),
+            FormatOptions::Raw => Box::new(RawEncoder),
+            FormatOptions::Parquet | FormatOptions::Protobuf(_) => unreachable!("no encoding of text, or refused"),
         };
         let mut packed = match compression {
             Compression::None => Packed::Plain(buffered),

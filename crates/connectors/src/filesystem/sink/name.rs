@@ -95,6 +95,7 @@ mod tests {
             generation: Generation(2),
             working_dir: "/".into(),
             changes: mainstem_core::change::ChangeMode::Append,
+            staging: crate::staging::Staging::nowhere(),
         };
         assert_eq!(temporary(&ctx, 7), ".mainstem-tmp/a-op3-g2-1-7.tmp");
         assert_eq!(published(&ctx, Epoch(5), 0, ".json.gz"), "part-a-op3-g2-1-5-0.json.gz");

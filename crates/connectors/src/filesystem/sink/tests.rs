@@ -10,13 +10,15 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::compute::concat_batches;
-use mainstem_core::ids::{Epoch, Generation};
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::protocol::Committable;
 use tempfile::TempDir;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::lag::SplitLags;
 use crate::source::{EnumeratorContext, ReaderContext, ReaderEvent};
+use crate::staging::Staging;
 
 fn rows(first: i64, count: i64) -> RecordBatch {
     let n = first..first + count;
@@ -65,11 +67,13 @@ fn context(generation: u64, subtask: u32) -> WriterContext {
         generation: Generation(generation),
         working_dir: "/nowhere".into(),
         changes: ChangeMode::Append,
+        staging: Staging::nowhere(),
     }
 }
 
 fn committer(table: &TableSpec) -> Box<dyn Committer> {
-    sink(table).unwrap().committer(&job(), OperatorId(4)).unwrap()
+    let ctx = CommitterContext { job: job(), operator: OperatorId(4), staging: Staging::nowhere() };
+    sink(table).unwrap().committer(ctx).unwrap()
 }
 
 /// Writes batches as epoch 1 of attempt 1 and gives what is to be committed.
@@ -106,8 +110,13 @@ async fn read_back(table: &TableSpec) -> RecordBatch {
     let source = crate::filesystem::source(table).unwrap();
     let count = || Arc::new(AtomicU64::new(0));
     let columns = (0..table.schema.fields().len()).collect();
-    let mut reader =
-        source.reader(ReaderContext { columns, batch_rows: 1000, dropped_records: count(), bytes_read: count() });
+    let mut reader = source.reader(ReaderContext {
+        columns,
+        batch_rows: 1000,
+        with_origins: false,
+        bytes_read: count(),
+        lags: SplitLags::default(),
+    });
     for split in source.enumerator(EnumeratorContext { parallelism: 1 }).discover().await.unwrap() {
         reader.add_split(split, None).unwrap();
     }

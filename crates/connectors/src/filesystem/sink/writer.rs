@@ -2,9 +2,6 @@
 //! file its final name: that is the committer's right.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Int8Array, RecordBatch};
@@ -13,15 +10,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use mainstem_core::ids::Epoch;
 use mainstem_core::protocol::Committable;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use crate::error::ConnectorError;
 use crate::sink::{SinkWriter, WriterContext};
 
-use super::error::{io_error, task_error};
-use super::file::{ClosedFile, CreateError, OpenFile};
-use super::name::{self, PendingFile, TEMPORARY_DIRECTORY};
+use super::file::{ClosedFile, OpenFile};
+use super::name::{self, PendingFile};
 use super::partition::Part;
+use super::target::{Target, join};
 use super::{Compression, Encoding, Settings};
 
 /// Files that are open at once. Beyond it the least recently written one is closed. The files of earlier epochs
@@ -33,14 +30,11 @@ const OPEN_LARGE_FILES_MAX: usize = 64;
 const BUFFERED_BYTES_MAX: usize = 128 << 20;
 /// Files that are being closed at once.
 const CLOSING_FILES_MAX: usize = 4;
-/// The temporary directory may be removed between its making and its first file; then it is made again.
-const CREATE_ATTEMPTS_MAX: u32 = 5;
 
 /// Writes the rows of one subtask.
 pub(super) struct FileWriter {
     settings: Arc<Settings>,
-    /// The sink's directory, absolute.
-    root: PathBuf,
+    target: Target,
     ctx: WriterContext,
     /// Open files by their partition's directory.
     open: HashMap<String, Slot>,
@@ -61,10 +55,10 @@ struct Slot {
 }
 
 impl FileWriter {
-    pub(super) fn new(settings: Arc<Settings>, root: PathBuf, ctx: WriterContext) -> FileWriter {
+    pub(super) fn new(settings: Arc<Settings>, target: Target, ctx: WriterContext) -> FileWriter {
         FileWriter {
             settings,
-            root,
+            target,
             ctx,
             open: HashMap::new(),
             closing: VecDeque::new(),
@@ -103,45 +97,17 @@ impl FileWriter {
         RecordBatch::try_new(self.settings.file_schema.clone(), columns).map_err(|e| {
             ConnectorError::data(format!(
                 "rows for the sink '{}' do not fit the declared columns: {e}; change the query or the declaration",
-                self.root.display()
+                self.target.shown()
             ))
         })
     }
 
     fn create(&mut self, directory: String) -> Result<OpenFile, ConnectorError> {
         let temporary = name::temporary(&self.ctx, self.all_files);
-        for attempt in 1.. {
-            let parent = self.root.join(TEMPORARY_DIRECTORY);
-            std::fs::create_dir_all(&parent).map_err(|e| io_error("create the directory", parent.display(), &e))?;
-            let created = OpenFile::create(
-                &self.settings,
-                &self.root,
-                temporary.clone(),
-                directory.clone(),
-                self.epoch_files,
-                &mut self.scratch,
-            );
-            match created {
-                Ok(file) => {
-                    self.all_files += 1;
-                    self.epoch_files += 1;
-                    return Ok(file);
-                }
-                // The committer removes the directory when it is empty.
-                Err(CreateError::Create(_, e))
-                    if e.kind() == io::ErrorKind::NotFound && attempt < CREATE_ATTEMPTS_MAX => {}
-                Err(CreateError::Create(path, e)) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    let message = format!(
-                        "the temporary file '{}' exists already: another run of a job with the same name writes here; stop it, or choose another job name or 'path'",
-                        path.display()
-                    );
-                    return Err(ConnectorError::new(crate::error::ErrorKind::External, message));
-                }
-                Err(CreateError::Create(path, e)) => return Err(io_error("create", path.display(), &e)),
-                Err(CreateError::Begin(e)) => return Err(e),
-            }
-        }
-        unreachable!("the last attempt returns")
+        let file = self.target.create(&self.settings, temporary, directory, self.epoch_files, &mut self.scratch)?;
+        self.all_files += 1;
+        self.epoch_files += 1;
+        Ok(file)
     }
 
     /// Closes files until one more may be opened.
@@ -160,7 +126,7 @@ impl FileWriter {
 
     async fn close(&mut self, directory: &str) -> Result<(), ConnectorError> {
         let Some(slot) = self.open.remove(directory) else { return Ok(()) };
-        self.closing.push_back(spawn_blocking(move || slot.file.finish()));
+        self.closing.push_back(self.target.finish(slot.file));
         while self.closing.len() > CLOSING_FILES_MAX {
             let first = self.closing.pop_front().expect("there are more than the maximum");
             self.closed.push(join(first).await?);
@@ -206,18 +172,17 @@ impl SinkWriter for FileWriter {
         let closing = std::mem::take(&mut self.closing);
         let mut closed = std::mem::take(&mut self.closed);
         self.epoch_files = 0;
-        let (ctx, root, extension) = (self.ctx.clone(), self.root.clone(), self.settings.encoding.extension());
+        let (ctx, target, extension) = (self.ctx.clone(), self.target.clone(), self.settings.encoding.extension());
         let durable = async move {
             for file in closing {
                 closed.push(join(file).await?);
             }
-            let finish = move || open.into_iter().map(OpenFile::finish).collect::<Result<Vec<_>, _>>();
-            closed.extend(join(spawn_blocking(finish)).await?);
+            closed.extend(target.finish_all(open).await?);
             if closed.is_empty() {
                 return Ok(Vec::new());
             }
             // The names of the files must survive a crash as well as their content.
-            join(spawn_blocking(move || sync_new_directory(&root))).await?;
+            target.sync().await?;
             closed.sort_unstable_by_key(|file| file.number);
             Ok(closed.into_iter().map(|file| pending(&ctx, epoch, extension, file).to_committable()).collect())
         };
@@ -225,25 +190,8 @@ impl SinkWriter for FileWriter {
     }
 }
 
-async fn join<T>(task: JoinHandle<Result<T, ConnectorError>>) -> Result<T, ConnectorError> {
-    task.await.map_err(|e| task_error(&e))?
-}
-
 fn pending(ctx: &WriterContext, epoch: Epoch, extension: &str, file: ClosedFile) -> PendingFile {
     let file_name = name::published(ctx, epoch, file.number, extension);
     let path = if file.directory.is_empty() { file_name } else { format!("{}/{file_name}", file.directory) };
     PendingFile { temporary: file.temporary, path, size: file.size, rows: file.rows, crc32c: file.crc32c }
-}
-
-/// Makes the entries of the temporary directory durable, and the directory's own in the sink's. Blocks.
-fn sync_new_directory(root: &Path) -> Result<(), ConnectorError> {
-    for directory in [&root.join(TEMPORARY_DIRECTORY), root] {
-        let synced = File::open(directory).and_then(|d| d.sync_all());
-        synced.map_err(|e| io_error("make durable", directory.display(), &e))?;
-    }
-    // The sink's directory may be new too. A parent that cannot be opened was not made by this sink.
-    if let Some(Ok(parent)) = root.parent().map(File::open) {
-        parent.sync_all().map_err(|e| io_error("make durable the parent of", root.display(), &e))?;
-    }
-    Ok(())
 }

@@ -5,6 +5,9 @@ use std::io::{self, Read};
 
 use crate::format::{CsvDialect, RECORD_BYTES_MAX};
 
+/// Bytes that are read at once to find the end of a line that is too long.
+const SKIPPED_BYTES: usize = 64 << 10;
+
 /// Where a text may be cut.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cutter {
@@ -29,8 +32,8 @@ pub(super) struct Block {
 pub(super) enum BlockError {
     /// The file cannot be read on.
     Io(io::Error),
-    /// A record that begins at the end of the blocks so far is longer than a record may be.
-    RecordTooLong,
+    /// A record that begins at the end of the blocks so far is longer than a record may be; its first bytes.
+    RecordTooLong(Vec<u8>),
 }
 
 /// Cuts a stream.
@@ -100,10 +103,32 @@ impl BlockReader {
                 return Ok(None);
             }
             if length > RECORD_BYTES_MAX {
-                return Err(BlockError::RecordTooLong);
+                buffer.truncate(length);
+                return Err(BlockError::RecordTooLong(buffer));
             }
             wanted = length + self.block_bytes;
         }
+    }
+
+    /// Passes over the rest of a line that is too long, of which so many bytes were read.
+    pub(super) fn skip_line(&mut self, read: usize) -> Result<(), io::Error> {
+        let mut chunk = vec![0; SKIPPED_BYTES];
+        self.offset += read as u64;
+        while !self.ended {
+            let count = match self.input.read(&mut chunk) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.ended = count == 0;
+            if let Some(end) = memchr::memchr(b'\n', &chunk[..count]) {
+                self.offset += end as u64 + 1;
+                self.rest.extend_from_slice(&chunk[end + 1..count]);
+                return Ok(());
+            }
+            self.offset += count as u64;
+        }
+        Ok(())
     }
 
     /// Reads until the buffer holds `wanted` bytes or the stream ends; gives how many it holds.
@@ -160,7 +185,22 @@ mod tests {
     fn a_record_without_end_is_refused_at_the_limit() {
         let endless = Box::new(io::repeat(b'x'));
         let mut reader = BlockReader::new(endless, Cutter::Lines, 4 << 20, 7);
-        assert!(matches!(reader.next(Vec::new()), Err(BlockError::RecordTooLong)));
+        assert!(matches!(reader.next(Vec::new()), Err(BlockError::RecordTooLong(_))));
         assert_eq!(reader.offset(), 7);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_can_be_passed_over() {
+        for rest in ["\nab\nc", "\n", ""] {
+            let long = RECORD_BYTES_MAX * 5 / 4;
+            let text = [vec![b'x'; long], rest.as_bytes().to_vec()].concat();
+            let mut reader = BlockReader::new(Box::new(io::Cursor::new(text.clone())), Cutter::Lines, 1 << 20, 0);
+            let Err(BlockError::RecordTooLong(head)) = reader.next(Vec::new()) else { panic!("it is not too long") };
+            assert!(head.len() > RECORD_BYTES_MAX && head.iter().all(|byte| *byte == b'x'));
+            reader.skip_line(head.len()).unwrap();
+            assert_eq!(reader.offset() as usize, long + usize::from(!rest.is_empty()));
+            let next = reader.next(Vec::new()).unwrap().map(|block| block.text().to_vec());
+            assert_eq!(next.unwrap_or_default(), rest.as_bytes().get(1..).unwrap_or_default());
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mainstem_core::protocol::SourceSplit;
 
-use super::FileTable;
 use super::split::FileSplit;
+use super::{FileTable, Location};
 use crate::error::{ConnectorError, ErrorKind};
 use crate::source::SplitEnumerator;
 
@@ -42,12 +42,13 @@ impl FileEnumerator {
     }
 
     /// The files to report. A file that is found while the job runs may still be in the making (`cp` into the
-    /// directory): it is reported once two searches in a row found it unchanged.
-    fn settle(&mut self, found: Vec<FileSplit>) -> Vec<SourceSplit> {
+    /// directory): it is reported once two searches in a row found it unchanged. Objects are `whole` when they appear.
+    fn settle(&mut self, found: Vec<FileSplit>, whole: bool) -> Vec<SourceSplit> {
         let before = self.known.take();
         let mut known = BTreeMap::new();
         for split in found {
             let settled = match &before {
+                _ if whole => true,
                 None => true,
                 Some(before) => before.get(&split.path).is_some_and(|known| known.reported || known.split == split),
             };
@@ -65,16 +66,18 @@ impl FileEnumerator {
 #[async_trait]
 impl SplitEnumerator for FileEnumerator {
     async fn discover(&mut self) -> Result<Vec<SourceSplit>, ConnectorError> {
-        let table = Arc::clone(&self.table);
         let may_be_empty = self.monitored;
-        let search = tokio::task::spawn_blocking(move || find(&table.path, may_be_empty));
+        let path = match &self.table.location {
+            Location::Directory(path) => path.clone(),
+            Location::Objects(objects) => return Ok(self.settle(objects.find(may_be_empty).await?, true)),
+        };
+        let shown = path.display().to_string();
+        let search = tokio::task::spawn_blocking(move || find(&path, may_be_empty));
         let found = search.await.map_err(|error| {
-            ConnectorError::new(
-                ErrorKind::Transient,
-                format!("the search for files of '{}' was stopped: {error}", self.table.path.display()),
-            )
+            let message = format!("the search for files of '{shown}' was stopped: {error}");
+            ConnectorError::new(ErrorKind::Transient, message)
         })?;
-        Ok(self.settle(found?))
+        Ok(self.settle(found?, false))
     }
 }
 

@@ -7,7 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::runtime::Handle;
+
+use super::objects::ObjectFile;
 use super::split::FileSplit;
+use super::{FileTable, Location};
 use crate::error::{ConnectorError, ErrorKind};
 use crate::filesystem::options::Compression;
 
@@ -31,40 +35,41 @@ pub(super) fn check_unchanged(file: &File, split: &FileSplit) -> Result<(), Conn
 pub(super) struct OpenText {
     /// The text.
     pub(super) input: Box<dyn Read + Send>,
-    /// The file itself, for [`check_unchanged`] at the end.
-    pub(super) file: File,
+    /// The file itself, for [`check_unchanged`] at the end; none where each read checks it.
+    pub(super) file: Option<File>,
 }
 
 /// Opens the file's plain text at an offset.
 pub(super) fn open_text(
+    table: &FileTable,
     split: &FileSplit,
-    compression: Option<Compression>,
     offset: u64,
+    runtime: &Handle,
     bytes_read: Arc<AtomicU64>,
 ) -> Result<OpenText, ConnectorError> {
-    let file = open_file(split)?;
-    let packed = file.try_clone().map_err(|error| ConnectorError::io("open", &split.path, &error))?;
-    let input = text_at(packed, split, compression, offset, bytes_read)?;
-    Ok(OpenText { input, file })
-}
-
-fn text_at(
-    mut file: File,
-    split: &FileSplit,
-    compression: Option<Compression>,
-    offset: u64,
-    bytes_read: Arc<AtomicU64>,
-) -> Result<Box<dyn Read + Send>, ConnectorError> {
-    let compression = compression.unwrap_or_else(|| Compression::of_name(Path::new(&split.path)));
-    if compression == Compression::None {
-        if offset > split.size {
-            return Err(too_short(split, offset));
-        }
-        file.seek(SeekFrom::Start(offset)).map_err(|error| ConnectorError::io("read", &split.path, &error))?;
-        // What is appended while the file is read is noticed at its end, and never read as a half line.
-        return Ok(Box::new(Counted { inner: file.take(split.size - offset), bytes_read }));
+    let compression = table.compression.unwrap_or_else(|| Compression::of_name(Path::new(&split.path)));
+    if compression == Compression::None && offset > split.size {
+        return Err(too_short(split, offset));
     }
-    let packed = BufReader::with_capacity(PACKED_BYTES, Counted { inner: file, bytes_read });
+    let start = if compression == Compression::None { offset } else { 0 };
+    let (bytes, file): (Box<dyn Read + Send>, _) = match &table.location {
+        Location::Objects(objects) => {
+            let stream = ObjectFile::new(objects, split, runtime).stream(start, split.size);
+            (Box::new(Counted { inner: stream, bytes_read }), None)
+        }
+        Location::Directory(_) => {
+            let failed = |error| ConnectorError::io("read", &split.path, &error);
+            let file = open_file(split)?;
+            let mut bytes = file.try_clone().map_err(failed)?;
+            bytes.seek(SeekFrom::Start(start)).map_err(failed)?;
+            // What is appended while the file is read is noticed at its end, and never read as a half line.
+            (Box::new(Counted { inner: bytes.take(split.size - start), bytes_read }), Some(file))
+        }
+    };
+    if compression == Compression::None {
+        return Ok(OpenText { input: bytes, file });
+    }
+    let packed = BufReader::with_capacity(PACKED_BYTES, bytes);
     let mut text: Box<dyn Read + Send> = match compression {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
         _ => Box::new(zstd::Decoder::with_buffer(packed).map_err(|error| read_error(split, &error))?),
@@ -74,12 +79,15 @@ fn text_at(
     if skipped < offset {
         return Err(too_short(split, offset));
     }
-    Ok(text)
+    Ok(OpenText { input: text, file })
 }
 
 /// The error for a failed read: bad packing is the data's fault, the rest the system's.
 pub(super) fn read_error(split: &FileSplit, error: &io::Error) -> ConnectorError {
     use io::ErrorKind as Io;
+    if let Some(said) = error.get_ref().and_then(|cause| cause.downcast_ref::<ConnectorError>()) {
+        return said.clone();
+    }
     match error.kind() {
         Io::InvalidData | Io::InvalidInput | Io::UnexpectedEof | Io::Other => ConnectorError::data(format!(
             "the file '{}' cannot be unpacked ({error}): it is damaged, cut short, or not packed as its name or the option 'compression' says",

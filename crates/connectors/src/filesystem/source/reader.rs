@@ -11,9 +11,11 @@ use mainstem_core::protocol::SourceSplit;
 use tokio::task::JoinHandle;
 
 use super::FileTable;
+use super::avro::AvroFile;
 use super::parquet::ParquetFile;
 use super::split::{FileSplit, RowPosition, TextPosition, parse_position};
 use super::text::TextFile;
+use crate::bad_records::{Origins, Rejected};
 use crate::error::{ConnectorError, ErrorKind};
 use crate::format::FormatOptions;
 use crate::source::{ReaderContext, ReaderEvent, SourceReader};
@@ -40,6 +42,7 @@ enum Range {
 }
 
 enum OpenFile {
+    Avro(AvroFile),
     Text(TextFile),
     Parquet(ParquetFile),
 }
@@ -49,6 +52,10 @@ pub(super) struct FileRows {
     pub(super) rows: RecordBatch,
     /// The kind of each row; none: all are inserts.
     pub(super) changes: Option<Int8Array>,
+    /// Records that gave no rows.
+    pub(super) rejected: Rejected,
+    /// Where the rows come from, if that is asked for.
+    pub(super) origins: Option<Origins>,
     /// The position after them.
     pub(super) position: String,
 }
@@ -63,6 +70,9 @@ impl FileReader {
         let table = Arc::clone(&self.table);
         match waiting.range {
             Range::Text(from, until) => OpenFile::Text(TextFile::begin(table, waiting.split, from, until, &self.ctx)),
+            Range::Rows(from, until) if matches!(table.format, FormatOptions::Avro(_)) => {
+                OpenFile::Avro(AvroFile::begin(table, waiting.split, from, until, &self.ctx))
+            }
             Range::Rows(from, until) => {
                 OpenFile::Parquet(ParquetFile::begin(&table, waiting.split, from, until, &self.ctx))
             }
@@ -71,7 +81,7 @@ impl FileReader {
 
     fn add(&mut self, split: SourceSplit, from: Option<&str>, until: Option<&str>) -> Result<(), ConnectorError> {
         let range = match self.table.format {
-            FormatOptions::Parquet => {
+            FormatOptions::Avro(_) | FormatOptions::Parquet => {
                 let parse = |text: &str| parse_position(text, &split.id);
                 Range::Rows(from.map(parse).transpose()?.unwrap_or_default(), until.map(parse).transpose()?)
             }
@@ -109,13 +119,14 @@ impl SourceReader for FileReader {
             }
         };
         let rows = match &mut file {
+            OpenFile::Avro(file) => file.next().await?,
             OpenFile::Text(file) => file.next().await?,
             OpenFile::Parquet(file) => file.next().await?,
         };
-        let Some(FileRows { rows, changes, position }) = rows else {
+        let Some(FileRows { rows, changes, rejected, origins, position }) = rows else {
             return Ok(Some(ReaderEvent::SplitFinished { split: id }));
         };
-        let event = ReaderEvent::Batch { split: id.clone(), rows, changes, position };
+        let event = ReaderEvent::Batch { split: id.clone(), rows, changes, rejected, origins, position };
         self.open = Some((id, file));
         Ok(Some(event))
     }

@@ -10,6 +10,7 @@ use mainstem_core::protocol::SourceSplit;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConnectorError, ErrorKind};
+use crate::kept::{from_json, to_json};
 
 /// A file, as it was when it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub(super) struct FileSplit {
     pub(super) size: u64,
     /// When it was last changed, in microseconds since the epoch.
     pub(super) modified_us: i64,
+    /// Tells its content from any other under the name, where it is an object of an object store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tag: Option<String>,
 }
 
 /// A place in a text file.
@@ -52,7 +56,7 @@ impl FileSplit {
                 format!("the name of the file '{}' is not valid UTF-8: rename it", path.display()),
             )
         })?;
-        Ok(FileSplit { path: text.to_owned(), size: metadata.len(), modified_us: modified_us(metadata) })
+        Ok(FileSplit { path: text.to_owned(), size: metadata.len(), modified_us: modified_us(metadata), tag: None })
     }
 
     /// The split for the coordinator.
@@ -91,18 +95,8 @@ pub(super) fn parse_position<T: for<'a> Deserialize<'a>>(text: &str, id: &SplitI
     parse_json(text, "position", id)
 }
 
-/// Positions and splits as text.
-pub(super) fn to_json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain numbers and text are JSON")
-}
-
 fn parse_json<T: for<'a> Deserialize<'a>>(text: &str, what: &str, id: &SplitId) -> Result<T, ConnectorError> {
-    serde_json::from_str(text).map_err(|error| {
-        let message = format!(
-            "the {what} of the file '{id}' in the checkpoint cannot be read ({error}): did the format of the table change? start the job afresh"
-        );
-        ConnectorError::new(ErrorKind::External, message)
-    })
+    from_json(text, what, "file", id, "did the format of the table change")
 }
 
 fn modified_us(metadata: &Metadata) -> i64 {

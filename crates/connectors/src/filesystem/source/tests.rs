@@ -12,7 +12,9 @@ use mainstem_core::protocol::SourceSplit;
 use tempfile::TempDir;
 
 use super::*;
+use crate::bad_records::BAD_RECORD_ADVICE;
 use crate::error::ErrorKind;
+use crate::lag::SplitLags;
 use crate::source::ReaderEvent;
 
 type Row = (Option<i64>, Option<String>);
@@ -62,7 +64,13 @@ fn table(path: impl AsRef<Path>, options: &[(&str, &str)], block_bytes: usize) -
 }
 
 fn context(batch_rows: usize) -> ReaderContext {
-    ReaderContext { columns: vec![0, 1], batch_rows, dropped_records: Arc::default(), bytes_read: Arc::default() }
+    ReaderContext {
+        columns: vec![0, 1],
+        batch_rows,
+        with_origins: false,
+        bytes_read: Arc::default(),
+        lags: SplitLags::default(),
+    }
 }
 
 async fn splits(source: &FileSource) -> Vec<SourceSplit> {
@@ -315,24 +323,25 @@ async fn broken_records_fail_with_their_place_or_are_counted() {
         assert_eq!(error.kind, ErrorKind::Data);
         let expected = format!(
             "cannot read the file '{path}', line 4, byte 22: column 'a': expected BIGINT, found the text 'x.y'; the record is: \
-             {{\"a\":\"x\\ty\"}} -- mend it, or set 'json.ignore-parse-errors' = 'true' to drop and count such records"
+             {{\"a\":\"x\\ty\"}} -- {BAD_RECORD_ADVICE}"
         );
         assert_eq!(error.message, expected);
 
         let lenient = table(&path, &[("format", "json"), ("json.ignore-parse-errors", "true")], block_bytes);
         let ctx = context(100);
-        let (dropped, bytes): (Arc<AtomicU64>, Arc<AtomicU64>) =
-            (Arc::clone(&ctx.dropped_records), Arc::clone(&ctx.bytes_read));
+        let bytes: Arc<AtomicU64> = Arc::clone(&ctx.bytes_read);
         let mut reader = lenient.reader(ctx);
         reader.add_split(split, None).unwrap();
         let mut rows = Vec::new();
+        let mut dropped = 0;
         while let Some(event) = reader.next().await.unwrap() {
-            if let ReaderEvent::Batch { rows: batch, .. } = event {
+            if let ReaderEvent::Batch { rows: batch, rejected, .. } = event {
                 rows.extend(to_rows(&batch));
+                dropped += rejected.count;
             }
         }
         assert_eq!(rows, [(Some(1), None), (Some(2), None), (Some(5), None)]);
-        assert_eq!(dropped.load(Ordering::Relaxed), 2);
+        assert_eq!(dropped, 2);
         assert_eq!(bytes.load(Ordering::Relaxed), fs::metadata(&path).unwrap().len());
     }
 }
@@ -454,7 +463,7 @@ fn options_are_checked() {
     )]));
     let error = source(&nested).err().unwrap();
     assert_eq!(error.message, "table 't', column 'r': csv cannot hold the type ROW");
-    assert!(source(&spec("s3://bucket/x", &[("format", "json")])).err().unwrap().message.contains("scheme 's3'"));
+    assert!(source(&spec("ftp://bucket/x", &[("format", "json")])).err().unwrap().message.contains("scheme 'ftp'"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -474,4 +483,104 @@ async fn many_blocks_in_parallel_keep_their_order() {
         assert_eq!(position.line, next as u64 + 1);
     }
     assert_eq!(next, 20_000);
+}
+
+/// What was rejected, from a position up to another: position, line and bytes.
+async fn rejected(
+    source: &FileSource,
+    split: &SourceSplit,
+    from: Option<String>,
+    until: Option<String>,
+    batch_rows: usize,
+) -> Vec<(Vec<(i64, i64, Vec<u8>)>, usize, String)> {
+    let mut reader = source.reader(ReaderContext { with_origins: true, ..context(batch_rows) });
+    match until {
+        Some(until) => reader.add_split_until(split.clone(), from, until).unwrap(),
+        None => reader.add_split(split.clone(), from).unwrap(),
+    }
+    let mut events = Vec::new();
+    while let Some(event) = reader.next().await.unwrap() {
+        if let ReaderEvent::Batch { rows, rejected, origins, position, .. } = event {
+            assert_eq!(rejected.count, rejected.letters.len() as u64);
+            let letter = |letter: crate::DeadLetter| (letter.position, letter.line.unwrap(), letter.raw.unwrap());
+            let origins = origins.map_or(0, |origins| origins.rows.len());
+            assert!(origins == rows.num_rows(), "{origins} origins of {} rows", rows.num_rows());
+            events.push((rejected.letters.into_iter().map(letter).collect(), rows.num_rows(), position));
+        }
+    }
+    events
+}
+
+#[tokio::test]
+async fn letters_are_given_once_from_every_position_and_up_to_each() {
+    let files = Files::new();
+    let mut text = String::new();
+    let mut expected = Vec::new();
+    for n in 0..60 {
+        if n % 7 == 3 || (40..50).contains(&n) {
+            let raw = format!("bad {n}");
+            expected.push((text.len() as i64, n + 1, raw.as_bytes().to_vec()));
+            text += &raw;
+        } else {
+            text += &format!("{{\"a\":{n}}}");
+        }
+        text.push('\n');
+    }
+    let path = files.write("x.json", text);
+    let options = [("format", "json"), ("bad-records", "dead-letter"), ("bad-records.table", "t2")];
+    for block_bytes in [1, 50, 1 << 20] {
+        let source = table(&path, &options, block_bytes);
+        let split = splits(&source).await.remove(0);
+        let all = rejected(&source, &split, None, None, 5).await;
+        let letters: Vec<_> = all.iter().flat_map(|(letters, ..)| letters.clone()).collect();
+        assert_eq!(letters, expected);
+        for (at, (_, _, position)) in all.iter().enumerate() {
+            let before = rejected(&source, &split, None, Some(position.clone()), 3).await;
+            let after = rejected(&source, &split, Some(position.clone()), None, 4).await;
+            let joined: Vec<_> = before.into_iter().chain(after).flat_map(|(letters, ..)| letters).collect();
+            assert_eq!(joined, expected, "{block_bytes} {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_of_parquet_that_do_not_fit_are_rejected_alone() {
+    let files = Files::new();
+    // Every third text is NULL.
+    let path = write_parquet(&files, "x.parquet", 0..23, 5);
+    let strict = |options: &[(&str, &str)]| {
+        let mut strict = spec(&path, options);
+        let fields = vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Utf8, false)];
+        strict.schema = Arc::new(Schema::new(fields));
+        FileSource::new(&strict).unwrap()
+    };
+    let failing = strict(&[("format", "parquet")]);
+    let error = failure(&failing).await;
+    assert!(error.message.contains("row 1: column 'b'") && error.message.contains("NOT NULL"), "{error}");
+    let dropping = strict(&[("format", "parquet"), ("bad-records", "drop")]);
+    let split = splits(&dropping).await.remove(0);
+    // Up to each row and from there on, as a replay would read it.
+    for cut in 0..=23 {
+        let mut found = Vec::new();
+        let mut bad = 0;
+        let until = format!("{{\"row\":{cut}}}");
+        let parts = [(None, Some(until.clone())), (Some(until), None)];
+        for (from, until) in parts {
+            let mut reader = dropping.reader(ReaderContext { with_origins: true, ..context(4) });
+            match until {
+                Some(until) => reader.add_split_until(split.clone(), from, until).unwrap(),
+                None => reader.add_split(split.clone(), from).unwrap(),
+            }
+            while let Some(event) = reader.next().await.unwrap() {
+                let ReaderEvent::Batch { rows, rejected, origins, .. } = event else { continue };
+                bad += rejected.count;
+                let numbers: Vec<i64> = to_rows(&rows).into_iter().map(|(number, _)| number.unwrap()).collect();
+                let positions: Vec<i64> = origins.unwrap().rows.iter().map(|origin| origin.position).collect();
+                assert_eq!(numbers, positions);
+                found.extend(numbers);
+            }
+        }
+        let expected: Vec<i64> = (0..23).filter(|n| n % 3 != 0).collect();
+        assert_eq!((found, bad), (expected, 8), "{cut}");
+    }
 }

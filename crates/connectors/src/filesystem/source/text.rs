@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,9 +17,13 @@ use super::FileTable;
 use super::blocks::{Block, BlockError, BlockReader, Cutter};
 use super::open::{OpenText, check_unchanged, open_text, read_error};
 use super::reader::{FileRows, ended_early, stopped};
-use super::split::{FileSplit, TextPosition, to_json};
+use super::split::{FileSplit, TextPosition};
+use crate::bad_records::{BAD_RECORD_ADVICE, DeadLetter, OnError, Origin, Origins, PositionUnit, Rejected};
 use crate::error::ConnectorError;
-use crate::format::{BlockBatch, BlockRows, CsvDialect, FormatOptions, RECORD_BYTES_MAX, RecordFault, TextDecoder};
+use crate::format::{
+    BlockBatch, BlockRows, CsvDialect, FormatOptions, RECORD_BYTES_MAX, RecordFault, Reject, Rejects, Span, TextDecoder,
+};
+use crate::kept::to_json;
 use crate::source::ReaderContext;
 
 /// Bytes that are read at once to find a header.
@@ -37,7 +42,8 @@ pub(super) struct TextFile {
     ready: VecDeque<FileRows>,
     /// What went wrong after the rows in `ready`.
     failure: Option<ConnectorError>,
-    dropped_records: Arc<AtomicU64>,
+    /// Whether rejected records are kept or only counted.
+    keep_rejected: bool,
 }
 
 /// From the reading thread, in the order of the file.
@@ -45,9 +51,11 @@ enum Message {
     /// The header that stood before the first record.
     Header { lines: u64 },
     /// A block and the task that decodes it.
-    Block { start: u64, rows: JoinHandle<BlockRows> },
+    Block { start: u64, rows: JoinHandle<(BlockRows, Option<Vec<u8>>)> },
     /// A record at this offset is too long to be one.
     TooLong { offset: u64 },
+    /// The same, and it was passed over: its first bytes, and where the next one begins.
+    Skipped { offset: u64, head: Vec<u8>, end: u64 },
     /// The file cannot be read on.
     Failed(ConnectorError),
     /// All blocks have been sent.
@@ -66,6 +74,7 @@ impl TextFile {
         // Besides those in the queue, one block is in the hands of the thread and one in those of `next`.
         let (sender, messages) = mpsc::channel(table.in_flight_max.saturating_sub(2).max(1));
         let path = split.path.clone();
+        let keep_rejected = table.on_error == OnError::Keep;
         let pump = Pump {
             table,
             split,
@@ -78,7 +87,6 @@ impl TextFile {
             header: None,
         };
         let pump = tokio::task::spawn_blocking(move || pump.run());
-        let dropped_records = Arc::clone(&ctx.dropped_records);
         TextFile {
             path,
             messages,
@@ -86,7 +94,7 @@ impl TextFile {
             line: from.line,
             ready: VecDeque::new(),
             failure: None,
-            dropped_records,
+            keep_rejected,
         }
     }
 
@@ -102,11 +110,12 @@ impl TextFile {
             match self.messages.recv().await {
                 Some(Message::Header { lines }) => self.line += lines,
                 Some(Message::Block { start, rows }) => match rows.await {
-                    Ok(rows) => self.take(start, rows),
+                    Ok((rows, text)) => self.take(start, rows, text),
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     Err(_) => return Err(stopped(&self.path)),
                 },
                 Some(Message::TooLong { offset }) => return Err(self.too_long(offset)),
+                Some(Message::Skipped { offset, head, end }) => return Ok(Some(self.skipped(offset, head, end))),
                 Some(Message::Failed(error)) => return Err(error),
                 Some(Message::End) => return Ok(None),
                 None => {
@@ -117,24 +126,59 @@ impl TextFile {
         }
     }
 
-    fn take(&mut self, start: u64, block: BlockRows) {
-        self.dropped_records.fetch_add(block.dropped, Ordering::Relaxed);
-        let line = self.line;
-        let batches = block.batches.into_iter().map(|BlockBatch { rows, changes, end, lines }| {
-            let position = TextPosition { offset: start + end as u64, line: line + lines };
-            FileRows { rows, changes, position: to_json(&position) }
-        });
-        self.ready.extend(batches);
+    fn take(&mut self, start: u64, block: BlockRows, text: Option<Vec<u8>>) {
+        let text = text.map(Arc::new);
+        for BlockBatch { rows, changes, rejects, spans, end, lines } in block.batches {
+            let position = TextPosition { offset: start + end as u64, line: self.line + lines };
+            let origins = text.as_ref().map(|text| self.origins(start, text, &spans));
+            let rejected = self.rejected(start, rejects);
+            self.ready.push_back(FileRows { rows, changes, rejected, origins, position: to_json(&position) });
+        }
         self.failure = block.fault.map(|fault| self.broken_record(start, &fault));
         self.line += block.lines;
     }
 
+    /// Where a record of a block that begins at `start` lies in the file: its first byte, and its line.
+    fn place(&self, start: u64, span: &Span) -> (i64, Option<i64>) {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        (number(start + span.start as u64), Some(number(self.line + span.lines)))
+    }
+
+    fn rejected(&self, start: u64, Rejects { count, records }: Rejects) -> Rejected {
+        let letter = |Reject { span, reason, raw }| {
+            let (position, line) = self.place(start, &span);
+            DeadLetter { position, line, raw: Some(raw), raw_key: None, reason }
+        };
+        let letters = records.into_iter().map(letter).collect();
+        Rejected::new(&self.path, PositionUnit::Byte, count, letters, self.keep_rejected)
+    }
+
+    fn origins(&self, start: u64, text: &Arc<Vec<u8>>, spans: &[Span]) -> Origins {
+        let origin = |span: &Span| {
+            let (position, line) = self.place(start, span);
+            Origin { position, line, raw: Some(span.start..span.start + span.length), raw_key: None }
+        };
+        Origins { unit: PositionUnit::Byte, bytes: Arc::clone(text), rows: spans.iter().map(origin).collect() }
+    }
+
+    /// A record that is too long to be decoded, as one that was rejected.
+    fn skipped(&mut self, offset: u64, head: Vec<u8>, end: u64) -> FileRows {
+        let length = end - offset;
+        let reason = format!("the record has {length} bytes, more than {} MiB", RECORD_BYTES_MAX >> 20);
+        let span = Span { start: 0, length: head.len(), lines: 0 };
+        let rejects = Rejects { count: 1, records: vec![Reject { span, reason, raw: head }] };
+        let rejected = self.rejected(offset, rejects);
+        self.line += 1;
+        let position = TextPosition { offset: end, line: self.line };
+        let rows = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        FileRows { rows, changes: None, rejected, origins: None, position: to_json(&position) }
+    }
+
     fn broken_record(&self, start: u64, fault: &RecordFault) -> ConnectorError {
-        let RecordFault { reason, excerpt, option, .. } = fault;
+        let RecordFault { reason, excerpt, .. } = fault;
         let (line, offset) = (self.line + fault.lines, start + fault.at as u64);
         ConnectorError::data(format!(
-            "cannot read the file '{}', line {line}, byte {offset}: {reason}; the record is: {excerpt} -- mend it, or set \
-             '{option}' = 'true' to drop and count such records",
+            "cannot read the file '{}', line {line}, byte {offset}: {reason}; the record is: {excerpt} -- {BAD_RECORD_ADVICE}",
             self.path
         ))
     }
@@ -209,7 +253,13 @@ impl Pump {
                     }
                 }
                 Ok(None) => break,
-                Err(BlockError::RecordTooLong) => {
+                Err(BlockError::RecordTooLong(head)) if self.may_skip() => {
+                    let message = self.skip(&mut blocks, head)?;
+                    if !self.send(message) {
+                        return Ok(());
+                    }
+                }
+                Err(BlockError::RecordTooLong(_)) => {
                     self.send(Message::TooLong { offset: blocks.offset() });
                     return Ok(());
                 }
@@ -217,7 +267,21 @@ impl Pump {
             }
         }
         // Rows of a file that was changed meanwhile cannot be read again, so they must not count.
-        check_unchanged(&file, &self.split)
+        file.map_or(Ok(()), |file| check_unchanged(&file, &self.split))
+    }
+
+    /// Whether a record that is too long can be told from the next one. A quote that is never closed hides all line ends
+    /// behind it.
+    fn may_skip(&self) -> bool {
+        self.table.on_error != OnError::Stop && matches!(self.cutter(), Cutter::Lines)
+    }
+
+    fn skip(&self, blocks: &mut BlockReader, mut head: Vec<u8>) -> Result<Message, ConnectorError> {
+        let offset = blocks.offset();
+        blocks.skip_line(head.len()).map_err(|error| read_error(&self.split, &error))?;
+        head.truncate(self.table.raw_bytes_max);
+        head.shrink_to_fit();
+        Ok(Message::Skipped { offset, head, end: blocks.offset() })
     }
 
     /// Hands a message on; false where nobody waits for it any more.
@@ -226,7 +290,7 @@ impl Pump {
     }
 
     fn open(&self, offset: u64) -> Result<OpenText, ConnectorError> {
-        open_text(&self.split, self.table.compression, offset, Arc::clone(&self.ctx.bytes_read))
+        open_text(&self.table, &self.split, offset, &self.runtime, Arc::clone(&self.ctx.bytes_read))
     }
 
     fn cutter(&self) -> Cutter {
@@ -250,7 +314,7 @@ impl Pump {
             Ok(Some(block)) => block,
             Ok(None) => return Ok(0),
             Err(BlockError::Io(error)) => return Err(read_error(&self.split, &error)),
-            Err(BlockError::RecordTooLong) => {
+            Err(BlockError::RecordTooLong(_)) => {
                 return Err(ConnectorError::data(format!(
                     "the header of the file '{}' has no end: is it a CSV file?",
                     self.split.path
@@ -275,6 +339,7 @@ impl Pump {
         }
         let FileTable { format, schema, .. } = self.table.as_ref();
         let made = TextDecoder::new(format, schema, &self.ctx.columns, self.header.as_deref());
+        let made = made.map(|decoder| decoder.with(self.table.on_error, self.ctx.with_origins));
         made.map_err(|reason| {
             ConnectorError::data(format!(
                 "the file '{}' does not fit the table '{}': {reason}",
@@ -290,17 +355,21 @@ impl Pump {
         let idle = Arc::clone(&self.idle);
         let start = block.start;
         let buffer_max = 2 * self.table.block_bytes;
+        let with_origins = self.ctx.with_origins;
         let rows = self.runtime.spawn(async move {
             let marked = block.start == 0 && block.text().starts_with(BYTE_ORDER_MARK);
             let first = if marked { BYTE_ORDER_MARK.len() } else { 0 };
             let rows = decoder.decode(block.text(), first, batch_rows);
             give_back(&idle.decoders, decoder);
             let buffer = block.into_buffer();
+            if with_origins {
+                return (rows, Some(buffer));
+            }
             // A buffer that has grown for one long record is not kept.
             if buffer.len() <= buffer_max {
                 give_back(&idle.buffers, buffer);
             }
-            rows
+            (rows, None)
         });
         Ok(Message::Block { start, rows })
     }

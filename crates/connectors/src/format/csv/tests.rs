@@ -85,7 +85,7 @@ fn broken_records_are_named() {
     }
     let options = CsvOptions { ignore_parse_errors: true, ..CsvOptions::default() };
     let decoded = decode(&options, None, "x,y,1\n1,y,1\n1\n");
-    assert_eq!((decoded.dropped, decoded.batches[0].rows.num_rows()), (2, 1));
+    assert_eq!((decoded.rejected(), decoded.batches[0].rows.num_rows()), (2, 1));
 }
 
 #[test]

@@ -44,11 +44,12 @@ impl UpsertEncoder {
 impl TextEncoder for DebeziumEncoder {
     fn begin_file(&self, _out: &mut Vec<u8>) {}
 
-    fn encode(
+    fn encode_each(
         &mut self,
         rows: &RecordBatch,
         changes: Option<&Int8Array>,
         out: &mut Vec<u8>,
+        each: &mut dyn FnMut(usize, usize),
     ) -> Result<(), ConnectorError> {
         let members = JsonEncoder::members(rows, 0..rows.num_columns())?;
         let updates = updates(rows, changes, &self.key)?;
@@ -78,6 +79,7 @@ impl TextEncoder for DebeziumEncoder {
                 (false, true) => b",\"op\":\"u\"}\n",
                 (false, false) => b",\"op\":\"d\"}\n",
             });
+            each(row, out.len());
             row += if update { 2 } else { 1 };
         }
         Ok(())
@@ -87,11 +89,12 @@ impl TextEncoder for DebeziumEncoder {
 impl TextEncoder for UpsertEncoder {
     fn begin_file(&self, _out: &mut Vec<u8>) {}
 
-    fn encode(
+    fn encode_each(
         &mut self,
         rows: &RecordBatch,
         changes: Option<&Int8Array>,
         out: &mut Vec<u8>,
+        each: &mut dyn FnMut(usize, usize),
     ) -> Result<(), ConnectorError> {
         let key = JsonEncoder::members(rows, self.key.iter().copied())?;
         let value = JsonEncoder::members(rows, 0..rows.num_columns())?;
@@ -111,18 +114,24 @@ impl TextEncoder for UpsertEncoder {
             } else {
                 out.extend_from_slice(b"null}\n");
             }
+            each(row, out.len());
         }
         Ok(())
     }
 }
 
-fn kind(changes: Option<&Int8Array>, row: usize) -> ChangeKind {
+/// The kind of a row.
+pub(crate) fn kind(changes: Option<&Int8Array>, row: usize) -> ChangeKind {
     let number = changes.map_or(0, |changes| changes.value(row));
     ChangeKind::from_number(number).expect("operators give kinds that exist")
 }
 
 /// For each row whether it is a `-U` whose `+U` comes right behind it; empty where none is.
-fn updates(rows: &RecordBatch, changes: Option<&Int8Array>, key: &[usize]) -> Result<Vec<bool>, ConnectorError> {
+pub(crate) fn updates(
+    rows: &RecordBatch,
+    changes: Option<&Int8Array>,
+    key: &[usize],
+) -> Result<Vec<bool>, ConnectorError> {
     let Some(changes) = changes else { return Ok(Vec::new()) };
     let is_pair = |kinds: &[i8]| kinds == [ChangeKind::UpdateBefore as i8, ChangeKind::UpdateAfter as i8];
     if key.is_empty() || !changes.values().windows(2).any(is_pair) {

@@ -53,11 +53,12 @@ impl TextEncoder for CsvEncoder {
         }
     }
 
-    fn encode(
+    fn encode_each(
         &mut self,
         rows: &RecordBatch,
         changes: Option<&Int8Array>,
         out: &mut Vec<u8>,
+        each: &mut dyn FnMut(usize, usize),
     ) -> Result<(), ConnectorError> {
         debug_assert!(changes.is_none(), "the planner lets no changes through to csv");
         let schema = rows.schema_ref();
@@ -77,6 +78,7 @@ impl TextEncoder for CsvEncoder {
                 out.extend_from_slice(&[quote, quote]);
             }
             out.push(b'\n');
+            each(row, out.len());
         }
         Ok(())
     }

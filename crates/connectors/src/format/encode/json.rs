@@ -153,11 +153,12 @@ impl JsonEncoder {
 impl TextEncoder for JsonEncoder {
     fn begin_file(&self, _out: &mut Vec<u8>) {}
 
-    fn encode(
+    fn encode_each(
         &mut self,
         rows: &RecordBatch,
         changes: Option<&Int8Array>,
         out: &mut Vec<u8>,
+        each: &mut dyn FnMut(usize, usize),
     ) -> Result<(), ConnectorError> {
         debug_assert!(changes.is_none(), "the planner lets no changes through to json");
         let members = JsonEncoder::members(rows, 0..rows.num_columns())?;
@@ -165,6 +166,7 @@ impl TextEncoder for JsonEncoder {
             out.push(b'{');
             self.write_members(&members, row, out);
             out.extend_from_slice(b"}\n");
+            each(row, out.len());
         }
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, ListArray, MapArray, NullBufferBuilder, StructArray};
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, FieldRef, Fields};
 use arrow::error::ArrowError;
 
@@ -14,6 +13,7 @@ use super::object::ObjectReader;
 use super::scan::{Cursor, unescape};
 use crate::format::column::{ScalarColumn, type_name};
 use crate::format::fault::{Fault, Faulty};
+use crate::format::offsets::{last, length, renew};
 use crate::format::options::JsonOptions;
 
 /// A column of any type.
@@ -402,18 +402,4 @@ impl MapEntries {
 
 fn expect(cursor: &Cursor<'_>, bracket: u8, what: &str) -> Faulty<()> {
     if cursor.peek() == bracket { Ok(()) } else { Err(cursor.unexpected(what)) }
-}
-
-fn last(offsets: &[i32]) -> i32 {
-    *offsets.last().expect("offsets begin with a zero")
-}
-
-fn length(offsets: &[i32]) -> usize {
-    usize::try_from(last(offsets)).expect("offsets are not negative")
-}
-
-fn renew(offsets: &mut Vec<i32>) -> OffsetBuffer<i32> {
-    let mut empty = Vec::with_capacity(offsets.len());
-    empty.push(0);
-    OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, empty)))
 }

@@ -85,21 +85,21 @@ pub(super) fn object_at<'a>(bytes: &'a [u8], at: usize, name: &str) -> Faulty<Cu
 
 /// The kinds of the rows of a batch.
 #[derive(Default)]
-pub(super) struct Kinds(Vec<i8>);
+pub(in crate::format) struct Kinds(Vec<i8>);
 
 impl Kinds {
     /// Appends one.
-    pub(super) fn push(&mut self, kind: ChangeKind) {
+    pub(in crate::format) fn push(&mut self, kind: ChangeKind) {
         self.0.push(kind as i8);
     }
 
     /// Drops all but the first.
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(in crate::format) fn truncate(&mut self, rows: usize) {
         self.0.truncate(rows);
     }
 
     /// All of them, unless all are inserts; begins anew.
-    pub(super) fn finish(&mut self) -> Option<Int8Array> {
+    pub(in crate::format) fn finish(&mut self) -> Option<Int8Array> {
         let kinds = std::mem::take(&mut self.0);
         let only_inserts = kinds.iter().all(|kind| *kind == ChangeKind::Insert as i8);
         (!only_inserts).then(|| Int8Array::from(kinds))

@@ -150,6 +150,20 @@ async fn a_commit_that_gives_no_answer_is_tried_again_and_at_last_fails() {
 }
 
 #[tokio::test]
+async fn a_commit_that_gets_further_with_each_try_is_not_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Job::new(directory.path());
+    job.options.operation_timeout_ms = 20;
+    job.options.operation.retries_max = 1;
+    job.world().hanging_commits = 5;
+    job.world().hanging_commits_get_further = true;
+    let (outcome, status) = job.run().await;
+    assert_eq!((outcome, status.restarts), (Some(JobOutcome::Finished), 0));
+    assert_eq!(job.world().hanging_commits, 0);
+    job.assert_exactly_once();
+}
+
+#[tokio::test]
 async fn a_manifest_that_cannot_be_written_is_tried_again_and_at_last_fails() {
     let directory = tempfile::tempdir().unwrap();
     let job = Job::new(directory.path());

@@ -54,6 +54,9 @@ pub(super) enum Crash {
     AfterCommit(u64),
 }
 
+/// A file, and what is done to it.
+pub(super) type Damage = (PathBuf, fn(&Path));
+
 /// Everything outside the coordinator.
 #[derive(Debug, Default)]
 pub(super) struct World {
@@ -67,6 +70,9 @@ pub(super) struct World {
     pub(super) failing_commits: u32,
     /// Commits to come that never answer.
     pub(super) hanging_commits: u32,
+    /// What commits have achieved, and whether those that never answer achieve something.
+    pub(super) progress: u64,
+    pub(super) hanging_commits_get_further: bool,
     /// Commits wait until it says yes.
     pub(super) commit_gate: Option<watch::Receiver<bool>>,
     /// Commits that have begun, and those that run.
@@ -85,6 +91,8 @@ pub(super) struct World {
     pub(super) failure: Option<(u64, Failure)>,
     /// It waits until so many commits have begun.
     pub(super) failure_after_commits: u32,
+    /// Is done to this file when the sink fails.
+    pub(super) damage: Option<Damage>,
     /// The barrier of this epoch overtakes something at the sink.
     pub(super) unaligned: Option<u64>,
     /// Attempts so far.
@@ -180,7 +188,7 @@ impl Job {
             steps: steps.clone(),
         };
         self.status.send_replace(JobStatus::default());
-        let mut home = store.into_home().unwrap();
+        let mut home = store.into_home().await.unwrap();
         let state = home.log.state().clone();
         let log = Arc::new(tokio::sync::Mutex::new(home.log));
         home.log = Box::new(CountingLog { inner: log.clone(), state, steps });
@@ -301,6 +309,7 @@ impl FakeCommitter {
             let mut world = self.world.lock().unwrap();
             let hangs = world.hanging_commits > 0;
             world.hanging_commits -= u32::from(hangs);
+            world.progress += u64::from(hangs && world.hanging_commits_get_further);
             (hangs, world.commit_gate.clone())
         };
         if hangs {
@@ -344,6 +353,10 @@ impl Committer for FakeCommitter {
         let of_earlier = |name: &str| generations.contains(&generation(name));
         self.world.lock().unwrap().staged.retain(|name, _| !of_earlier(name));
         Ok(())
+    }
+
+    fn progress(&self) -> u64 {
+        self.world.lock().unwrap().progress
     }
 }
 
@@ -491,7 +504,9 @@ impl FakeSource {
                     self.barrier(barrier, false).await;
                 }
                 ToSubtask::NoMoreSplits => self.no_more = true,
-                ToSubtask::UnassignedWatermark { .. } | ToSubtask::FollowWatermark { .. } => {}
+                ToSubtask::UnassignedWatermark { .. }
+                | ToSubtask::FollowWatermark { .. }
+                | ToSubtask::Retired { .. } => {}
                 ToSubtask::Cancel => return,
             }
         }
@@ -603,6 +618,9 @@ impl FakeSink {
                 while self.is_failure_early() {
                     tokio::task::yield_now().await;
                 }
+                if let Some((file, damage)) = self.world.lock().unwrap().damage.take() {
+                    damage(&file);
+                }
                 drop(inputs);
                 // The neighbours notice first.
                 for _ in 0..50 {
@@ -636,13 +654,10 @@ impl FakeSink {
         let snapshots = self.deployment.restore.operators.get(&SINK).cloned().unwrap_or_default();
         for handle in snapshots.into_iter().flat_map(|(_, snapshot)| snapshot.state) {
             let all = KeyGroupRange { start: 0, end: 4 };
-            let tables = self.store.read_state(&self.job, &handle, all).await;
-            let tables = tables.map_err(|e| Failure {
-                message: e.to_string(),
-                retryable: e.is_retryable(),
-                consequence: false,
-            })?;
-            self.count = tables[0].rows.column(0).as_primitive::<Int64Type>().value(0);
+            let read = self.store.read_state(&self.job, &handle, all).await;
+            let read =
+                read.map_err(|e| Failure { message: e.to_string(), retryable: e.is_retryable(), consequence: false })?;
+            self.count = read.tables[0].rows.column(0).as_primitive::<Int64Type>().value(0);
         }
         Ok(())
     }

@@ -23,8 +23,9 @@ fn config(timeout_ms: Option<u64>) -> AlignmentConfig {
 fn gate(channels: u32, timeout_ms: Option<u64>) -> (Vec<ChannelSender>, InputGate) {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..channels).map(|_| channel()).unzip();
     let place = |sender| ChannelPlace { edge: 3, sender };
-    let inputs = (0..).zip(receivers).map(|(sender, receiver)| GateInput { input: 0, place: place(sender), receiver });
-    (senders, InputGate::new(inputs.collect(), config(timeout_ms)))
+    let input = |(sender, receiver)| GateInput { input: 0, place: place(sender), shows: None, receiver };
+    let inputs = (0..).zip(receivers).map(input).collect();
+    (senders, InputGate::new(inputs, config(timeout_ms)))
 }
 
 fn rows(number: i64, count: usize) -> StreamBatch {

@@ -1,13 +1,13 @@
 //! A table in memory: read as a whole through its connector, with an index by the keys of the join.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use mainstem_connectors::{ConnectorError, EnumeratorContext, ReaderContext, ReaderEvent, Source};
+use mainstem_connectors::{ConnectorError, EnumeratorContext, ReaderContext, ReaderEvent, Source, SplitLags};
 
 use crate::error::EngineError;
 use crate::join::key_index::{KeyFormat, KeyIndex, Keys};
@@ -26,7 +26,7 @@ pub(super) struct LookupTable {
 }
 
 impl LookupTable {
-    fn new(rows: RecordBatch, keys: &KeyFormat) -> Result<Self, EngineError> {
+    pub(super) fn new(rows: RecordBatch, keys: &KeyFormat) -> Result<Self, EngineError> {
         let of_rows = keys.right(&rows)?;
         let mut index = keys.index();
         let mut indexed = Vec::with_capacity(rows.num_rows());
@@ -90,8 +90,9 @@ impl Loader {
         let context = ReaderContext {
             columns: self.columns.clone(),
             batch_rows: BATCH_ROWS,
-            dropped_records: self.dropped_records.clone(),
+            with_origins: false,
             bytes_read: self.bytes_read.clone(),
+            lags: SplitLags::default(),
         };
         let splits = self.source.enumerator(EnumeratorContext { parallelism: 1 }).discover().await.map_err(failed)?;
         let mut reader = self.source.reader(context);
@@ -100,7 +101,11 @@ impl Loader {
         for split in splits {
             reader.add_split(split, None).map_err(failed)?;
             while let Some(event) = reader.next().await.map_err(failed)? {
-                let ReaderEvent::Batch { rows, .. } = event else { continue };
+                let ReaderEvent::Batch { rows, rejected, .. } = event else { continue };
+                self.dropped_records.fetch_add(rejected.count, Ordering::Relaxed);
+                if rows.num_rows() == 0 {
+                    continue;
+                }
                 bytes += rows.get_array_memory_size();
                 if bytes > self.bytes_max {
                     return Err(self.too_large());

@@ -88,8 +88,8 @@ fn operator(
         bytes_read: Arc::default(),
         bytes_max: 1 << 20,
     };
-    let spec = Spec { kind, on, table, columns, reload_ms };
-    LookupJoin::new("join", &spec, output, loader, context).unwrap()
+    let spec = Spec { kind, on, table, columns, reload_ms, by_key: None };
+    LookupJoin::new("join", &spec, output, loader, None, context).unwrap()
 }
 
 /// What keys, numbered from 0, give: the names for each number.

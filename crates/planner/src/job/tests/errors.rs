@@ -235,3 +235,30 @@ fn files_that_run_nothing_or_both() {
     refused("SELECT auction FROM bid WHERE", "sql-syntax 1:25 expected an expression, found: EOF");
     refused("SELECT 'abc FROM bid", "sql-syntax 1:8 Unterminated string literal");
 }
+
+#[test]
+fn secrets_are_named_and_never_written_out() {
+    let blackhole = |password: &str| {
+        format!(
+            "CREATE TABLE s (v BIGINT) WITH ('connector' = 'blackhole', 'x' = '{password}'); INSERT INTO s VALUES (1)"
+        )
+    };
+    let cases = [(
+        "CREATE SECRET p AS 'hunter2'".to_owned(),
+        "1:20 a secret is declared by where its value is to be found, since this \
+            text is stored with the job: CREATE SECRET p AS '${env:NAME}', or AS '${file:PATH}'",
+    )];
+    all_refused("sql-option", &cases);
+    let unknown = answer(&format!("CREATE SECRET pass AS '${{env:P}}'; {}", blackhole("${secret:pas}")));
+    assert!(
+        unknown.contains("option 'x' names the secret 'pas'") && unknown.contains("did you mean 'pass'?"),
+        "{unknown}"
+    );
+    let twice = answer("CREATE SECRET p AS '${env:P}'; CREATE SECRET p AS '${env:Q}'; SELECT 1");
+    assert!(twice.contains("the secret 'p' is declared twice"), "{twice}");
+    let sql = "CREATE SECRET IF NOT EXISTS p AS '${env:P}'; CREATE TABLE k (v BIGINT) WITH ('connector' = 'kafka', 'topic' = 't', \
+               'properties.bootstrap.servers' = 'b:1', 'format' = 'json', 'properties.sasl.password' = 'a${secret:p}b'); \
+               INSERT INTO k VALUES (1)";
+    let graph = serde_json::to_string(&planned(sql).graph).unwrap();
+    assert!(graph.contains("a${env:P}b") && !graph.contains("secret:p"), "{graph}");
+}

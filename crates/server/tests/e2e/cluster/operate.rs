@@ -35,6 +35,7 @@ fn cluster_workers_are_drained() {
     let shown = text(&sandbox.run_ok(&["jobs"]).stdout);
     let line = shown.lines().find(|line| line.starts_with("worker-1@")).unwrap();
     assert!(line.ends_with(" 0  draining"), "{shown}");
+    assert_says(&text(&sandbox.run_ok(&["audit"]).stdout), &[" worker-drained worker=worker-1@"]);
     let moved = cluster.jobs().unwrap();
     assert_eq!(moved.number("job", "parallelism"), 4);
     assert_eq!(moved.job("job").unwrap()["status"]["restarts"], 0, "a move is no failure");
@@ -87,6 +88,19 @@ fn cluster_coordinators_are_added_and_removed() {
     let shown = text(&sandbox.run_ok(&["members"]).stdout);
     assert_eq!(shown.matches("member").count() + shown.matches("leader").count(), 3, "{shown}");
     assert!(shown.lines().any(|line| line.trim_start().starts_with("4 ")), "{shown}");
+    let decided = text(&sandbox.run_ok(&["audit"]).stdout);
+    let leader_is = format!("coordinator={id}, by ");
+    let fourth_is = format!("address=127.0.0.1:{port} coordinator=4, by ");
+    for (what, facts) in [
+        ("member-added", "coordinator=1, by "),
+        ("member-add-asked", fourth_is.as_str()),
+        ("member-added", fourth_is.as_str()),
+        ("member-remove-asked", leader_is.as_str()),
+        ("member-removed", leader_is.as_str()),
+    ] {
+        let is_said = |line: &str| line.contains(&format!(" {what} ")) && line.contains(facts);
+        assert!(decided.lines().any(is_said), "{what} {facts} is missing in\n{decided}");
+    }
     assert_right(&sandbox, &cluster);
     drop(fourth);
 }

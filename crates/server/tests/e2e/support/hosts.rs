@@ -46,7 +46,8 @@ impl HostedCluster<'_> {
         for host in cluster.worker_hosts() {
             let name = cluster.worker(host);
             let (listen, slots) = (format!("--listen={}:7072", Network::address(host)), format!("--slots={slots}"));
-            cluster.spawn(host, &name, &["worker", &format!("--name={name}"), &listen, &slots]);
+            let copies = format!("--copies-dir={}", sandbox.path(DIRECTORY).join(&name).display());
+            cluster.spawn(host, &name, &["worker", &format!("--name={name}"), &listen, &slots, &copies]);
         }
         cluster.until("a leader and workers", PATIENCE, |jobs| jobs.leads() && jobs.workers() == workers);
         cluster

@@ -52,7 +52,7 @@ null
 #[test]
 fn envelopes_become_changes_in_their_order() {
     let block = decode(options(false), &[0, 1], CHANGES);
-    assert_eq!((&block.fault, block.lines, block.dropped), (&None, 6, 0));
+    assert_eq!((&block.fault, block.lines, block.rejected()), (&None, 6, 0));
     assert_eq!(rows(&block), ["+I[1, a]", "+I[2, b]", "-U[1, a]", "+U[1, c]", "-D[2, b]"]);
     // Only the columns that are wanted; without any, the number of rows is left.
     let block = decode(options(false), &[], CHANGES);
@@ -131,5 +131,5 @@ fn a_dropped_record_leaves_neither_row_nor_kind() {
 {"op":"u","before":{"id":1,"name":"a"}
 {"op":"c","after":{"id":2,"name":"b"}}"#;
     let block = decode(ignoring, &[0, 1], text);
-    assert_eq!((rows(&block), block.dropped), (vec!["-D[3, c]".to_owned(), "+I[2, b]".to_owned()], 2));
+    assert_eq!((rows(&block), block.rejected()), (vec!["-D[3, c]".to_owned(), "+I[2, b]".to_owned()], 2));
 }

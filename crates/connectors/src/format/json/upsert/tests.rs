@@ -51,7 +51,7 @@ fn broken_records_are_refused_or_dropped() {
     ] {
         assert_eq!(decode(record, &[0, 1], false).fault.expect("is refused").reason, reason, "{record}");
         let dropped = decode(&format!("{record}\n{RECORDS}"), &[0, 1], true);
-        assert_eq!((dropped.dropped, dropped.batches[0].rows.num_rows()), (1, 3));
+        assert_eq!((dropped.rejected(), dropped.batches[0].rows.num_rows()), (1, 3));
         assert_eq!(dropped.batches[0].changes.as_ref().unwrap().len(), 3);
     }
 }

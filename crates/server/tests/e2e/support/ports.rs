@@ -1,0 +1,24 @@
+//! Ports for servers that tests start, and start again.
+
+use std::net::TcpListener;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Ports of which nobody else has a use: below those that the system gives to outgoing connections.
+const FIRST: u16 = 10_000;
+const COUNT: u16 = 20_000;
+
+/// A port of loopback on which nobody listens. The system gives none of these to a connection, which would take the port from a
+/// server that is just being started, and where one that is down is called again and again even to the caller itself. Of
+/// the processes that look for one, each begins somewhere else.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU16::new(rand::random()));
+    for _ in 0..COUNT {
+        let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free between {FIRST} and {}", FIRST + COUNT);
+}
