@@ -1,5 +1,5 @@
 """A Flink cluster of one JobManager and one TaskManager on this machine, reachable from this machine only. Used by
-`nexmark.py --flink` and `recover.py --flink`; the processes are children, and are ended by their own ids."""
+`nexmark.py`, `recover.py` and `kafka.py` with `--flink`; the processes are children, and are ended by their own ids."""
 
 import json
 import os
@@ -94,13 +94,13 @@ class FlinkError(Exception):
 class Cluster:
     """Start with `with Cluster(...) as cluster`, then `cluster.run(...)` any number of times."""
 
-    def __init__(self, directory, parallelism, heap="4096m", backend="hashmap", options=None):
+    def __init__(self, directory, parallelism, heap="4096m", backend="hashmap", options=None, jars=()):
         self.directory = Path(directory)
         self.python = self.directory / "venv" / "bin" / "python"
         packages = list((self.directory / "venv" / "lib").glob("python*/site-packages/pyflink"))
         if not packages:
             raise FlinkError(f"Flink is not in {directory}: run benches/flink/setup.sh first")
-        self.home, self.parallelism = packages[0], parallelism
+        self.home, self.parallelism, self.jars = packages[0], parallelism, jars
         self.run_directory = self.directory / "run"
         self.options = configuration(self.run_directory / "checkpoints", parallelism, heap, backend) | (options or {})
         self.processes, self.runner, self.task_manager = [], None, None
@@ -132,7 +132,7 @@ class Cluster:
         """Flink's own jars and the generator, in a directory of their own. On the class path of the cluster, and not
         sent with the job, so that what the JVM has compiled in the first run serves the others too."""
         try:
-            jars = [*(self.home / "lib").glob("*.jar"), nexmark_source.jar(self.directory, self.home)]
+            jars = [*(self.home / "lib").glob("*.jar"), nexmark_source.jar(self.directory, self.home), *self.jars]
         except nexmark_source.BuildError as error:
             raise FlinkError(str(error)) from error
         for jar in jars:
