@@ -98,6 +98,8 @@ async fn what_earlier_tries_of_the_same_savepoint_left_goes_and_all_else_stays()
     for name in [NAME, ".unfinished-savepoint-j-4-g1-0000000000000009", "savepoint-j-5-g2-000000000000000a", "mine"] {
         std::fs::create_dir_all(directory.path().join(name).join("state")).unwrap();
     }
+    // Of a process that has died while it looked whether it could write.
+    std::fs::write(directory.path().join(".unfinished-0000000000000009"), "x").unwrap();
     prepare_savepoints(directory.path(), &id).await.unwrap();
     let mut left: Vec<_> =
         std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

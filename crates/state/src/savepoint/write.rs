@@ -34,12 +34,20 @@ pub async fn prepare_savepoints(directory: &Path, id: &SavepointId) -> Result<()
         let name = entry.file_name().to_string_lossy().into_owned();
         let ours = name.starts_with(PREFIX) || name.starts_with(UNFINISHED);
         if ours && name.ends_with(&format!("-{id}")) {
-            fs::remove_dir_all(entry.path()).await.map_err(io_error("remove", &entry.path()))?;
+            remove(&entry).await.map_err(io_error("remove", &entry.path()))?;
         }
     }
     let probe = directory.join(format!("{UNFINISHED}{id}"));
     fs::write(&probe, b"whether one can write here").await.map_err(io_error("write", &probe))?;
     fs::remove_file(&probe).await.map_err(io_error("remove", &probe))
+}
+
+/// Removes a directory, or the file below, where a process has died between writing and removing it.
+async fn remove(entry: &fs::DirEntry) -> std::io::Result<()> {
+    match entry.file_type().await?.is_dir() {
+        true => fs::remove_dir_all(entry.path()).await,
+        false => fs::remove_file(entry.path()).await,
+    }
 }
 
 impl Savepoint {

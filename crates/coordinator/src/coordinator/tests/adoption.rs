@@ -264,6 +264,11 @@ async fn a_savepoint_is_asked_for_anew_after_a_change_of_drivers() {
                 continue;
             }
             let (outcome, status) = job.run_with(ask(kept.path(), stop)).await;
+            if stop && outcome == Some(JobOutcome::Finished) {
+                // It has come to its end before the savepoint could begin.
+                job.assert_exactly_once();
+                continue;
+            }
             let expected = if stop { JobOutcome::Stopped } else { JobOutcome::Finished };
             assert_eq!(outcome, Some(expected), "{stop} {number}");
             let (path, epoch) = taken(status.last_savepoint);
