@@ -3,6 +3,7 @@
 //! nowhere else: the server is asked by consumers that it may forget at any time ([`puller`]).
 
 mod enumerator;
+mod lag;
 mod options;
 mod puller;
 mod reader;

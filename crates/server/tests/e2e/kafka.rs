@@ -75,3 +75,16 @@ pub(crate) fn counted<T: Ord>(texts: impl IntoIterator<Item = T>) -> BTreeMap<T,
     }
     counts
 }
+
+/// The newest lag of the only table, if it is known: in all, and of each split.
+pub(crate) fn newest_lag(sandbox: &Sandbox) -> Option<(u64, Vec<(String, u64)>)> {
+    let log = std::fs::read_to_string(sandbox.path("stderr.log")).unwrap();
+    let newest = log.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        (line["event"] == "progress").then_some(line)
+    })?;
+    let lag = newest["lag"].get(0)?;
+    assert_eq!((lag["table"].as_str(), lag["unit"].as_str()), (Some("t"), Some("records")), "{lag}");
+    let of = |split: &serde_json::Value| (split["split"].as_str().unwrap().to_owned(), split["lag"].as_u64().unwrap());
+    Some((lag["total"].as_u64().unwrap(), lag["splits"].as_array().unwrap().iter().map(of).collect()))
+}

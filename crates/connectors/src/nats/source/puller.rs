@@ -20,11 +20,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{ConnectorError, ErrorKind};
+use crate::lag::SplitLag;
 
 use super::super::connection::{Connection, created};
 use super::super::decode::{Chunk, Message};
 use super::super::error::silence;
 use super::NatsTable;
+use super::lag::{self, Progress};
 use super::split::StreamSplit;
 
 /// Messages that are asked for at once.
@@ -69,6 +71,9 @@ pub(super) struct Puller {
     pub(super) fresh: bool,
     pub(super) reader: mpsc::Sender<Delivery>,
     pub(super) complained: Option<Instant>,
+    /// How far the split is read, and where its lag is shown.
+    pub(super) progress: Arc<Progress>,
+    pub(super) shown: Arc<SplitLag>,
 }
 
 /// Why reading goes no further for now.
@@ -157,6 +162,9 @@ impl Puller {
             return Err(Stop::Finished);
         }
         self.complained = None;
+        self.progress.on_consumer();
+        let most = self.until.map(|until| until.saturating_sub(self.next));
+        let _watching = lag::watch(consumer.clone(), self.progress.clone(), most, self.shown.clone());
         // Messages that the server has given to this consumer.
         let mut given = 0;
         loop {
@@ -242,8 +250,10 @@ impl Puller {
             self.check_stream(&info)?;
             self.check_hole(&info, hole)?;
         }
+        let messages = gathered.chunk.messages.len();
         let sent = self.reader.send(Delivery::Chunk(gathered.chunk)).await;
         sent.map_err(|_| Stop::Unwanted)?;
+        self.progress.on_handed(messages);
         self.next = gathered.behind;
         self.fresh = false;
         Ok(())

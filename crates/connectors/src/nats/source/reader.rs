@@ -18,6 +18,7 @@ use crate::source::{ReaderContext, ReaderEvent, SourceReader};
 
 use super::super::decode::{Chunk, Decoder, number};
 use super::NatsTable;
+use super::lag::Progress;
 use super::puller::{Delivery, Puller};
 use super::split::{Position, StreamSplit};
 
@@ -40,6 +41,7 @@ struct Reading {
     start: u64,
     until: Option<u64>,
     fresh: bool,
+    progress: Arc<Progress>,
     pulling: Option<Pulling>,
 }
 
@@ -66,19 +68,21 @@ impl StreamReader {
         let NatsTable { spec, layout, bad_records, .. } = self.table.as_ref();
         let decoder = Decoder::new(spec, layout, &split.stream, &self.ctx.columns, bad_records)
             .map_err(|reason| ConnectorError::option(format!("table '{}', {reason}", spec.name)))?;
-        self.waiting.push(Reading { id, split, decoder, start, until, fresh, pulling: None });
+        self.waiting.push(Reading { id, split, decoder, start, until, fresh, progress: Arc::default(), pulling: None });
         Ok(())
     }
 
     /// What comes next of the split that is read.
     async fn delivery(&mut self) -> Option<Delivery> {
-        let table = self.table.clone();
+        let (table, lags) = (self.table.clone(), &self.ctx.lags);
         let reading = self.waiting.first_mut()?;
         let pulling = reading.pulling.get_or_insert_with(|| {
             let (reader, deliveries) = mpsc::channel(WAITING_MAX);
             let (split, next, until, fresh) = (reading.split.clone(), reading.start, reading.until, reading.fresh);
+            let (progress, shown) = (reading.progress.clone(), Arc::new(lags.split(&reading.id)));
             let mut task = JoinSet::new();
-            task.spawn(Puller { table, split, next, until, fresh, reader, complained: None }.run());
+            let puller = Puller { table, split, next, until, fresh, reader, complained: None, progress, shown };
+            task.spawn(puller.run());
             Pulling { deliveries, _task: task }
         });
         let stopped = || {
@@ -100,6 +104,7 @@ impl StreamReader {
             ))
         })?;
         self.ctx.bytes_read.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+        reading.progress.on_decoded(chunk.messages.len());
         let end = match &decoded.fault {
             Some((broken, fault)) => {
                 let sequence = chunk.messages[*broken].sequence;

@@ -1,24 +1,11 @@
 //! How far a job is behind its topics.
 
-use super::{Running, with};
+use super::{Running, newest_lag, with};
 use crate::support::Sandbox;
 use crate::support::kafka::Broker;
 
 /// More than lies between a consumer and a sink.
 const MANY: i32 = 200_000;
-
-/// The newest lag of the only table, if it is known: in all, and of each split.
-fn lag(sandbox: &Sandbox) -> Option<(u64, Vec<(String, u64)>)> {
-    let log = std::fs::read_to_string(sandbox.path("stderr.log")).unwrap();
-    let newest = log.lines().rev().find_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        (line["event"] == "progress").then_some(line)
-    })?;
-    let lag = newest["lag"].get(0)?;
-    assert_eq!((lag["table"].as_str(), lag["unit"].as_str()), (Some("t"), Some("records")), "{lag}");
-    let of = |split: &serde_json::Value| (split["split"].as_str().unwrap().to_owned(), split["lag"].as_u64().unwrap());
-    Some((lag["total"].as_u64().unwrap(), lag["splits"].as_array().unwrap().iter().map(of).collect()))
-}
 
 #[test]
 fn lag_is_what_is_there_and_not_read_also_of_a_job_that_is_held_up() {
@@ -38,19 +25,19 @@ fn lag_is_what_is_there_and_not_read_also_of_a_job_that_is_held_up() {
     let mut job = Running::start(&sandbox, &arguments);
     let most = u64::try_from(MANY).unwrap();
     job.until(&sandbox, "the lag", || {
-        let Some((total, splits)) = lag(&sandbox) else { return false };
+        let Some((total, splits)) = newest_lag(&sandbox) else { return false };
         assert!(total <= most && splits.iter().map(|(_, lag)| lag).sum::<u64>() == total, "{total}: {splits:?}");
         splits.len() == 2
     });
     // Its consumers do not ask for more, since nobody takes what they have.
     send();
-    job.until(&sandbox, "what has come since", || lag(&sandbox).is_some_and(|(total, _)| total > most));
+    job.until(&sandbox, "what has come since", || newest_lag(&sandbox).is_some_and(|(total, _)| total > most));
     job.kill();
     sandbox.slow_sinks(0);
     let mut job = Running::start(&sandbox, &arguments);
     // What stands behind the last message is the mark of its transaction.
     job.until(&sandbox, "no lag", || {
-        lag(&sandbox).is_some_and(|(total, splits)| {
+        newest_lag(&sandbox).is_some_and(|(total, splits)| {
             let names: Vec<_> = splits.iter().map(|(name, _)| name.as_str()).collect();
             total == 0 && names == ["lagging/0", "lagging/1"]
         })

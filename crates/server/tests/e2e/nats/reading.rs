@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::with;
-use crate::kafka::Running;
+use crate::kafka::{Running, newest_lag};
 use crate::support::nats::Server;
 use crate::support::{Sandbox, assert_says, text};
 
@@ -165,4 +165,35 @@ fn a_reader_that_is_killed_goes_on_where_its_checkpoint_is() {
     // The server has no memory of the job beyond the consumers of the last run.
     let consumers = server.info("KILLED").state.consumer_count;
     assert!(consumers <= 2 * (KILLS + 1), "{consumers} consumers");
+}
+
+#[test]
+fn lag_is_what_is_there_and_not_read_also_of_a_job_that_is_held_up() {
+    const MANY: u64 = 30_000;
+    let server = Server::shared();
+    server.create("LAGGING");
+    let send = || server.publish((0..MANY).map(|n| (format!("lagging.{}", u64::from(n % 4 == 0)), "row".to_owned())));
+    send();
+    let source = with(&server, "LAGGING", "'format' = 'raw', 'subjects' = 'lagging.0;lagging.1'");
+    let sandbox = Sandbox::new(&format!(
+        "CREATE TABLE t (line STRING) {source}; CREATE TABLE o (line STRING) WITH ('connector' = 'blackhole');
+         INSERT INTO o SELECT line FROM t;"
+    ));
+    sandbox.slow_sinks(4_000);
+    let arguments = ["run", "job.sql", "--json", "--parallelism", "2", "--checkpoint-interval", "100 ms"];
+    let mut job = Running::start(&sandbox, &arguments);
+    job.until(&sandbox, "the lag", || {
+        let Some((total, splits)) = newest_lag(&sandbox) else { return false };
+        assert!(total <= MANY && splits.iter().map(|(_, lag)| lag).sum::<u64>() == total, "{total}: {splits:?}");
+        splits.len() == 2
+    });
+    // Nobody pulls, since nobody takes what has come.
+    send();
+    job.until(&sandbox, "what has come since", || newest_lag(&sandbox).is_some_and(|(total, _)| total > MANY));
+    job.kill();
+    sandbox.slow_sinks(0);
+    let mut job = Running::start(&sandbox, &arguments);
+    job.until(&sandbox, "no lag", || {
+        newest_lag(&sandbox).is_some_and(|(total, splits)| (total, splits.len()) == (0, 2))
+    });
 }
