@@ -96,7 +96,7 @@ fn partition_two_workers_that_the_leader_reaches() {
             let failure = jobs.job("job").and_then(|job| job["status"]["last_failure"].as_str()).unwrap_or_default();
             failure.contains("workers cannot reach each other") && names.iter().all(|name| failure.contains(name))
         };
-        cluster.until("it says which two", NOTICED_WITHIN + Duration::from_secs(2), says);
+        cluster.until("it says which two", NOTICED_WITHIN + NOTICED_WITHIN, says);
         // There are slots without one of the two.
         cluster.goes_on(5, RECOVERS_WITHIN);
         assert_eq!(cluster.jobs().map(|jobs| jobs.workers()), Some(3), "the leader hears all of them");

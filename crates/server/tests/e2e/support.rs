@@ -109,7 +109,7 @@ impl Sandbox {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut kills = 0;
         for n in 0..rounds {
-            self.slow_sinks(random.random_range(20..80));
+            self.slow_sinks(random.random_range(60..150));
             let parallelism = random.random_range(1..=3).to_string();
             let arguments = ["run", "job.sql", "--checkpoint-interval", "60 ms", "--parallelism", &parallelism];
             kills += match n % 3 {

@@ -154,7 +154,7 @@ fn kills_leave_each_row_and_each_letter_once() {
     for _ in 0..14 {
         let parallelism = random.random_range(1..=3).to_string();
         let after = Duration::from_millis(random.random_range(60..450));
-        sandbox.slow_sinks(random.random_range(0..30));
+        sandbox.slow_sinks(random.random_range(20..80));
         let arguments = ["run", "job.sql", "--checkpoint-interval", "40 ms", "--parallelism", &parallelism];
         kills += usize::from(sandbox.run_and_kill(&arguments, after));
     }

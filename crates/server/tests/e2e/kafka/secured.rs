@@ -44,7 +44,7 @@ fn secured() -> Secured {
 }
 
 /// Copies `in` to a topic; the password is what the variable `KAFKA_PASSWORD` says.
-fn sql(port: u16, to: &str, options: &str) -> String {
+fn copy(port: u16, to: &str, options: &str) -> String {
     let with = |topic: &str, more: &str| {
         format!(
             "WITH ('connector' = 'kafka', 'topic' = '{topic}', 'properties.bootstrap.servers' = '127.0.0.1:{port}',
@@ -52,11 +52,15 @@ fn sql(port: u16, to: &str, options: &str) -> String {
         )
     };
     format!(
-        "SET 'restart-strategy.type' = 'none';
-         CREATE TABLE t (id BIGINT) {}; CREATE TABLE o (id BIGINT) {}; INSERT INTO o SELECT id FROM t;",
+        "CREATE TABLE t (id BIGINT) {}; CREATE TABLE o (id BIGINT) {}; INSERT INTO o SELECT id FROM t;",
         with("in", ", 'scan.startup.mode' = 'earliest-offset', 'scan.bounded.mode' = 'latest-offset'"),
         with(to, ""),
     )
+}
+
+/// The same that ends with the first failure.
+fn copy_once(port: u16, to: &str, options: &str) -> String {
+    "SET 'restart-strategy.type' = 'none';\n".to_owned() + &copy(port, to, options)
 }
 
 fn trust(authority: &Authority) -> String {
@@ -76,6 +80,14 @@ fn run(sql: &str, password: &str) -> (Sandbox, std::process::Output) {
     command.env("KAFKA_PASSWORD", password).env("MAINSTEM_LOG", "trace").env("RUST_LOG", "trace");
     let output = output_of(command);
     (sandbox, output)
+}
+
+/// What it has said without its traces.
+fn last_words(output: &std::process::Output) -> String {
+    let said = text(&output.stderr);
+    let is_trace = |line: &&str| ["TRACE", "DEBUG"].iter().any(|level| line.contains(level));
+    let lines: Vec<&str> = said.lines().filter(|line| !is_trace(line)).collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 #[track_caller]
@@ -115,8 +127,8 @@ fn tls_and_names_of_users_open_a_broker_and_wrong_ones_are_said() {
     ];
     for (topic, port, options, password) in good {
         broker.create(topic, 1);
-        let (sandbox, output) = run(&sql(port, topic, &options), password);
-        assert!(output.status.success(), "{topic}: {}", text(&output.stderr));
+        let (sandbox, output) = run(&copy(port, topic, &options), password);
+        assert!(output.status.success(), "{topic}: {}", last_words(&output));
         let seen = super::counted(broker.read(topic).into_iter().map(|message| message.value.unwrap()));
         assert_eq!((seen.len(), seen.values().sum::<usize>()), (100, 100), "{topic}");
         assert_keeps_secrets(&sandbox, &output);
@@ -125,7 +137,7 @@ fn tls_and_names_of_users_open_a_broker_and_wrong_ones_are_said() {
     let refused = ["uthentication failed", "properties.sasl.*", "table 't' cannot look at topic 'in'"];
     let untrusted = ["certificate verify failed", "properties.ssl.*", "table 't' cannot look at topic 'in'"];
     let of_sink = ["uthentication failed", "properties.sasl.*", "table 'o' cannot write to topic 'by-tls'"];
-    let read = |port: &u16, options: &str| sql(*port, "by-tls", options);
+    let read = |port: &u16, options: &str| copy_once(*port, "by-tls", options);
     let written = read(named, &sasl(&trusted, "PLAIN", "anna"))
         .replace("FROM t;", "FROM numbers;")
         .replace("CREATE TABLE t", "CREATE TABLE numbers (id BIGINT) WITH ('connector' = 'datagen'); CREATE TABLE t");

@@ -19,14 +19,15 @@ fn rows_go_through_files_of_avro_once_each() {
     ));
     sandbox.write_events(60_000, 3, 10, 1_000);
     let arguments = ["run", "job.sql", "--checkpoint-interval", "40 ms", "--parallelism", "2"];
-    sandbox.slow_sinks(20);
+    // Slow enough that also a fast machine is not through before it is killed.
+    sandbox.slow_sinks(200);
     let mut kills = 0;
     for after in [250, 400, 600] {
         kills += usize::from(sandbox.run_and_kill(&arguments, Duration::from_millis(after)));
     }
     sandbox.slow_sinks(0);
     sandbox.run_ok(&arguments);
-    assert!(kills > 0);
+    assert!(kills > 0, "it was through before it could be killed");
     let files = visible_files(&sandbox.path("avro"));
     assert!(files.iter().all(|file| file.extension().is_some_and(|end| end == "avro")), "{files:?}");
 
@@ -39,7 +40,7 @@ fn rows_go_through_files_of_avro_once_each() {
         ),
     );
     let arguments = ["run", "back.sql", "--checkpoint-interval", "40 ms", "--parallelism", "2"];
-    sandbox.slow_sinks(20);
+    sandbox.slow_sinks(200);
     for after in [250, 400] {
         sandbox.run_and_kill(&arguments, Duration::from_millis(after));
     }
@@ -51,7 +52,8 @@ fn rows_go_through_files_of_avro_once_each() {
     };
     let (given, back) = (keys(sandbox.lines("in")), keys(sandbox.lines("back")));
     assert_eq!(back.len(), 60_000);
-    assert!(given == back && back.values().all(|count| *count == 1));
+    let not_once = back.iter().filter(|(_, count)| **count != 1).take(10).collect::<Vec<_>>();
+    assert!(given == back, "not once: {not_once:?}");
 
     // A file that is damaged says so, whatever becomes of bad records.
     let mut bytes = std::fs::read(&files[0]).unwrap();
