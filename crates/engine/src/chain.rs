@@ -99,6 +99,25 @@ impl Chain {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await;
     }
 
+    /// Ready with the reason when a worker behind the chain is gone. A task that waits has to look: it may have nothing to
+    /// send until the others hear of it, and the others nothing until it does. Cancel-safe.
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<EngineError> {
+        match &self.end {
+            ChainEnd::Outputs(outputs) => outputs.poll_ended(cx),
+            ChainEnd::Sink(_) => Poll::Pending,
+        }
+    }
+
+    /// Waits for room, if that is wanted, or for the end of a worker behind. Cancel-safe.
+    pub(crate) async fn room(&mut self, is_wanted: bool) -> Result<(), EngineError> {
+        std::future::poll_fn(|cx| match self.poll_ended(cx) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending if is_wanted => self.poll_ready(cx).map(Ok),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     /// The same in the middle of a step, and no longer than until a barrier is to overtake at the gate; without a gate
     /// barriers come any time.
     async fn ready_or_hurried(&mut self, gate: &mut Option<&mut InputGate>) {

@@ -128,7 +128,10 @@ impl Running {
                     preparing = None;
                     Next::Go
                 }
-                () = self.task.chain.ready(), if !ready => self.after_news().await?,
+                room = self.task.chain.room(!ready) => {
+                    room?;
+                    self.after_news().await?
+                }
                 event = self.readers.next(), if ready && preparing.is_none() => self.on_read(event?).await?,
                 () = changed(&mut others), if self.splits.holds_any() => {
                     self.align();

@@ -1,5 +1,6 @@
 //! The task of a subtask that takes from other tasks: gate, chain, uploader.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -70,9 +71,13 @@ pub(crate) async fn run(
     }
 }
 
-/// The next event. While the receivers have no room for more, nothing but a barrier that overtakes. Cancel-safe.
+/// The next event, or the end of a worker behind. While the receivers have no room for more, nothing but a barrier that
+/// overtakes. Cancel-safe.
 async fn next(gate: &mut InputGate, chain: &mut Chain) -> Result<GateEvent, EngineError> {
     std::future::poll_fn(|cx| {
+        if let Poll::Ready(ended) = chain.poll_ended(cx) {
+            return Poll::Ready(Err(ended));
+        }
         let may_take = chain.poll_ready(cx).is_ready();
         gate.poll(cx, may_take)
     })

@@ -83,6 +83,15 @@ impl ChannelSender {
         }
     }
 
+    /// Ready with the reason when the worker of the receiver is gone or cannot be reached. A receiver of this worker tells
+    /// the coordinator itself why it has ended. Cancel-safe.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EngineError> {
+        match self {
+            ChannelSender::Local(_) => Poll::Pending,
+            ChannelSender::Remote(sender) => sender.poll_ended(cx),
+        }
+    }
+
     /// Bytes that were sent beyond the credit.
     pub(crate) fn overdraft_bytes(&self) -> u64 {
         let units = match self {

@@ -49,6 +49,16 @@ impl Outputs {
         Poll::Ready(())
     }
 
+    /// Ready with the reason when a receiver can be sent nothing more. Cancel-safe.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EngineError> {
+        let mut receivers = self.edges.iter().flat_map(|e| &e.receivers);
+        let ended = receivers.find_map(|receiver| match receiver.poll_ended(cx) {
+            Poll::Ready(error) => Some(error),
+            Poll::Pending => None,
+        });
+        ended.map_or(Poll::Pending, Poll::Ready)
+    }
+
     /// Bytes that were sent beyond the credit, to the receiver where it is most.
     pub(crate) fn overdraft_bytes(&self) -> u64 {
         self.edges.iter().flat_map(|e| &e.receivers).map(ChannelSender::overdraft_bytes).max().unwrap_or(0)

@@ -42,6 +42,8 @@ struct CreditState {
     /// Why; told once.
     reason: Option<EngineError>,
     sender: Option<Waker>,
+    /// Who wants to know when it ends.
+    watcher: Option<Waker>,
 }
 
 /// One connection to another worker.
@@ -200,11 +202,18 @@ impl Credit {
         let mut state = self.lock();
         state.has_ended = true;
         state.reason.get_or_insert(error);
-        let waker = state.sender.take();
+        let wakers = [state.sender.take(), state.watcher.take()];
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EngineError> {
+        let mut state = self.lock();
+        if state.has_ended {
+            return Poll::Ready(state.why_ended());
         }
+        state.watcher = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     fn error(&self) -> EngineError {
@@ -226,6 +235,11 @@ impl RemoteSender {
             return Poll::Ready(());
         }
         self.credit.poll_ready(cx)
+    }
+
+    /// Ready with the reason when nothing more can be sent, for those who have nothing to send just now. Cancel-safe.
+    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<EngineError> {
+        self.credit.poll_ended(cx)
     }
 
     /// Credit that was sent beyond what there was.

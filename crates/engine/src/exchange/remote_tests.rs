@@ -197,6 +197,10 @@ async fn what_is_fenced_is_refused_and_what_is_gone_is_told() {
     };
     let unreachable = timeout(LONG, unreachable).await.unwrap();
     assert!(matches!(&unreachable, EngineError::Unreachable(reason) if reason.contains(&address)), "{unreachable}");
+    // Whoever has nothing to send just now learns it too.
+    let idle = here.sender(&offer(&address), key(4, 3));
+    let told = timeout(LONG, poll_fn(|cx| idle.poll_ended(cx))).await.unwrap();
+    assert!(matches!(&told, EngineError::Unreachable(reason) if reason.contains(&address)), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
