@@ -8,6 +8,7 @@
 //!   table asks. Ones that a user deletes, or that a limit by subject replaces, are no longer part of the stream.
 //! - A stream of the same name that was created later is another one.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +21,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{ConnectorError, ErrorKind};
-use crate::lag::SplitLag;
 
 use super::super::connection::{Connection, created};
 use super::super::decode::{Chunk, Message};
 use super::super::error::silence;
 use super::NatsTable;
-use super::lag::{self, Progress};
+use super::lag::Progress;
 use super::split::StreamSplit;
 
 /// Messages that are asked for at once.
@@ -35,16 +35,20 @@ const PULL_MESSAGES: usize = 2_000;
 const PULL_BYTES: usize = 8 << 20;
 /// How long a server waits for messages before it says that there are none.
 const PULL_WAIT: Duration = Duration::from_secs(2);
-/// How much later that may be heard here.
-const PULL_DELAY: Duration = Duration::from_secs(2);
+/// How much later that may be heard here; servers do not always say it.
+const PULL_DELAY: Duration = Duration::from_millis(500);
 /// How long messages are gathered after the first.
 const GATHER: Duration = Duration::from_millis(5);
+/// Between two looks at where the stream begins, which sequences that were passed over need: with a subject, nearly all chunks.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Messages of a chunk.
 const CHUNK_MESSAGES: usize = 2_000;
 /// Bytes of a chunk; one message may exceed it.
 const CHUNK_BYTES: usize = 2 << 20;
 /// Before another try, where no server answers.
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two looks at what is there, while nobody takes what has come.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often the user is told that no server answers.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(30);
 
@@ -71,9 +75,10 @@ pub(super) struct Puller {
     pub(super) fresh: bool,
     pub(super) reader: mpsc::Sender<Delivery>,
     pub(super) complained: Option<Instant>,
-    /// How far the split is read, and where its lag is shown.
+    /// From when on it may be looked again at where the stream begins.
+    pub(super) next_look: Instant,
+    /// How far the split is read.
     pub(super) progress: Arc<Progress>,
-    pub(super) shown: Arc<SplitLag>,
 }
 
 /// Why reading goes no further for now.
@@ -98,6 +103,8 @@ struct Gathered {
     chunk: Chunk,
     /// Sequence behind the newest.
     behind: u64,
+    /// Messages that were there behind the newest when it was sent.
+    pending: u64,
     /// Where the first sequence is that was passed over.
     hole: Option<u64>,
     /// Until when more is waited for.
@@ -145,7 +152,7 @@ impl Puller {
     }
 
     /// Reads with one consumer for as long as that goes.
-    async fn session(&mut self) -> Result<std::convert::Infallible, Stop> {
+    async fn session(&mut self) -> Result<Infallible, Stop> {
         if self.is_over() {
             return Err(Stop::Finished);
         }
@@ -162,18 +169,24 @@ impl Puller {
             return Err(Stop::Finished);
         }
         self.complained = None;
-        self.progress.on_consumer();
-        let most = self.until.map(|until| until.saturating_sub(self.next));
-        let _watching = lag::watch(consumer.clone(), self.progress.clone(), most, self.shown.clone());
+        self.progress.on_behind(self.wanted(consumer.cached_info().num_pending, self.next));
         // Messages that the server has given to this consumer.
         let mut given = 0;
+        let mut has_missed = false;
         loop {
             let before = given;
             self.pull(&connection, &consumer, &what, &mut given).await?;
-            if given == before {
-                self.idle(&connection, &consumer, &what, given).await?;
+            let misses = given == before && !self.has_all(&connection, &what).await?;
+            if misses && has_missed {
+                return Err(Stop::Again("messages that are there have not come"));
             }
+            has_missed = misses;
         }
+    }
+
+    /// Of so many messages from a sequence on, those that belong to the split at most.
+    fn wanted(&self, messages: u64, from: u64) -> u64 {
+        messages.min(self.until.map_or(u64::MAX, |until| until.saturating_sub(from)))
     }
 
     /// Asks for messages once and hands over what comes.
@@ -189,10 +202,11 @@ impl Puller {
         let bytes = PULL_BYTES.max(2 * connection.client.max_payload());
         let pull = consumer.batch().max_messages(PULL_MESSAGES).max_bytes(bytes).expires(PULL_WAIT).messages().await;
         let mut pulled = pull.map_err(|error| failed(error.to_string()))?;
+        let pull_ends = Instant::now() + PULL_WAIT + PULL_DELAY;
         let mut gathered = self.gathered();
         loop {
             let is_empty = gathered.chunk.messages.is_empty();
-            let deadline = if is_empty { Instant::now() + PULL_WAIT + PULL_DELAY } else { gathered.deadline };
+            let deadline = if is_empty { pull_ends } else { gathered.deadline };
             let came = tokio::select! {
                 () = self.reader.closed() => return Err(Stop::Unwanted),
                 came = timeout_at(deadline, pulled.next()) => came,
@@ -223,7 +237,8 @@ impl Puller {
             *given = number;
             let is_behind = self.until.is_some_and(|until| sequence >= until);
             if !is_behind {
-                gathered.take(&message, sequence, stored_ns, self.table.has_headers());
+                gathered.take(&message, sequence, stored_ns, self.table.has_headers(), self.next_look);
+                gathered.pending = self.wanted(pending, sequence + 1);
             }
             // A bounded split ends with what was there when the job started, so what comes later is none of it.
             if is_behind || (pending == 0 && self.until.is_some()) {
@@ -238,7 +253,7 @@ impl Puller {
     }
 
     fn gathered(&self) -> Gathered {
-        Gathered { chunk: Chunk::default(), behind: self.next, hole: None, deadline: Instant::now() }
+        Gathered { chunk: Chunk::default(), behind: self.next, pending: 0, hole: None, deadline: Instant::now() }
     }
 
     async fn hand_over(&mut self, connection: &Connection, gathered: Gathered, what: &str) -> Result<(), Stop> {
@@ -249,33 +264,28 @@ impl Puller {
             let info = connection.stream(what).await?;
             self.check_stream(&info)?;
             self.check_hole(&info, hole)?;
+            self.next_look = Instant::now() + LOOK_PAUSE;
         }
-        let messages = gathered.chunk.messages.len();
-        let sent = self.reader.send(Delivery::Chunk(gathered.chunk)).await;
-        sent.map_err(|_| Stop::Unwanted)?;
-        self.progress.on_handed(messages);
+        self.progress.on_handed(gathered.chunk.messages.len(), gathered.pending);
+        tokio::select! {
+            sent = self.reader.send(Delivery::Chunk(gathered.chunk)) => sent.map_err(|_| Stop::Unwanted)?,
+            never = self.count_on(connection, gathered.behind, what) => match never {},
+        }
         self.next = gathered.behind;
         self.fresh = false;
         Ok(())
     }
 
-    /// Nothing has come: finds out whether there is nothing, and how far that reaches.
-    async fn idle(
-        &mut self,
-        connection: &Connection,
-        consumer: &Consumer<PullConfig>,
-        what: &str,
-        given: u64,
-    ) -> Result<(), Stop> {
-        // First how far the stream reaches, then whether the consumer has all of that.
+    /// Nothing has come: whether there is nothing, and how far that reaches.
+    async fn has_all(&mut self, connection: &Connection, what: &str) -> Result<bool, Stop> {
+        // First how far the stream reaches, then whether all of that was handed over.
         let stream = connection.stream(what).await?;
         self.check_stream(&stream)?;
         self.check_end(&stream)?;
-        let known = consumer.get_info().await.map_err(|_| Stop::Again("the consumer is gone"))?;
-        if known.num_pending > 0 || known.delivered.consumer_sequence != given {
-            return Ok(());
-        }
         let behind = stream.state.last_sequence + 1;
+        if behind > self.next && self.count(connection, self.next, what).await? > 0 {
+            return Ok(false);
+        }
         if self.until.is_some() {
             return Err(Stop::Finished);
         }
@@ -284,7 +294,30 @@ impl Puller {
             self.fresh = false;
             self.reader.send(Delivery::Position(behind)).await.map_err(|_| Stop::Unwanted)?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Counts again and again what is there from a sequence on, and shows it.
+    async fn count_on(&self, connection: &Connection, from: u64, what: &str) -> Infallible {
+        loop {
+            tokio::time::sleep(COUNT_EVERY).await;
+            match self.count(connection, from, what).await {
+                Ok(messages) => self.progress.on_behind(self.wanted(messages, from)),
+                // Whoever pulls has more to say about a server that does not answer.
+                Err(error) => tracing::debug!(table = self.table.spec.name, %error, "the lag is not known"),
+            }
+        }
+    }
+
+    /// Messages of the split that are there from a sequence on. They are counted with a consumer that is made for it: of one
+    /// that was asked how much it has before it, nats-server 2.9 counts that afresh with each message, which takes milliseconds.
+    async fn count(&self, connection: &Connection, from: u64, what: &str) -> Result<u64, ConnectorError> {
+        let start = DeliverPolicy::ByStartSequence { start_sequence: from };
+        let consumer = connection.consumer(what, start, self.split.subject.as_deref(), true).await?;
+        let info = consumer.cached_info();
+        // It goes by itself, too.
+        let _ = connection.jetstream.delete_consumer_from_stream(&info.name, &self.split.stream).await;
+        Ok(info.num_pending)
     }
 
     /// Whether the stream is the one that the job began with.
@@ -343,12 +376,20 @@ impl Puller {
 }
 
 impl Gathered {
-    fn take(&mut self, message: &jetstream::Message, sequence: u64, stored_ns: i64, with_headers: bool) {
+    fn take(
+        &mut self,
+        message: &jetstream::Message,
+        sequence: u64,
+        stored_ns: i64,
+        with_headers: bool,
+        next_look: Instant,
+    ) {
         if self.chunk.messages.is_empty() {
             self.deadline = Instant::now() + GATHER;
         }
-        if sequence > self.behind {
-            self.hole.get_or_insert(self.behind);
+        if sequence > self.behind && self.hole.is_none() {
+            self.hole = Some(self.behind);
+            self.deadline = self.deadline.max(next_look);
         }
         self.behind = sequence + 1;
         let start = self.chunk.bytes.len();

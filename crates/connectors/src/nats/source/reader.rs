@@ -9,6 +9,7 @@ use mainstem_core::ids::SplitId;
 use mainstem_core::protocol::SourceSplit;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::bad_records::{BAD_RECORD_ADVICE, BadRecordPolicy, DeadLetter, Origin, Origins, PositionUnit, Rejected};
 use crate::error::{ConnectorError, ErrorKind};
@@ -41,11 +42,11 @@ struct Reading {
     start: u64,
     until: Option<u64>,
     fresh: bool,
-    progress: Arc<Progress>,
     pulling: Option<Pulling>,
 }
 
 struct Pulling {
+    progress: Arc<Progress>,
     deliveries: mpsc::Receiver<Delivery>,
     /// Ends with the reader.
     _task: JoinSet<()>,
@@ -68,7 +69,7 @@ impl StreamReader {
         let NatsTable { spec, layout, bad_records, .. } = self.table.as_ref();
         let decoder = Decoder::new(spec, layout, &split.stream, &self.ctx.columns, bad_records)
             .map_err(|reason| ConnectorError::option(format!("table '{}', {reason}", spec.name)))?;
-        self.waiting.push(Reading { id, split, decoder, start, until, fresh, progress: Arc::default(), pulling: None });
+        self.waiting.push(Reading { id, split, decoder, start, until, fresh, pulling: None });
         Ok(())
     }
 
@@ -79,11 +80,21 @@ impl StreamReader {
         let pulling = reading.pulling.get_or_insert_with(|| {
             let (reader, deliveries) = mpsc::channel(WAITING_MAX);
             let (split, next, until, fresh) = (reading.split.clone(), reading.start, reading.until, reading.fresh);
-            let (progress, shown) = (reading.progress.clone(), Arc::new(lags.split(&reading.id)));
+            let progress = Arc::new(Progress::new(lags.split(&reading.id)));
+            let puller = Puller {
+                table,
+                split,
+                next,
+                until,
+                fresh,
+                reader,
+                complained: None,
+                next_look: Instant::now(),
+                progress: progress.clone(),
+            };
             let mut task = JoinSet::new();
-            let puller = Puller { table, split, next, until, fresh, reader, complained: None, progress, shown };
             task.spawn(puller.run());
-            Pulling { deliveries, _task: task }
+            Pulling { progress, deliveries, _task: task }
         });
         let stopped = || {
             let message = format!("reading of {} was stopped", reading.split.shown());
@@ -104,7 +115,9 @@ impl StreamReader {
             ))
         })?;
         self.ctx.bytes_read.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
-        reading.progress.on_decoded(chunk.messages.len());
+        if let Some(pulling) = &reading.pulling {
+            pulling.progress.on_decoded(chunk.messages.len());
+        }
         let end = match &decoded.fault {
             Some((broken, fault)) => {
                 let sequence = chunk.messages[*broken].sequence;

@@ -169,10 +169,12 @@ fn a_reader_that_is_killed_goes_on_where_its_checkpoint_is() {
 
 #[test]
 fn lag_is_what_is_there_and_not_read_also_of_a_job_that_is_held_up() {
-    const MANY: u64 = 30_000;
+    // More than may be on its way.
+    const MANY: u64 = 4_000;
+    let row = "row".repeat(5_000);
     let server = Server::shared();
     server.create("LAGGING");
-    let send = || server.publish((0..MANY).map(|n| (format!("lagging.{}", u64::from(n % 4 == 0)), "row".to_owned())));
+    let send = || server.publish((0..MANY).map(|n| (format!("lagging.{}", u64::from(n % 4 == 0)), row.clone())));
     send();
     let source = with(&server, "LAGGING", "'format' = 'raw', 'subjects' = 'lagging.0;lagging.1'");
     let sandbox = Sandbox::new(&format!(
