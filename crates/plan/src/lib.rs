@@ -10,6 +10,7 @@ pub mod expr;
 
 pub mod aggregate;
 pub mod functions;
+pub mod lineage;
 pub mod operator;
 
 pub use error::{ErrorKind, Location, PlanError};
