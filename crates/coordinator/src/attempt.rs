@@ -225,6 +225,7 @@ impl<'a, D: Deployer> Running<'a, D> {
 
     /// Begins, or goes on with what was resumed, and sees to it that nothing of the attempt goes on after its end.
     async fn run_to_the_end(mut self, resumed: Option<Resumed>) -> Result<End, Halt> {
+        self.driver.spec.history.deployed(self.recovered.generation);
         let now = self.driver.clock.monotonic();
         let mut commands = self.driver.lifecycle.on(now, JobEvent::Deployed);
         if resumed.is_none() && self.driver.spec.parallelism != self.driver.wanted_parallelism {
@@ -318,6 +319,7 @@ impl<'a, D: Deployer> Running<'a, D> {
             Slow::ManifestWritten { epoch, result } => {
                 let written = result?;
                 failpoint::hit(failpoint::MANIFEST_DURABLE);
+                self.driver.spec.history.manifest_durable(epoch, self.recovered.generation);
                 let path = written.record.manifest.path.clone();
                 self.open.get_mut(&epoch).expect("open until it is complete").written = Some(written);
                 self.checkpoint_event(CheckpointEvent::ManifestDurable { epoch, path }).await
@@ -360,6 +362,7 @@ impl<'a, D: Deployer> Running<'a, D> {
                     follows.into_iter().try_for_each(follow)?;
                 }
                 FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
+                    self.driver.spec.history.acknowledged(epoch, generation, subtask);
                     let done = CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot };
                     self.checkpoint_event(done).await?;
                 }
@@ -369,8 +372,13 @@ impl<'a, D: Deployer> Running<'a, D> {
                 FromSubtask::Finished { subtask } => {
                     self.checkpoint_event(CheckpointEvent::SubtaskFinished { subtask }).await?;
                 }
-                FromSubtask::Failed { failure, .. } => {
-                    let failures = [failure].into_iter().chain(events.filter_map(failure_of)).collect();
+                FromSubtask::Failed { subtask, failure, .. } => {
+                    let history = &self.driver.spec.history;
+                    history.subtask_failed(subtask, &failure);
+                    let others = events.filter_map(failure_of).inspect(|(subtask, failure)| {
+                        history.subtask_failed(*subtask, failure);
+                    });
+                    let failures = [failure].into_iter().chain(others.map(|(_, failure)| failure)).collect();
                     return Err(self.find_root_cause(failures).await);
                 }
             }
@@ -384,7 +392,10 @@ impl<'a, D: Deployer> Running<'a, D> {
         while failures.iter().all(|f| f.consequence) {
             tokio::select! {
                 event = self.attempt.events.recv() => match event {
-                    Some(FromSubtask::Failed { failure, .. }) => failures.push(failure),
+                    Some(FromSubtask::Failed { subtask, failure, .. }) => {
+                        self.driver.spec.history.subtask_failed(subtask, &failure);
+                        failures.push(failure);
+                    }
                     Some(_) => {}
                     None => break,
                 },
@@ -418,9 +429,9 @@ impl<'a, D: Deployer> Running<'a, D> {
     }
 }
 
-fn failure_of(event: FromSubtask) -> Option<Failure> {
+fn failure_of(event: FromSubtask) -> Option<(SubtaskId, Failure)> {
     match event {
-        FromSubtask::Failed { failure, .. } => Some(failure),
+        FromSubtask::Failed { subtask, failure, .. } => Some((subtask, failure)),
         _ => None,
     }
 }

@@ -233,6 +233,7 @@ impl<D: Deployer> Driver<D> {
         };
         tracing::warn!(job = %self.spec.job, failure = %failure.message, "attempt failed");
         self.reason.clone_from(&failure.message);
+        self.spec.history.attempt_failed(self.home.log.state().generation, &failure);
         let restarts = self.lifecycle.restarts() + 1;
         self.status.send_modify(|s| {
             s.last_failure = Some(failure.message.clone());
@@ -312,6 +313,7 @@ impl<D: Deployer> Driver<D> {
 
     async fn end(&mut self, failure: Option<Failure>) -> JobOutcome {
         self.publish_state();
+        self.spec.history.ended(self.home.log.state().generation, failure.as_ref());
         let (end, outcome) = match (self.lifecycle.state(), failure) {
             (_, Some(failure)) => (JobEnd::Failed { reason: failure.message.clone() }, JobOutcome::Failed(failure)),
             (JobState::Finished, None) => (JobEnd::Finished, JobOutcome::Finished),
@@ -373,6 +375,7 @@ impl<D: Deployer> Driver<D> {
     pub(crate) async fn record_committed(&mut self, generation: Generation, epoch: Epoch) -> Result<(), Failure> {
         self.home.log.append(Record::EpochCommitted { generation, epoch }).await?;
         self.status.send_modify(|s| s.last_committed = Some(epoch));
+        self.spec.history.published(epoch, generation);
         Ok(())
     }
 
@@ -380,6 +383,7 @@ impl<D: Deployer> Driver<D> {
     pub(crate) fn publish_state(&self) {
         let state = self.lifecycle.state();
         self.status.send_modify(|s| s.state = state);
+        self.spec.history.state(self.home.log.state().generation, state);
     }
 }
 

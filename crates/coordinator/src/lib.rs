@@ -8,6 +8,7 @@ mod audit_files;
 pub mod cluster;
 mod coordinator;
 mod error;
+mod history;
 mod job_store;
 mod lane;
 mod meta_log;
@@ -18,6 +19,9 @@ mod spec;
 pub use audit_files::{AuditFault, AuditFiles, AuditOptions, AuditVerdict, verify as verify_audit_files};
 pub use coordinator::JobCoordinator;
 pub use error::CoordinatorError;
+pub use history::{
+    CheckpointNote, CheckpointStage, EventKind, EventNote, FailureNote, HistoryView, JobHistory, Totals,
+};
 pub use job_store::{JobHome, JobStore, StoredJob};
 pub use mainstem_core::checkpoint::CheckpointOptions;
 pub use meta_log::{

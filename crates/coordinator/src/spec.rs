@@ -2,6 +2,7 @@
 //! or deploys its attempts (the engine, through [`Deployer`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 
 pub use mainstem_core::job_record::{RestoreFrom, SavepointRequest};
 
+use crate::history::JobHistory;
 use crate::meta_log::{DeployedAttempt, SavepointRecord};
 
 /// A job to run.
@@ -42,6 +44,8 @@ pub struct JobSpec {
     pub options: CheckpointOptions,
     /// The savepoint with which a job begins that does not exist yet.
     pub restore: Option<RestoreFrom>,
+    /// Where its driver notes what happens.
+    pub history: Arc<JobHistory>,
 }
 
 /// A savepoint that is being taken, for those who look on.

@@ -37,6 +37,11 @@ number_id!(
     KeyGroup(u16), "kg"
 );
 
+impl OperatorId {
+    /// No operator: where something is about a place and not about what runs there.
+    pub const NONE: OperatorId = OperatorId(u32::MAX);
+}
+
 impl Epoch {
     /// The epoch after this one.
     #[must_use]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures::future::{BoxFuture, try_join_all};
 use futures::{FutureExt, TryFutureExt};
@@ -18,7 +18,7 @@ use mainstem_rt::failpoint;
 use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
-use crate::metrics::OperatorMetrics;
+use crate::metrics::{Doing, OperatorMetrics, TimeSpent};
 use crate::operator::{Capture, Collector, Operator, Release};
 
 /// Bytes beyond the credit up to which a step in the middle of which a barrier is to overtake goes on without waiting.
@@ -77,6 +77,8 @@ pub(crate) struct Chain {
     pub(crate) context: EvalContext,
     /// Index of the subtask.
     pub(crate) subtask: u32,
+    /// Where the task notes how it spends its time.
+    pub(crate) time: Arc<TimeSpent>,
 }
 
 impl Chain {
@@ -92,6 +94,21 @@ impl Chain {
             ChainEnd::Outputs(outputs) => outputs.poll_ready(cx),
             ChainEnd::Sink(_) => Poll::Ready(()),
         }
+    }
+
+    /// Whether what stands at the end takes more.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Notes that the task waits from here on: for something to do, or, where it is not ready, for room.
+    pub(crate) fn note_waiting(&self, is_ready: bool) {
+        self.time.note(if is_ready { Doing::Idle } else { Doing::Backpressured });
+    }
+
+    /// Notes that the task works from here on.
+    pub(crate) fn note_working(&self) {
+        self.time.note(Doing::Busy);
     }
 
     /// Waits until [`Chain::poll_ready`] is. Cancel-safe.
@@ -129,7 +146,9 @@ impl Chain {
             let hurried = gate.as_mut().is_none_or(|gate| gate.poll_hurry(cx).is_ready());
             if hurried && outputs.overdraft_bytes() < HURRY_BYTES_MAX { Poll::Ready(()) } else { Poll::Pending }
         };
+        self.time.note(Doing::Backpressured);
         std::future::poll_fn(poll).await;
+        self.time.note(Doing::Busy);
     }
 
     /// Runs rows through all operators; the first one takes them from its input of that number.
@@ -273,7 +292,7 @@ impl Chain {
             done.main.push(batch);
             return Ok(());
         };
-        link.metrics.rows_in.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        link.metrics.count_in(self.subtask, batch.rows.num_rows());
         let mut out = Collector::default();
         link.operator.process(input, batch, &mut out)?;
         self.count_out(at, &out);
@@ -286,7 +305,7 @@ impl Chain {
 
     fn count_out(&self, at: usize, out: &Collector) {
         let rows: usize = out.main.iter().map(|b| b.rows.num_rows()).sum();
-        self.links[at].metrics.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+        self.links[at].metrics.count_out(self.subtask, rows);
     }
 
     async fn deliver(&mut self, done: Collector) -> Result<(), EngineError> {
@@ -302,7 +321,7 @@ impl Chain {
             }
             ChainEnd::Sink(sink) => {
                 for batch in done.main {
-                    sink.write(batch).await?;
+                    sink.write(self.subtask, batch).await?;
                 }
                 Ok(())
             }
@@ -311,15 +330,15 @@ impl Chain {
 }
 
 impl SinkEnd {
-    async fn write(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
-        self.metrics.rows_in.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+    async fn write(&mut self, subtask: u32, batch: StreamBatch) -> Result<(), EngineError> {
+        self.metrics.count_in(subtask, batch.rows.num_rows());
         let delay = failpoint::delay(failpoint::SINK_WRITE);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let written = self.writer.write(&batch.rows, batch.changes.as_ref()).await;
         written.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
-        self.metrics.rows_out.fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        self.metrics.count_out(subtask, batch.rows.num_rows());
         self.count_dropped();
         Ok(())
     }

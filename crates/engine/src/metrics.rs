@@ -1,15 +1,20 @@
 //! Counters of a running job, read by whoever shows them. Plain atomics: paid once a batch.
 
+mod subtask;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstem_connectors::SplitLags;
-use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_core::cluster::messages::{OperatorCounters, SubtaskCounters};
 use mainstem_core::ids::OperatorId;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::JobGraph;
 use mainstem_state::Origin;
+
+use self::subtask::SubtaskMetrics;
+pub(crate) use self::subtask::{Doing, TimeSpent};
 
 /// Counters of one operator over all of its subtasks, since the process started.
 #[derive(Debug, Default)]
@@ -34,20 +39,20 @@ pub struct OperatorMetrics {
     pub restored_store: AtomicU64,
     /// For a source: how far its splits are behind.
     pub lags: SplitLags,
-    /// Watermark of each subtask (ms).
-    watermarks: Vec<AtomicI64>,
+    /// What is counted of each subtask.
+    subtasks: Vec<SubtaskMetrics>,
 }
 
 impl OperatorMetrics {
     fn new(parallelism: u32) -> Self {
-        let watermarks = (0..parallelism).map(|_| AtomicI64::new(i64::MIN)).collect();
-        OperatorMetrics { watermarks, ..OperatorMetrics::default() }
+        let subtasks = (0..parallelism).map(|_| SubtaskMetrics::default()).collect();
+        OperatorMetrics { subtasks, ..OperatorMetrics::default() }
     }
 
     /// The least watermark over the subtasks.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
-        Timestamp(self.watermarks.iter().map(|w| w.load(Ordering::Relaxed)).min().unwrap_or(i64::MIN))
+        Timestamp(self.subtasks.iter().map(|s| s.watermark.load(Ordering::Relaxed)).min().unwrap_or(i64::MIN))
     }
 
     /// A state file was read to begin with.
@@ -60,10 +65,35 @@ impl OperatorMetrics {
     }
 
     pub(crate) fn set_watermark(&self, subtask: u32, watermark: Timestamp) {
-        // An attempt at the parallelism of an earlier checkpoint may have more subtasks than are shown.
-        if let Some(shown) = self.watermarks.get(subtask as usize) {
-            shown.store(watermark.0, Ordering::Relaxed);
+        if let Some(shown) = self.shown(subtask) {
+            shown.watermark.store(watermark.0, Ordering::Relaxed);
         }
+    }
+
+    /// Rows came in to a subtask.
+    pub(crate) fn count_in(&self, subtask: u32, rows: usize) {
+        self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+        if let Some(shown) = self.shown(subtask) {
+            shown.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Rows went out of a subtask.
+    pub(crate) fn count_out(&self, subtask: u32, rows: usize) {
+        self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+        if let Some(shown) = self.shown(subtask) {
+            shown.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Where the task of a subtask notes how it spends its time.
+    pub(crate) fn time_spent(&self, subtask: u32) -> Arc<TimeSpent> {
+        self.shown(subtask).map(|shown| shown.time.clone()).unwrap_or_default()
+    }
+
+    /// An attempt at the parallelism of an earlier checkpoint may have more subtasks than are shown.
+    fn shown(&self, subtask: u32) -> Option<&SubtaskMetrics> {
+        self.subtasks.get(subtask as usize)
     }
 }
 
@@ -100,29 +130,36 @@ impl JobMetrics {
         for counter in self.operators().flat_map(|operator| [&operator.restored_local, &operator.restored_store]) {
             counter.store(0, Ordering::Relaxed);
         }
-        self.operators().for_each(|operator| operator.lags.clear());
+        for operator in self.operators() {
+            operator.lags.clear();
+            operator.subtasks.iter().for_each(|subtask| subtask.time.stop());
+        }
     }
 
     /// What the counters say now, with the watermarks of the given subtasks.
     #[must_use]
     pub fn counters(&self, subtasks: &BTreeSet<u32>) -> BTreeMap<OperatorId, OperatorCounters> {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let of = |operator: &OperatorMetrics| OperatorCounters {
-            rows_in: read(&operator.rows_in),
-            rows_out: read(&operator.rows_out),
-            late_rows: read(&operator.late_rows),
-            dropped_records: read(&operator.dropped_records),
-            dead_letters: read(&operator.dead_letters),
-            unmatched_changes: read(&operator.unmatched_changes),
-            bytes_read: read(&operator.bytes_read),
-            restored_local_bytes: read(&operator.restored_local),
-            restored_store_bytes: read(&operator.restored_store),
-            watermarks: (0_u32..)
-                .zip(&operator.watermarks)
-                .filter(|(index, _)| subtasks.contains(index))
-                .map(|(index, watermark)| (index, Timestamp(watermark.load(Ordering::Relaxed))))
-                .collect(),
-            lag: operator.lags.read(),
+        let here = |operator: &OperatorMetrics| -> Vec<(SubtaskCounters, Timestamp)> {
+            let shown = (0_u32..).zip(&operator.subtasks).filter(|(index, _)| subtasks.contains(index));
+            shown.map(|(index, subtask)| subtask.read(index)).collect()
+        };
+        let of = |operator: &OperatorMetrics| {
+            let subtasks = here(operator);
+            OperatorCounters {
+                rows_in: read(&operator.rows_in),
+                rows_out: read(&operator.rows_out),
+                late_rows: read(&operator.late_rows),
+                dropped_records: read(&operator.dropped_records),
+                dead_letters: read(&operator.dead_letters),
+                unmatched_changes: read(&operator.unmatched_changes),
+                bytes_read: read(&operator.bytes_read),
+                restored_local_bytes: read(&operator.restored_local),
+                restored_store_bytes: read(&operator.restored_store),
+                watermarks: subtasks.iter().map(|(counted, watermark)| (counted.index, *watermark)).collect(),
+                subtasks: subtasks.into_iter().map(|(counted, _)| counted).collect(),
+                lag: operator.lags.read(),
+            }
         };
         self.operators.iter().map(|(id, operator)| (*id, of(operator))).collect()
     }

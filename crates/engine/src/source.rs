@@ -29,6 +29,7 @@ pub(crate) struct SourceStage {
     projection: Projection,
     /// Rows replace each other by key: a delete may know nothing but its key.
     by_key: bool,
+    subtask: u32,
     metrics: Arc<OperatorMetrics>,
 }
 
@@ -52,6 +53,7 @@ impl SourceStage {
         node: &Node<Operator>,
         source: &SourceOperator,
         context: &EvalContext,
+        subtask: u32,
         metrics: Arc<OperatorMetrics>,
     ) -> Result<Self, EngineError> {
         let name = node.name.as_str();
@@ -67,12 +69,25 @@ impl SourceStage {
         let projection = Projection::new(name, &source.project, &read, node.op.schema.clone(), context)?;
         let by_key = node.op.changes == ChangeMode::Upsert;
         let screen = Screen::new(node, source, context, metrics.clone())?;
-        Ok(SourceStage { screen, name: name.to_owned(), times: times.transpose()?, projection, by_key, metrics })
+        Ok(SourceStage {
+            screen,
+            name: name.to_owned(),
+            times: times.transpose()?,
+            projection,
+            by_key,
+            subtask,
+            metrics,
+        })
     }
 
     /// The time-out after which a silent split is idle.
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         self.times.as_ref().and_then(|t| t.idle_timeout)
+    }
+
+    /// The watermark that is sent from here.
+    pub(crate) fn show_watermark(&self, watermark: Timestamp) {
+        self.metrics.set_watermark(self.subtask, watermark);
     }
 
     /// Takes rows of one split that the screen has let through; the split's watermark is given.
@@ -82,15 +97,14 @@ impl SourceStage {
         changes: Option<Int8Array>,
         watermark: Timestamp,
     ) -> Result<Staged, EngineError> {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.metrics.rows_in.fetch_add(rows.num_rows() as u64, Relaxed);
+        self.metrics.count_in(self.subtask, rows.num_rows());
         let (own_watermark, watermark) = match &changes {
             // What stands behind such a source looks at its keys, not at its times.
             Some(changes) if self.by_key => (None, self.lateness(&self.without_deletes(rows, changes)?, watermark)?.1),
             _ => self.lateness(rows, watermark)?,
         };
         let batch = self.projection.apply(rows)?;
-        self.metrics.rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
+        self.metrics.count_out(self.subtask, batch.num_rows());
         let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark, changes });
         Ok(Staged { batch, watermark })
     }

@@ -6,7 +6,6 @@ mod reports;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use mainstem_connectors::ReaderEvent;
@@ -116,6 +115,7 @@ impl Running {
         loop {
             // While receivers have no room for more, nothing is read and no watermark sent; barriers go out all the same.
             let ready = self.is_ready();
+            self.task.chain.note_waiting(ready);
             let next = tokio::select! {
                 biased;
                 message = self.task.control.recv() => match message {
@@ -157,6 +157,7 @@ impl Running {
     }
 
     async fn on_message(&mut self, message: ToSubtask) -> Result<Next, EngineError> {
+        self.task.chain.note_working();
         match message {
             // A new leader does not know what has come of the words of the one before.
             ToSubtask::InjectBarrier { barrier, .. } if barrier.epoch <= self.last_barrier => Ok(Next::Go),
@@ -229,6 +230,7 @@ impl Running {
     }
 
     async fn on_read(&mut self, event: ReaderEvent) -> Result<Next, EngineError> {
+        self.task.chain.note_working();
         match event {
             ReaderEvent::Batch { split, rows, changes, rejected, origins, position } => {
                 let screened = self.task.stage.screen.screen(&split, rows, changes, rejected, origins.as_ref())?;
@@ -339,17 +341,21 @@ impl Running {
 
     async fn send_watermark(&mut self) -> Result<(), EngineError> {
         match self.splits.advance() {
-            Some(watermark) => self.task.chain.watermark(watermark, None).await,
+            Some(watermark) => {
+                self.task.stage.show_watermark(watermark);
+                self.task.chain.watermark(watermark, None).await
+            }
             None => Ok(()),
         }
     }
 
     /// Whether the receivers have room for more.
     fn is_ready(&mut self) -> bool {
-        self.task.chain.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+        self.task.chain.is_ready()
     }
 
     async fn after_news(&mut self) -> Result<Next, EngineError> {
+        self.task.chain.note_working();
         self.advance().await?;
         if self.splits.is_exhausted() && !self.exhausted && self.task.replay_until.is_none() {
             self.exhausted = true;

@@ -32,6 +32,8 @@ pub(crate) async fn run(
     flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut preparing = chain.prepare();
     loop {
+        let is_ready = chain.is_ready();
+        chain.note_waiting(is_ready);
         let event = tokio::select! {
             biased;
             message = control.recv() => match message {
@@ -41,6 +43,7 @@ pub(crate) async fn run(
             },
             failed = uploads.failed() => return Err(failed),
             _ = flushes.tick(), if hold.is_some() => {
+                chain.note_working();
                 chain.flush().await?;
                 continue;
             }
@@ -51,6 +54,7 @@ pub(crate) async fn run(
             }
             event = next(&mut gate, &mut chain), if preparing.is_none() => event?,
         };
+        chain.note_working();
         match event {
             GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
             GateEvent::Watermark(watermark) => chain.watermark(watermark, Some(&mut gate)).await?,

@@ -63,6 +63,27 @@ impl TlsConfig {
     }
 }
 
+/// For a port at which clients need no certificate; one that is shown must be of the authority.
+pub(crate) fn server_for_clients(files: &TlsFiles) -> Result<Arc<ServerConfig>, NetError> {
+    let authority = Authority::read(files)?;
+    let chain = certificates("certificate", &files.certificate)?;
+    let key_fault = |reason: String| fault("key", &files.key, reason);
+    let key = PrivateKeyDer::from_pem_slice(&read("key", &files.key)?)
+        .map_err(|error| key_fault(format!("it holds no private key in PEM form ({error})")))?;
+    let mismatch = |error: Error| key_fault(format!("{error}; it must be the key of the certificate"));
+    let clients = WebPkiClientVerifier::builder_with_provider(authority.roots, authority.provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| fault("authority", &files.authority, error.to_string()))?;
+    let config = ServerConfig::builder_with_provider(authority.provider)
+        .with_safe_default_protocol_versions()
+        .map_err(mismatch)?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .map_err(mismatch)?;
+    Ok(Arc::new(config))
+}
+
 /// Whom this node trusts.
 struct Authority {
     provider: Arc<CryptoProvider>,

@@ -106,6 +106,10 @@ pub(crate) struct ClusterArgs {
     /// Slots of each worker.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: u32,
+    /// Serve the web page, the REST API and metrics of the first coordinator at this port of 127.0.0.1, of the second one at
+    /// the next port, and so on [default: not at all].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    pub(crate) http: Option<u16>,
     /// Directory for state and logs [default: .mainstem-cluster].
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
@@ -139,6 +143,8 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, default_value = "64 MB", value_parser = audit_size, value_name = "SIZE")]
     pub(crate) audit_size: u64,
     #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
 
@@ -163,6 +169,8 @@ pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(crate) copies: CopiesArgs,
     #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
 
@@ -176,6 +184,18 @@ pub(crate) struct CopiesArgs {
     /// Bytes of local copies at most, such as '4 gb'; 0: none are kept.
     #[arg(long, default_value = "4 gb", value_parser = size, value_name = "SIZE")]
     pub(crate) copies_max: u64,
+}
+
+/// The port for browsers, scripts and Prometheus.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HttpArgs {
+    /// Serve the web page, the REST API and metrics here, such as 8080 (of 127.0.0.1) or 0.0.0.0:8080 [default: not at all].
+    #[arg(long, value_name = "[HOST:]PORT")]
+    pub(crate) http: Option<String>,
+    /// Who may do what there: a line `NAME ROLE TOKEN` for each user, with the role viewer, operator or admin. Needed where
+    /// others than this machine reach the port.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) http_token_file: Option<PathBuf>,
 }
 
 /// How a command finds its cluster.
@@ -393,6 +413,8 @@ pub(crate) struct RunArgs {
     /// When asked to stop (Ctrl-C), take a savepoint in this directory as the last thing.
     #[arg(long, value_name = "DIR")]
     pub(crate) savepoint_on_stop: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
     /// Report progress and the outcome on stderr as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,10 +1,11 @@
 //! The roles of a cluster, and the commands that speak to one.
 
-mod api;
+pub(crate) mod api;
 mod audit;
 mod client;
 mod coordinator;
 mod factory;
+mod http_backend;
 mod local;
 mod operate;
 mod savepoints;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use mainstem_core::ids::JobId;
 use mainstem_planner::Replay;
 
-use crate::cli::{CopiesArgs, ReplayArgs, RestoreArgs, RunArgs};
+use crate::cli::{CopiesArgs, HttpArgs, ReplayArgs, RestoreArgs, RunArgs};
 use crate::run;
 use crate::sql_files::SqlFiles;
 
@@ -32,6 +32,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         restore: RestoreArgs { from_savepoint: None, repeat_output: false },
         copies: CopiesArgs { copies_dir: None, copies_max: 0 },
         savepoint_on_stop: None,
+        http: HttpArgs { http: None, http_token_file: None },
         json: args.json,
     };
     run::run_plan(&run, &files, &plan, &id)

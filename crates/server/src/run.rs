@@ -1,5 +1,7 @@
 //! `mainstem run`: one coordinator and one worker in this process, for one job.
 
+mod watched;
+
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mainstem_coordinator::{
-    Control, JobCoordinator, JobOutcome, JobSpec, JobStatus, JobStore, SavepointOutcome, SavepointRecord,
+    Control, JobCoordinator, JobHistory, JobOutcome, JobSpec, JobStatus, JobStore, SavepointOutcome, SavepointRecord,
     SavepointRequest, StoredJob,
 };
 use mainstem_core::ids::JobId;
@@ -19,12 +21,15 @@ use mainstem_rt::{Clock, SystemClock};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
+use self::watched::{RunBackend, RunningJob};
 use crate::cli::RunArgs;
 use crate::cluster;
 use crate::copies;
 use crate::deployer::LocalDeployer;
+use crate::figures::Figures;
+use crate::http;
 use crate::inspect;
 use crate::job;
 use crate::lag;
@@ -99,8 +104,13 @@ async fn run_job(
         bail!("parallelism {parallelism} is not between 1 and the job's {key_groups} key groups");
     }
     let metrics = Arc::new(JobMetrics::of(&graph, parallelism));
+    let (control_sender, control) = mpsc::channel(4);
+    let (status_sender, status) = watch::channel(JobStatus::default());
 
+    let history = JobHistory::new(clock.clone());
+    let before = stored.as_ref().and_then(|stored| stored.restored.clone());
     let spec = JobSpec {
+        history: history.clone(),
         job: id.clone(),
         graph_json: stored.map_or(graph_json, |s| s.graph_json),
         sql_hash: job::hash(&sql),
@@ -112,6 +122,19 @@ async fn run_job(
         options: job::checkpoint_options(args.checkpoint_interval, plan)?,
         restore: restored.map(|restored| restored.from),
     };
+    let shown = RunningJob {
+        job: id.clone(),
+        graph_json: spec.graph_json.clone(),
+        parallelism,
+        key_groups,
+        options: spec.options.clone(),
+        working_dir: working_dir.clone(),
+        restored: before,
+        began_at: clock.now(),
+        metrics: metrics.clone(),
+        status: status.clone(),
+        history,
+    };
     let deployer = LocalDeployer {
         job: id.clone(),
         graph: graph.clone(),
@@ -122,24 +145,50 @@ async fn run_job(
         data_runtime: runtimes.data.handle().clone(),
         running: JoinSet::new(),
     };
-    let (control_sender, control) = mpsc::channel(4);
-    let (status_sender, status) = watch::channel(JobStatus::default());
     let reporter = reporter(&graph, metrics, clock.clone(), status.clone(), args.json);
     let on_stop = args.savepoint_on_stop.as_ref();
     let on_stop = on_stop.map(|directory| Place::absolute(&current, directory).display().to_string());
     let started = clock.now();
     // A second sender: the job must not take the end of the signal task for a wish to stop.
+    let serving = serve(args, shown, control_sender.clone(), clock.clone()).await?;
     let signals = tokio::spawn(forward_signals(control_sender.clone(), on_stop, status.clone()));
     let reporting = tokio::spawn(reporter.clone().run());
     let outcome =
         JobCoordinator::new(spec, store.into_home().await?, clock.clone()).run(deployer, control, status_sender).await;
     signals.abort();
+    serving.abort();
     drop(control_sender);
     reporting.abort();
     let _ = reporting.await;
     let seconds = clock.now().since_ms(started) as f64 / 1000.0;
     let savepoint = status.borrow().last_savepoint.clone();
     finish(args, id, outcome, savepoint, reporter.totals(), seconds)
+}
+
+/// Serves the HTTP port, where that is wanted, beside the job.
+async fn serve(
+    args: &RunArgs,
+    shown: RunningJob,
+    control: mpsc::Sender<Control>,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let running = Arc::new(shown);
+    let figures = Figures::new(running.clone(), clock.clone());
+    let settings = vec![
+        ("state-dir".to_owned(), args.state_dir.display().to_string()),
+        ("http".to_owned(), args.http.http.clone().unwrap_or_default()),
+    ];
+    let backend = RunBackend { running, figures: figures.clone(), control, clock, settings, json: args.json };
+    let serving = http::serve(&args.http, None, Arc::new(backend)).await?;
+    let samples = args.http.http.is_some();
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            outcome = serving => if let Err(error) = outcome {
+                tracing::error!(%error, "the HTTP port is closed; the job goes on");
+            },
+            () = figures.keep_sampling(), if samples => {}
+        }
+    }))
 }
 
 /// The savepoint with which the job begins, where it is to and has not before.

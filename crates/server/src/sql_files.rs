@@ -48,6 +48,14 @@ impl SqlFiles {
         }
     }
 
+    /// The same; a mistake comes with its line and column in the file that it is in, 0 where there are none.
+    pub(crate) fn plan_or_mistake(&self) -> Result<JobPlan, (String, u64, u64)> {
+        mainstem_planner::plan(&self.text()).map_err(|error| {
+            let place = self.place(&error);
+            (self.describe(error), place.0, place.1)
+        })
+    }
+
     /// Plans the job that feeds dead letters back, with the tables of the files.
     pub(crate) fn plan_replay(&self, replay: &Replay<'_>) -> anyhow::Result<JobPlan> {
         match mainstem_planner::plan_replay(&self.text(), replay) {
@@ -59,6 +67,18 @@ impl SqlFiles {
     /// The last file, which names the job.
     pub(crate) fn last(&self) -> &Path {
         self.files.last().map_or(Path::new(""), |(path, _)| path)
+    }
+
+    fn place(&self, error: &SqlError) -> (u64, u64) {
+        let mut line = error.line;
+        for (_, text) in &self.files {
+            let lines = on_lines_of_its_own(text).lines().count() as u64;
+            if line <= lines {
+                break;
+            }
+            line -= lines;
+        }
+        (line, error.column)
     }
 
     fn describe(&self, mut error: SqlError) -> String {

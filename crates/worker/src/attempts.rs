@@ -51,7 +51,7 @@ type Kept = Arc<Mutex<KeptReports>>;
 
 /// The counters of all attempts, for heartbeats. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Counters {
+pub struct Counters {
     of: Arc<Mutex<BTreeMap<AttemptId, Counted>>>,
 }
 
@@ -63,7 +63,8 @@ struct Counted {
 
 impl Counters {
     /// The counters of each attempt, by operator.
-    pub(crate) fn read(&self) -> AttemptCounters {
+    #[must_use]
+    pub fn read(&self) -> AttemptCounters {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         of.iter().map(|(attempt, counted)| (attempt.clone(), counted.metrics.counters(&counted.here))).collect()
     }
@@ -76,6 +77,7 @@ impl Attempts {
         uplink: Uplink,
         copies: Option<LocalCopies>,
         data_runtime: Handle,
+        counters: Counters,
     ) -> Attempts {
         Attempts {
             worker,
@@ -87,7 +89,7 @@ impl Attempts {
             stopping: BTreeMap::new(),
             stores: BTreeMap::new(),
             copies,
-            counters: Counters::default(),
+            counters,
         }
     }
 

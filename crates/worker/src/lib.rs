@@ -18,6 +18,8 @@ use crate::attempts::Attempts;
 use crate::session::{Met, Session};
 use crate::uplink::Uplink;
 
+pub use crate::attempts::Counters;
+
 /// Wait between two tries to find the coordinator that leads.
 const SEARCH_EVERY: Duration = Duration::from_millis(200);
 
@@ -44,6 +46,8 @@ pub struct WorkerOptions {
     pub copies: Option<LocalCopies>,
     /// Where subtasks run. Not the runtime on which the worker itself runs, which they must not starve.
     pub data_runtime: Handle,
+    /// Where the attempts that run can be looked at.
+    pub counters: Counters,
 }
 
 /// Why a worker cannot run.
@@ -62,13 +66,24 @@ pub enum WorkerError {
 /// # Errors
 /// Where it cannot begin. A coordinator that cannot be found is waited for.
 pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), WorkerError> {
-    let WorkerOptions { worker, cluster, coordinators, advertise, slots, compress, transport, copies, data_runtime } =
-        options;
+    let WorkerOptions {
+        worker,
+        cluster,
+        coordinators,
+        advertise,
+        slots,
+        compress,
+        transport,
+        copies,
+        data_runtime,
+        counters,
+    } = options;
     let data = Arc::new(DataPlane::new(worker.clone(), cluster.clone(), transport.clone(), compress)?);
     let data_address = advertise.unwrap_or_else(|| listener.local_address());
     let offer = WorkerOffer { worker, data_address, slots, draining: false };
     let uplink = Uplink::default();
-    let mut attempts = Attempts::new(offer.worker.clone(), data.clone(), uplink.clone(), copies, data_runtime.clone());
+    let (worker, runtime) = (offer.worker.clone(), data_runtime.clone());
+    let mut attempts = Attempts::new(worker, data.clone(), uplink.clone(), copies, runtime, counters);
     let accepting = async {
         loop {
             match listener.accept().await {

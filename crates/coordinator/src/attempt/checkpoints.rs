@@ -121,6 +121,7 @@ impl<D: Deployer> Running<'_, D> {
         let cuts = self.assigners.iter().map(|(operator, assigner)| (*operator, assigner.cut())).collect();
         let injected_at = self.driver.clock.monotonic();
         self.open.insert(barrier.epoch, OpenEpoch { cuts, injected_at, written: None });
+        self.driver.spec.history.begun(barrier.epoch, self.recovered.generation, self.attempt.subtasks.len());
     }
 
     /// Puts the manifest together and has it written.
@@ -133,6 +134,7 @@ impl<D: Deployer> Running<'_, D> {
     ) -> Result<(), Failure> {
         failpoint::hit(failpoint::SNAPSHOTS_DURABLE);
         let epoch = barrier.epoch;
+        self.driver.spec.history.snapshots_durable(epoch, self.recovered.generation);
         let mut sources = BTreeMap::new();
         let mut source_epochs = BTreeMap::new();
         for (operator, cut) in &self.open[&epoch].cuts {
@@ -173,6 +175,8 @@ impl<D: Deployer> Running<'_, D> {
             *open.written.expect("its manifest was written");
         let (bytes, at) = (record.state_bytes, record.completed_at);
         self.driver.home.log.append(Record::EpochComplete(record)).await?;
+        let (history, generation) = (&self.driver.spec.history, self.recovered.generation);
+        history.complete(epoch, generation, alignment_ms, bytes, in_flight_bytes);
         self.attempt.hold.complete(epoch);
         for (operator, splits) in sources {
             if let Some(listener) = self.driver.sources.get_mut(&operator).and_then(|source| source.listener.as_mut()) {

@@ -21,6 +21,8 @@ impl<D: Deployer> Running<'_, D> {
         for epoch in resumed.begun {
             let open = OpenEpoch { cuts: epoch.cuts, injected_at: now, written: None };
             self.open.insert(epoch.barrier.epoch, open);
+            let subtasks = self.attempt.subtasks.len();
+            self.driver.spec.history.begun(epoch.barrier.epoch, self.recovered.generation, subtasks);
         }
         let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
         for repeat in resumed.repeats {

@@ -155,7 +155,10 @@ impl FleetService {
     pub(crate) fn final_counters(&self, job: &JobId) -> BTreeMap<OperatorId, OperatorCounters> {
         let inner = self.lock();
         let now = if inner.holders.contains_key(job) { inner.counters_of(job) } else { BTreeMap::new() };
-        if now.is_empty() { inner.last_counters.get(job).cloned().unwrap_or_default() } else { now }
+        let mut last = if now.is_empty() { inner.last_counters.get(job).cloned().unwrap_or_default() } else { now };
+        // What is kept with a job's records is what its users look at afterwards.
+        last.values_mut().for_each(|counters| counters.subtasks.clear());
+        last
     }
 
     /// The job has ended, or its driver has.
@@ -359,6 +362,7 @@ impl Inner {
             sum.restored_local_bytes += counters.restored_local_bytes;
             sum.restored_store_bytes += counters.restored_store_bytes;
             sum.watermarks.extend(&counters.watermarks);
+            sum.subtasks.extend(&counters.subtasks);
             match (&mut sum.lag, &counters.lag) {
                 (Some(lag), Some(more)) => lag.add(more),
                 (lag @ None, more) => lag.clone_from(more),
@@ -411,7 +415,7 @@ impl Inner {
             let failure = Failure { message: lost.reason.clone(), retryable: true, consequence: false };
             // Nobody waits for one of these where the other is read.
             let _ = route.deployed.try_send((lost.worker.clone(), Err(failure.clone())));
-            let subtask = SubtaskId { operator: OperatorId(0), index: index as u32 };
+            let subtask = SubtaskId { operator: OperatorId::NONE, index: index as u32 };
             let generation = attempt.generation;
             let _ = route.events.try_send(FromSubtask::Failed { subtask, generation, failure });
         }

@@ -5,7 +5,7 @@ mod asked;
 mod trail;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,7 @@ use super::fleet::FleetService;
 use super::proposer::Proposer;
 use super::replicated_log::ReplicatedLog;
 use crate::coordinator::JobCoordinator;
+use crate::history::JobHistory;
 use crate::job_store::JobHome;
 use crate::meta_log::{JobEnd, Record};
 use crate::spec::{Control, JobOutcome, JobSpec, JobStatus, SavepointRequest};
@@ -49,7 +50,7 @@ pub trait JobFactory: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why this version cannot run it.
-    fn spec(&self, job: &JobId, submission: &Submission) -> Result<JobSpec, String>;
+    fn spec(&self, job: &JobId, submission: &Submission, history: Arc<JobHistory>) -> Result<JobSpec, String>;
 }
 
 /// All jobs of a cluster, as one coordinator sees and, while it leads, drives them.
@@ -67,6 +68,8 @@ pub struct ClusterJobs<F> {
     not_before: Mutex<BTreeMap<JobId, Timestamp>>,
     /// Deletions of what removed jobs have left, that run.
     deleting: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
+    /// What has happened to the jobs since this coordinator leads.
+    histories: Mutex<BTreeMap<JobId, Arc<JobHistory>>>,
     /// Notes for the audit trail that are being agreed on.
     noting: Mutex<Option<JoinHandle<()>>>,
     /// Held by each job's driver: one that was told to end may still be about to propose something.
@@ -113,6 +116,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             driven: Mutex::default(),
             not_before: Mutex::default(),
             deleting: Mutex::default(),
+            histories: Mutex::default(),
             noting: Mutex::default(),
             turns: Mutex::default(),
         })
@@ -254,7 +258,7 @@ impl<F: JobFactory> ClusterJobs<F> {
         controls: mpsc::Receiver<Control>,
         status: watch::Sender<JobStatus>,
     ) -> Ended {
-        let spec = match self.factory.spec(&job, &entry.submission) {
+        let spec = match self.factory.spec(&job, &entry.submission, self.history_of(&job)) {
             Ok(spec) => spec,
             Err(reason) => return Ended::Failed(reason),
         };
@@ -350,7 +354,16 @@ impl<F: JobFactory> ClusterJobs<F> {
         }
     }
 
+    /// Of a job that is driven here; lasts beyond a driver, so that why it ended can be seen.
+    fn history_of(&self, job: &JobId) -> Arc<JobHistory> {
+        let known = self.consensus.read_stale(|state| state.jobs.keys().cloned().collect::<BTreeSet<_>>());
+        let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        histories.retain(|job, _| known.contains(job));
+        histories.entry(job.clone()).or_insert_with(|| JobHistory::new(self.clock.clone())).clone()
+    }
+
     fn drop_all(&self) {
+        self.histories.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for (_, driven) in std::mem::take(&mut *self.lock()) {
             driven.task.abort();
         }

@@ -131,9 +131,37 @@ pub struct OperatorCounters {
     pub restored_store_bytes: u64,
     /// Watermark of each subtask that runs on the worker.
     pub watermarks: Vec<(u32, Timestamp)>,
+    /// The same counts by subtask, for those that run on the worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subtasks: Vec<SubtaskCounters>,
     /// For a source: how far it is behind, as far as its readers know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<SourceLag>,
+}
+
+/// Counters of one subtask of an operator. How its time was spent is told at the first operator of its task only; times
+/// are in microseconds and only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubtaskCounters {
+    /// Which.
+    pub index: u32,
+    /// Rows that came in.
+    pub rows_in: u64,
+    /// Rows that went out.
+    pub rows_out: u64,
+    /// Time in which the task worked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub busy_us: u64,
+    /// Time in which it waited until receivers had room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub backpressured_us: u64,
+    /// Time in which it waited for something to do.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub idle_us: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Counters of the attempts on a worker, by operator.

@@ -152,7 +152,9 @@ impl Builder<'_> {
             Some(sink) => ChainEnd::Sink(sink),
             None => ChainEnd::Outputs(Outputs { edges: outputs, key_groups: self.deployment.key_groups }),
         };
-        let chain = Chain { links, end, context, subtask: self.subtask.index };
+        let SubtaskId { operator, index } = self.subtask;
+        let time = self.deployment.metrics.operator(operator).time_spent(index);
+        let chain = Chain { links, end, context, subtask: index, time };
         let kind = match source {
             Some((stage, input)) => TaskKind::Source {
                 stage: Box::new(stage),
@@ -180,7 +182,7 @@ impl Builder<'_> {
         let table = spec.table.name.clone();
         let source = mainstem_connectors::open_source(&spec.table).map_err(|error| connector(&table, error))?;
         let (bytes_read, lags) = (metrics.bytes_read.clone(), metrics.lags.clone());
-        let stage = SourceStage::new(node, spec, context, metrics)?;
+        let stage = SourceStage::new(node, spec, context, self.subtask.index, metrics)?;
         let reader = ReaderContext {
             columns: spec.read_columns.clone(),
             batch_rows: BATCH_ROWS,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -12,10 +12,48 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::certificates::{Authority, Flaw};
 use super::{assert_says, pair, refusals, soon};
-use crate::{Listener, NetError, TlsFiles, Transport};
+use crate::tls::TlsConfig;
+use crate::{Https, Listener, NetError, TlsFiles, Transport};
 
 async fn listen(files: &TlsFiles) -> Listener {
     Transport::tls(files).expect("good files").listen("127.0.0.1:0").await.expect("a port")
+}
+
+/// A client that trusts the authority and shows no certificate.
+fn without_certificate(files: &TlsFiles) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&files.authority).expect("a certificate")).expect("an authority");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn others_need_no_certificate_and_one_that_they_show_must_be_of_the_authority() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let files = ours.node("a", Flaw::None, &[]);
+    let https = Https::read(&files).expect("good files");
+    let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = port.local_addr().expect("an address");
+    let client = |files: &TlsFiles| TlsConfig::read(files).expect("good files").client;
+    let (node, stranger) = (ours.node("b", Flaw::None, &[]), theirs.node("c", Flaw::None, &[&ours]));
+    let clients = [(without_certificate(&files), Some(false)), (client(&node), Some(true)), (client(&stranger), None)];
+    for (config, expected) in clients {
+        let connecting = async {
+            let stream = TcpStream::connect(address).await?;
+            let host = ServerName::try_from("127.0.0.1").expect("a host");
+            TlsConnector::from(config).connect(host, stream).await
+        };
+        let accepting = async {
+            let (stream, _) = port.accept().await.expect("a connection");
+            https.accept(stream).await
+        };
+        let (_connected, accepted) = soon(async { tokio::join!(connecting, accepting) }).await;
+        assert_eq!(accepted.ok().map(|(_, is_certified)| is_certified), expected);
+    }
 }
 
 #[tokio::test]
@@ -92,17 +130,11 @@ async fn without_a_certificate_nobody_comes_in() {
     let authority = Authority::new("ours");
     let files = authority.node("a", Flaw::None, &[]);
     let mut listener = listen(&files).await;
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&files.authority).expect("a certificate")).expect("an authority");
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = without_certificate(&files);
     let stream = TcpStream::connect(listener.local_address()).await.expect("connects");
     let host = ServerName::try_from("127.0.0.1").expect("a host");
     let connecting = async {
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(host, stream).await?;
+        let mut stream = TlsConnector::from(config).connect(host, stream).await?;
         stream.read_u8().await
     };
     let error = tokio::select! {

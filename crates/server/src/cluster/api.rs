@@ -9,6 +9,7 @@ use mainstem_core::audit::{AuditRecord, Head};
 use mainstem_core::ids::{Generation, JobId};
 use serde::{Deserialize, Serialize};
 
+use crate::figures::Question;
 use crate::lag::TableLag;
 
 /// From a command.
@@ -36,6 +37,8 @@ pub(crate) enum Request {
     Remove { job: JobId },
     /// Tell of the newest decisions.
     Audit(AuditRequest),
+    /// Tell of jobs and workers as the REST API does.
+    Look(Question),
 }
 
 impl Request {
@@ -90,6 +93,8 @@ pub(crate) enum Response {
     Members(MembersView),
     /// The newest decisions.
     Audit(AuditView),
+    /// Figures.
+    Look(LookView),
     /// Done.
     Done,
     /// Not done, and why.
@@ -98,6 +103,8 @@ pub(crate) enum Response {
     Unknown { reason: String },
     /// Only the coordinator that leads does this.
     NotLeader { leader: Option<String> },
+    /// There is nothing here that could do it.
+    NotHere { reason: String },
 }
 
 impl Response {
@@ -106,6 +113,7 @@ impl Response {
         match self {
             Response::Jobs { leads, .. }
             | Response::Members(MembersView { leads, .. })
+            | Response::Look(LookView { leads, .. })
             | Response::Audit(AuditView { leads, .. }) => *leads,
             _ => false,
         }
@@ -116,6 +124,7 @@ impl Response {
         match self {
             Response::Jobs { leads: false, leader, .. }
             | Response::Audit(AuditView { leads: false, leader, .. })
+            | Response::Look(LookView { leads: false, leader, .. })
             | Response::NotLeader { leader } => leader.as_deref(),
             Response::Members(MembersView { leads: false, leader, .. }) => {
                 leader.as_ref().map(|(_, address)| address.as_str())
@@ -153,6 +162,17 @@ pub(crate) struct AuditView {
     pub(crate) head: Head,
     /// Oldest first.
     pub(crate) records: Vec<AuditRecord>,
+}
+
+/// Figures, as one of the coordinators knows them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LookView {
+    /// Whether this coordinator leads. Otherwise what it knows may be old.
+    pub(crate) leads: bool,
+    /// Who leads, as far as it knows.
+    pub(crate) leader: Option<String>,
+    /// What was asked for; none: there is no such job.
+    pub(crate) found: Option<serde_json::Value>,
 }
 
 /// A job in a list.

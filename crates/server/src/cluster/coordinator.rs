@@ -7,20 +7,24 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mainstem_consensus::{Consensus, MembershipError, Options, ProposeError, RaftStatus};
-use mainstem_coordinator::cluster::{Agreed, Answer, ClusterJobs, FleetService, JobView, keep_audit_files};
-use mainstem_coordinator::{AuditFiles, AuditOptions};
+use mainstem_coordinator::cluster::{
+    Agreed, Answer, ClusterJobs, FleetService, JobView, WorkerStatus, keep_audit_files,
+};
+use mainstem_coordinator::{AuditFiles, AuditOptions, JobHistory};
 use mainstem_core::audit::{AuditRecord, Class};
 use mainstem_core::cluster::FleetConfig;
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::cluster::proposal::Note;
+use mainstem_core::ids::JobId;
 use mainstem_net::{Connection, Listener, Service, serve_rpc};
 use mainstem_plan::operator::{JobGraph, OperatorKind};
 use mainstem_rt::{Clock, SystemClock, run_blocking};
 
-use super::api::{AuditRequest, AuditView, JobSummary, MembersView, Request, Response};
+use super::api::{AuditRequest, AuditView, JobSummary, LookView, MembersView, Request, Response};
 use super::factory::GraphFactory;
-use super::submission;
+use super::{http_backend, submission};
 use crate::cli::CoordinatorArgs;
+use crate::figures::{Figures, Question, Watched};
 use crate::job;
 use crate::lag;
 
@@ -41,8 +45,23 @@ pub(crate) fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
 pub(crate) struct Node {
     pub(crate) consensus: Arc<Consensus<Agreed>>,
     fleet: Arc<FleetService>,
-    jobs: Arc<ClusterJobs<GraphFactory>>,
+    pub(crate) jobs: Arc<ClusterJobs<GraphFactory>>,
+    pub(crate) figures: Arc<Figures>,
     clock: Arc<dyn Clock>,
+}
+
+impl Watched for ClusterJobs<GraphFactory> {
+    fn views(&self) -> Vec<JobView> {
+        ClusterJobs::views(self)
+    }
+
+    fn view(&self, job: &JobId) -> Option<JobView> {
+        ClusterJobs::view(self, job)
+    }
+
+    fn history(&self, job: &JobId) -> Option<Arc<JobHistory>> {
+        ClusterJobs::history(self, job)
+    }
 }
 
 async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
@@ -66,7 +85,7 @@ async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
         node: args.id,
         bytes_max: args.audit_size,
     };
-    let options = Options::new(args.id, data_dir, members, args.node.cluster.clone(), transport);
+    let options = Options::new(args.id, data_dir, members, args.node.cluster.clone(), transport.clone());
     let silence_ms = i64::try_from(args.worker_timeout.as_millis()).unwrap_or(i64::MAX);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let node = Node::start(options, FleetConfig { silence_ms }, clock.clone(), store).await?;
@@ -76,7 +95,12 @@ async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let files = files.with_context(|| format!("cannot write the audit trail in '{directory}'"))?;
     tokio::spawn(keep_audit_files(node.consensus.clone(), clock, files));
     tracing::info!(id = args.id, address = listener.local_address(), "coordinator listens");
-    node.run(listener).await
+    let serving = http_backend::serve(args, &node, transport).await?;
+    tokio::spawn(node.figures.clone().keep_sampling());
+    tokio::select! {
+        outcome = node.clone().run(listener) => outcome,
+        outcome = serving => outcome.and_then(|()| super::done()),
+    }
 }
 
 impl Node {
@@ -92,7 +116,8 @@ impl Node {
         let fleet = FleetService::new(clock.clone(), fleet, transport);
         let factory = GraphFactory { store: store.clone() };
         let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), factory, clock.clone(), store);
-        Ok(Arc::new(Node { consensus, fleet, jobs, clock }))
+        let figures = Figures::new(jobs.clone(), clock.clone());
+        Ok(Arc::new(Node { consensus, fleet, jobs, figures, clock }))
     }
 
     /// Serves whoever connects, and drives jobs while it leads. Ends only where it cannot go on.
@@ -137,11 +162,13 @@ impl Node {
         }
     }
 
-    async fn answer(&self, user: &str, request: Request) -> Response {
+    /// Does what is asked for, or says why not; `user` is who asks, for the audit trail.
+    pub(crate) async fn answer(&self, user: &str, request: Request) -> Response {
         let outcome = match request {
             Request::Jobs => return self.list(),
             Request::Members => return Response::Members(self.members()),
             Request::Audit(request) => return Response::Audit(self.audit(&request)),
+            Request::Look(question) => return self.look(&question),
             // One that led before and has lost the majority must not keep the caller from asking the next one. And jobs
             // are planned where the answer will count; planning takes a while and no decision.
             _ if !self.leads() => return self.not_leader(),
@@ -218,6 +245,14 @@ impl Node {
         AuditView { leads: self.leads(), leader: self.leader(), head, records }
     }
 
+    fn look(&self, question: &Question) -> Response {
+        let (leads, leader) = (self.leads(), self.leader());
+        match self.figures.answer(question, leader.clone(), &self.fleet.workers()) {
+            Ok(found) => Response::Look(LookView { leads, leader, found }),
+            Err(error) => Response::Refused { reason: format!("bug: figures cannot be written: {error}") },
+        }
+    }
+
     fn membership(&self, outcome: Result<(), MembershipError>) -> Response {
         match outcome {
             Ok(()) => Response::Done,
@@ -232,11 +267,18 @@ impl Node {
         MembersView { leads: self.leads(), leader, members, learners, term, committed }
     }
 
-    fn leads(&self) -> bool {
+    /// The workers that it knows, while it leads.
+    pub(crate) fn workers(&self) -> Vec<WorkerStatus> {
+        self.fleet.workers()
+    }
+
+    /// Whether it leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
         self.consensus.leadership().borrow().is_leader
     }
 
-    fn leader(&self) -> Option<String> {
+    /// The address of who leads, as far as it knows.
+    pub(crate) fn leader(&self) -> Option<String> {
         self.consensus.leadership().borrow().leader.as_ref().map(|(_, address)| address.clone())
     }
 

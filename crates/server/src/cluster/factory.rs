@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mainstem_coordinator::JobSpec;
 use mainstem_coordinator::cluster::{JobFactory, Submission};
+use mainstem_coordinator::{JobHistory, JobSpec};
 use mainstem_core::ids::JobId;
 use mainstem_plan::operator::JobGraph;
 use mainstem_state::CheckpointStore;
@@ -18,7 +18,7 @@ pub(crate) struct GraphFactory {
 }
 
 impl JobFactory for GraphFactory {
-    fn spec(&self, id: &JobId, submission: &Submission) -> Result<JobSpec, String> {
+    fn spec(&self, id: &JobId, submission: &Submission, history: Arc<JobHistory>) -> Result<JobSpec, String> {
         let graph: JobGraph = serde_json::from_str(&submission.graph_json)
             .map_err(|error| format!("the stored plan of job '{id}' cannot be read by this version: {error}"))?;
         let parallelism = submission.parallelism;
@@ -36,6 +36,7 @@ impl JobFactory for GraphFactory {
             committers: job::committers(&graph, id, &staging).map_err(text)?,
             options: submission.options.clone(),
             restore: submission.restore.clone(),
+            history,
         })
     }
 }

@@ -62,13 +62,14 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
     };
     for id in 1..=layout.coordinators.len() {
         let name = format!("coordinator-{id}");
-        let arguments = vec![
+        let mut arguments = vec![
             "coordinator".to_owned(),
             format!("--id={id}"),
             format!("--members={}", members.join(",")),
             format!("--data-dir={}", directory.join(&name).display()),
             format!("--state-dir={}", state_dir.display()),
         ];
+        arguments.extend(http_port(args, id).map(|port| format!("--http={port}")));
         start(name, arguments);
     }
     for id in 1..=args.workers {
@@ -86,6 +87,9 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
         "cluster of {} coordinators and {} workers with {} slots each",
         args.coordinators, args.workers, args.slots
     );
+    if let Some(port) = args.http {
+        eprintln!("  web page         http://127.0.0.1:{port}/");
+    }
     eprintln!("  state and logs   {}", directory.display());
     eprintln!("  run a job        mainstem submit FILE.sql          (in this directory)");
     eprintln!("  or elsewhere     MAINSTEM_COORDINATORS={}", layout.coordinators.join(","));
@@ -99,6 +103,11 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
         }
     }
     outcome
+}
+
+/// The port of a coordinator for browsers; they are numbered from 1 on.
+fn http_port(args: &ClusterArgs, id: usize) -> Option<u16> {
+    args.http?.checked_add(u16::try_from(id).ok()?.checked_sub(1)?)
 }
 
 /// One process of the cluster.

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use mainstem_core::cluster::messages::WorkerId;
-use mainstem_worker::WorkerOptions;
+use mainstem_worker::{Counters, WorkerOptions};
 use tokio::runtime::Builder;
 
+use super::http_backend;
 use crate::cli::WorkerArgs;
 use crate::copies;
 
@@ -31,6 +32,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
         let worker = WorkerId(format!("{name}@{reached}#{life:016x}"));
         tracing::info!(%worker, "worker listens");
         let copies = copies::of_worker(&args.copies, &args.node.cluster, &name)?;
+        let (counters, shown) = (Counters::default(), name.clone());
         let options = WorkerOptions {
             worker,
             cluster: args.node.cluster.clone(),
@@ -41,8 +43,11 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
             transport,
             copies,
             data_runtime: data.handle().clone(),
+            counters: counters.clone(),
         };
+        let serving = http_backend::serve_worker(args, shown, counters).await?;
         tokio::select! {
+            outcome = serving => outcome,
             outcome = mainstem_worker::run(options, listener) => outcome.map_err(anyhow::Error::from),
             () = super::ended(args.node.with_parent) => Ok(()),
         }

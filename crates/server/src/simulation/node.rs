@@ -14,7 +14,7 @@ use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::time::Timestamp;
 use mainstem_net::Transport;
 use mainstem_rt::{Clock, Sleep};
-use mainstem_worker::WorkerOptions;
+use mainstem_worker::{Counters, WorkerOptions};
 use rand::Rng;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -200,6 +200,7 @@ impl Machine {
             // They would lie on the real disk.
             copies: None,
             data_runtime: runtime.handle().clone(),
+            counters: Counters::default(),
         };
         runtime.spawn(async move {
             let listener = transport.listen(&host.address()).await?.of_cluster(CLUSTER);

@@ -16,6 +16,7 @@ mod errors;
 mod flat_state;
 mod fuzz;
 mod http;
+mod http_api;
 mod idle;
 mod kafka;
 mod kill;

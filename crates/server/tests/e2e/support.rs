@@ -5,6 +5,7 @@ pub(crate) mod changelog;
 pub(crate) mod cluster;
 pub(crate) mod hosts;
 pub(crate) mod http;
+pub(crate) mod http_client;
 pub(crate) mod kafka;
 pub(crate) mod known;
 pub(crate) mod nats;

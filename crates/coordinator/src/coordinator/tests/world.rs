@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::cluster::{Cluster, CountingLog, Step, Steps};
 use super::flaky::FlakyStore;
+use crate::history::JobHistory;
 use crate::meta_log::DeployedAttempt;
 use crate::spec::{
     Attempt, Control, Deployer, Deployment, JobOutcome, JobSpec, JobStatus, RestoreFrom, SourceSpec, TaskSpec,
@@ -178,6 +179,7 @@ impl Job {
             committers: BTreeMap::from([(SINK, Box::new(committer) as Box<dyn Committer>)]),
             options: self.options.clone(),
             restore: self.restore.clone(),
+            history: JobHistory::new(clock.clone()),
         };
         let steps = self.world().crash_at_step.take().map(|step| Arc::new(Steps::new(step, crash_sender.clone())));
         let deployer = FakeDeployer {

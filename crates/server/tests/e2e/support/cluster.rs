@@ -77,10 +77,22 @@ impl LocalCluster<'_> {
         slots: usize,
         environment: &[(&str, &str)],
     ) -> LocalCluster<'a> {
+        LocalCluster::start_as(sandbox, coordinators, workers, slots, environment, &[])
+    }
+
+    /// The same, with more arguments of `mainstem cluster`.
+    pub(crate) fn start_as<'a>(
+        sandbox: &'a Sandbox,
+        coordinators: usize,
+        workers: usize,
+        slots: usize,
+        environment: &[(&str, &str)],
+        more: &[&str],
+    ) -> LocalCluster<'a> {
         let (coordinators, slots) = (format!("--coordinators={coordinators}"), format!("--slots={slots}"));
         let arguments = ["cluster", "--with-parent", &coordinators, &format!("--workers={workers}"), &slots];
         let mut command = sandbox.command(&arguments);
-        command.envs(environment.iter().copied());
+        command.args(more).envs(environment.iter().copied());
         command.env("MAINSTEM_FAILPOINTS", sandbox.path(FAILPOINTS));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let processes = Arc::<Mutex<BTreeMap<String, u32>>>::default();

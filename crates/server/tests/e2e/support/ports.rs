@@ -12,13 +12,18 @@ const COUNT: u16 = 20_000;
 /// server that is just being started, and where one that is down is called again and again even to the caller itself. Of
 /// the processes that look for one, each begins somewhere else.
 pub(crate) fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of several such ports in a row, none of which is given to anybody else.
+pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let next = NEXT.get_or_init(|| AtomicU16::new(rand::random()));
     for _ in 0..COUNT {
-        let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        let first = FIRST + next.fetch_add(count, Ordering::Relaxed) % COUNT;
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
         }
     }
-    panic!("no port is free between {FIRST} and {}", FIRST + COUNT);
+    panic!("no {count} ports in a row are free between {FIRST} and {}", FIRST + COUNT);
 }

@@ -1,0 +1,346 @@
+//! What is told of one job.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Lag;
+
+/// All jobs.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct JobsAnswer {
+    /// Whether it may be old, because no coordinator that leads was reached.
+    pub(crate) stale: bool,
+    /// Address of the coordinator that leads; null in `mainstem run`.
+    pub(crate) leader: Option<String>,
+    pub(crate) now_ms: i64,
+    pub(crate) jobs: Vec<Job>,
+}
+
+/// One job.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct JobAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: Job,
+}
+
+/// A job and how it does. Counts are those of its newest attempt.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Job {
+    #[schema(example = "orders")]
+    pub(crate) job: String,
+    /// A word: `running`, `waiting`, `restarting`, `stopping`, `finished`, `stopped`, `failed`, and others.
+    #[schema(example = "running")]
+    pub(crate) state: String,
+    /// Whether it is to run.
+    pub(crate) active: bool,
+    pub(crate) parallelism: u32,
+    /// Number of the newest attempt.
+    pub(crate) generation: u64,
+    pub(crate) submitted_at_ms: i64,
+    pub(crate) rows_in: u64,
+    pub(crate) rows_out: u64,
+    pub(crate) rows_in_per_second: Option<f64>,
+    pub(crate) rows_out_per_second: Option<f64>,
+    pub(crate) bytes_read: u64,
+    pub(crate) late_rows: u64,
+    pub(crate) dropped_records: u64,
+    pub(crate) dead_letters: u64,
+    pub(crate) unmatched_changes: u64,
+    /// The least of those operators that keep rows until a watermark comes, or else of the sinks.
+    pub(crate) watermark_ms: Option<i64>,
+    /// Whether all input has been read.
+    pub(crate) watermark_at_end: bool,
+    pub(crate) lag: Vec<Lag>,
+    /// Part of its time, 0 to 1, that the busiest subtask works.
+    pub(crate) busy: Option<f64>,
+    /// Part of its time, 0 to 1, that the subtask waits whose receivers are slowest.
+    pub(crate) backpressured: Option<f64>,
+    pub(crate) checkpoint: CheckpointSummary,
+    /// Attempts that were followed by another one, since this coordinator drives the job.
+    pub(crate) restarts: u32,
+    pub(crate) last_failure: Option<String>,
+    /// What it waits for before an attempt can run.
+    pub(crate) waiting: Option<String>,
+    pub(crate) end: Option<End>,
+    /// The savepoint that is being taken.
+    pub(crate) savepoint: Option<SavepointUnderWay>,
+    /// Outcomes of the newest ones, oldest first.
+    pub(crate) savepoints: Vec<SavepointOutcome>,
+    /// The savepoint with which it began.
+    pub(crate) restored_from: Option<String>,
+}
+
+/// How a job has ended.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct End {
+    /// `finished`, `stopped` or `failed`.
+    #[schema(example = "finished")]
+    pub(crate) outcome: String,
+    pub(crate) reason: Option<String>,
+}
+
+/// The newest checkpoint of a job.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct CheckpointSummary {
+    /// The newest epoch that is complete; 0 before the first.
+    pub(crate) complete: u64,
+    /// The newest epoch whose output is visible.
+    pub(crate) published: u64,
+    pub(crate) completed_at_ms: Option<i64>,
+    pub(crate) age_ms: Option<i64>,
+    pub(crate) duration_ms: Option<i64>,
+    /// State that it refers to.
+    pub(crate) bytes: Option<u64>,
+    pub(crate) alignment_ms: Option<u64>,
+    /// Rows in flight that it holds; null: aligned everywhere.
+    pub(crate) in_flight_bytes: Option<u64>,
+    /// How many were not aligned everywhere.
+    pub(crate) unaligned: u64,
+}
+
+/// A savepoint that is being taken.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct SavepointUnderWay {
+    pub(crate) id: String,
+    pub(crate) directory: String,
+    /// Whether the job stops with it.
+    pub(crate) stop: bool,
+    pub(crate) copied_files: u64,
+    pub(crate) files: u64,
+}
+
+/// What became of a savepoint.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct SavepointOutcome {
+    pub(crate) id: String,
+    /// `taken` or `failed`.
+    #[schema(example = "taken")]
+    pub(crate) outcome: String,
+    pub(crate) path: Option<String>,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) reason: Option<String>,
+}
+
+/// Newest checkpoints, newest first; at most 100, since this coordinator drives the job.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct CheckpointsAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: String,
+    pub(crate) totals: CheckpointTotals,
+    pub(crate) checkpoints: Vec<Checkpoint>,
+}
+
+/// How many checkpoints there were since this coordinator drives the job.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub(crate) struct CheckpointTotals {
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) unaligned: u64,
+}
+
+/// A checkpoint and its phases, which follow each other.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Checkpoint {
+    pub(crate) epoch: u64,
+    pub(crate) generation: u64,
+    /// `running`, `complete`, `published` or `failed`.
+    #[schema(example = "published")]
+    pub(crate) state: String,
+    pub(crate) failure: Option<String>,
+    pub(crate) started_at_ms: i64,
+    /// From its barrier until it was recorded as complete.
+    pub(crate) duration_ms: Option<i64>,
+    /// The longest that a subtask aligned its barrier; a part of `snapshot_ms`.
+    pub(crate) alignment_ms: Option<u64>,
+    /// Until every subtask's part was durable.
+    pub(crate) snapshot_ms: Option<i64>,
+    /// Then its manifest was written.
+    pub(crate) manifest_ms: Option<i64>,
+    /// Then it was agreed on.
+    pub(crate) record_ms: Option<i64>,
+    /// Then its output was made visible.
+    pub(crate) publish_ms: Option<i64>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) in_flight_bytes: Option<u64>,
+    pub(crate) subtasks: u32,
+    pub(crate) acknowledged: u32,
+    /// The subtask whose part was durable last.
+    pub(crate) slowest: Option<Slowest>,
+}
+
+/// A subtask that others waited for.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Slowest {
+    pub(crate) operator: u32,
+    pub(crate) name: Option<String>,
+    pub(crate) subtask: u32,
+    pub(crate) ms: i64,
+}
+
+/// Which epochs are visible.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct CommitsAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: String,
+    pub(crate) complete: u64,
+    pub(crate) published: u64,
+    /// Complete and not known to be visible.
+    pub(crate) unpublished: Vec<Unpublished>,
+    /// Newest first.
+    pub(crate) commits: Vec<Commit>,
+}
+
+/// A complete epoch whose output is not known to be visible.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Unpublished {
+    pub(crate) epoch: u64,
+    pub(crate) completed_at_ms: i64,
+}
+
+/// An epoch that was made visible.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Commit {
+    pub(crate) epoch: u64,
+    pub(crate) published_at_ms: i64,
+    pub(crate) publish_ms: Option<i64>,
+}
+
+/// How far the sources are behind, of those that know.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct LagAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: String,
+    pub(crate) sources: Vec<SourceLag>,
+}
+
+/// How far a source is behind.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct SourceLag {
+    pub(crate) operator: u32,
+    #[serde(flatten)]
+    pub(crate) lag: Lag,
+}
+
+/// Records that were wrong.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct BadRecordsAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: String,
+    pub(crate) dropped: u64,
+    pub(crate) dead_letters: u64,
+    /// Refused when they were published.
+    pub(crate) rejected_by_sinks: u64,
+    pub(crate) operators: Vec<BadRecords>,
+}
+
+/// Wrong records of an operator.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct BadRecords {
+    pub(crate) operator: u32,
+    pub(crate) name: String,
+    pub(crate) table: Option<String>,
+    pub(crate) dropped: u64,
+    pub(crate) dead_letters: u64,
+}
+
+/// Why attempts failed, newest first; at most 50, since this coordinator drives the job.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ExceptionsAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: String,
+    pub(crate) restarts: u32,
+    pub(crate) exceptions: Vec<ExceptionNote>,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ExceptionNote {
+    pub(crate) at_ms: i64,
+    pub(crate) generation: u64,
+    /// The root cause.
+    pub(crate) message: String,
+    pub(crate) retryable: bool,
+    /// Whether the job ended with it.
+    pub(crate) fatal: bool,
+    pub(crate) operator: Option<u32>,
+    pub(crate) operator_name: Option<String>,
+    pub(crate) subtask: Option<u32>,
+    pub(crate) worker: Option<String>,
+}
+
+/// The last ten minutes, oldest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct TimelineAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: String,
+    pub(crate) interval_ms: u64,
+    pub(crate) points: Vec<Point>,
+}
+
+/// A job at a moment.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Point {
+    pub(crate) at_ms: i64,
+    pub(crate) rows_in_per_second: Option<f64>,
+    pub(crate) rows_out_per_second: Option<f64>,
+    /// Of sources that count records.
+    pub(crate) lag: Option<u64>,
+    pub(crate) watermark_ms: Option<i64>,
+    pub(crate) checkpoint_duration_ms: Option<i64>,
+    pub(crate) state_bytes: Option<u64>,
+    pub(crate) busy: Option<f64>,
+    pub(crate) backpressured: Option<f64>,
+}
+
+/// How a job is configured. Secrets are hidden.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct JobConfigurationAnswer {
+    pub(crate) stale: bool,
+    pub(crate) now_ms: i64,
+    pub(crate) job: String,
+    pub(crate) parallelism: u32,
+    pub(crate) key_groups: u16,
+    pub(crate) working_dir: String,
+    pub(crate) submitted_at_ms: i64,
+    /// When checkpoints are taken and how failures are met.
+    #[schema(value_type = Object)]
+    pub(crate) options: serde_json::Value,
+    pub(crate) tables: Vec<TableConfiguration>,
+}
+
+/// A table that a job reads or writes.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct TableConfiguration {
+    pub(crate) operator: u32,
+    pub(crate) table: String,
+    /// `source`, `sink` or `lookup`.
+    #[schema(example = "source")]
+    pub(crate) role: String,
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+/// Something that has happened to a job; the data of an event in its stream.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Event {
+    pub(crate) seq: u64,
+    pub(crate) at_ms: i64,
+    pub(crate) job: String,
+    /// `state`, `checkpoint`, `published`, `failure`, `restart`, `end` or `gone`.
+    #[schema(example = "checkpoint")]
+    pub(crate) event: String,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) generation: u64,
+    pub(crate) state: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) duration_ms: Option<i64>,
+    pub(crate) bytes: Option<u64>,
+}

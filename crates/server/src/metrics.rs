@@ -1,0 +1,172 @@
+//! The figures of a node for Prometheus, in its text form (OpenMetrics). Gathered when they are asked for; what runs only
+//! counts. A coordinator that leads tells of jobs, checkpoints and the cluster; whoever runs subtasks (a worker,
+//! `mainstem run`) tells of operators.
+
+mod gather;
+mod names;
+mod process;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mainstem_consensus::RaftStatus;
+use mainstem_coordinator::cluster::WorkerStatus;
+use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_core::ids::{JobId, OperatorId};
+use mainstem_core::time::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit as PrometheusUnit};
+
+use self::names::{Kind, Metric, Unit};
+use crate::figures::Known;
+
+/// What an answer says that it is.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a node knows at the moment.
+pub(crate) struct Scrape {
+    pub(crate) mode: &'static str,
+    pub(crate) now: Timestamp,
+    /// Jobs that are driven here.
+    pub(crate) jobs: Vec<Known>,
+    /// What the attempts have counted whose subtasks run here.
+    pub(crate) running: Vec<(JobId, BTreeMap<OperatorId, OperatorCounters>)>,
+    /// Of a coordinator.
+    pub(crate) cluster: Option<ClusterScrape>,
+}
+
+/// What a coordinator knows of its cluster.
+pub(crate) struct ClusterScrape {
+    pub(crate) raft: RaftStatus,
+    pub(crate) leads: bool,
+    /// None: this coordinator does not lead.
+    pub(crate) workers: Option<Vec<WorkerStatus>>,
+}
+
+/// Labels by name.
+type Labels = Vec<(&'static str, String)>;
+
+/// A number of a kind that its metric has.
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    Whole(u64),
+    Real(f64),
+}
+
+/// Metrics with what was found of them.
+#[derive(Debug, Default)]
+struct Page {
+    families: Vec<(&'static Metric, Vec<(Labels, Number)>)>,
+}
+
+/// Everything that the node has to tell.
+///
+/// # Errors
+/// None that is known of: it is written to memory.
+pub(crate) fn text(scrape: Scrape) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(gather::page(scrape)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Page {
+    /// Adds a series; those of one metric stand together.
+    fn add(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], number: Number) {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        match self.families.iter_mut().find(|(known, _)| known.name == metric.name) {
+            Some((_, series)) => series.push((labels, number)),
+            None => self.families.push((metric, vec![(labels, number)])),
+        }
+    }
+
+    fn whole(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], number: u64) {
+        self.add(metric, labels, Number::Whole(number));
+    }
+
+    fn real(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], number: f64) {
+        self.add(metric, labels, Number::Real(number));
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (metric, series) in &self.families {
+            let unit = match metric.unit {
+                Unit::None => None,
+                Unit::Bytes => Some(PrometheusUnit::Bytes),
+                Unit::Seconds => Some(PrometheusUnit::Seconds),
+            };
+            let kind = match metric.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
+            let mut family = encoder.encode_descriptor(metric.name, metric.help, unit.as_ref(), kind)?;
+            for (labels, number) in series {
+                if labels.is_empty() {
+                    write(&mut family, metric.kind, *number)?;
+                } else {
+                    write(&mut family.encode_family(labels)?, metric.kind, *number)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(encoder: &mut MetricEncoder<'_>, kind: Kind, number: Number) -> fmt::Result {
+    match (kind, number) {
+        (Kind::Counter, Number::Whole(number)) => encoder.encode_counter::<Labels, u64, u64>(&number, None),
+        (Kind::Counter, Number::Real(number)) => encoder.encode_counter::<Labels, f64, u64>(&number, None),
+        (Kind::Gauge, Number::Whole(number)) => encoder.encode_gauge(&number),
+        (Kind::Gauge, Number::Real(number)) => encoder.encode_gauge(&number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_named_as_prometheus_wants_it_and_each_is_documented() {
+        let docs = include_str!("../../../docs/metrics.md");
+        let mut seen = std::collections::BTreeSet::new();
+        for metric in names::ALL {
+            let full = metric.full_name();
+            assert!(seen.insert(full.clone()), "{full} is there twice");
+            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(full.chars().all(legal), "{full}");
+            assert!(full.starts_with("mainstem_") || full.starts_with("process_"), "{full}");
+            assert_eq!(full.ends_with("_total"), metric.kind == Kind::Counter, "{full}");
+            assert!(metric.help.ends_with('.'), "{full}: {}", metric.help);
+            assert!(docs.contains(&format!("| `{full}` |")), "docs/metrics.md does not tell of {full}");
+        }
+    }
+
+    #[test]
+    fn series_of_a_metric_stand_together_under_its_name_and_unit() {
+        let mut page = Page::default();
+        page.whole(&names::ROWS_IN, &[("job", "a\"b"), ("operator", "0")], 7);
+        page.real(&names::BUSY, &[("job", "a"), ("operator", "0")], 1.5);
+        page.whole(&names::ROWS_IN, &[("job", "a"), ("operator", "1")], 8);
+        page.whole(&names::WORKERS, &[], 3);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(page));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            series,
+            [
+                r#"mainstem_operator_rows_in_total{job="a\"b",operator="0"} 7"#,
+                r#"mainstem_operator_rows_in_total{job="a",operator="1"} 8"#,
+                r#"mainstem_operator_busy_seconds_total{job="a",operator="0"} 1.5"#,
+                "mainstem_workers 3",
+            ]
+        );
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}
