@@ -152,6 +152,12 @@ class Page:
                 raise TimeoutError(f"not within {seconds} s: {what}\n--- the page shows:\n{text}\n--- its complaints: {self.complaints}")
             time.sleep(0.05)
 
+    def click(self, label):
+        """Clicks the button of that label as soon as there is one."""
+        button = f"[...document.querySelectorAll('button')].find((one) => one.innerText === '{label}')"
+        self.until(button, f"a button '{label}'")
+        self.value(f"{button}.click()")
+
     def press(self, key, text=""):
         for kind in ("keyDown", "keyUp"):
             event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": KEYS.get(key, 0)}
