@@ -185,7 +185,8 @@ impl AggregateCall {
         ordered && self.order_by.is_empty()
     }
 
-    fn exprs(&self) -> impl Iterator<Item = &Expr> {
+    /// All expressions of the call, over the operator's input.
+    pub fn exprs(&self) -> impl Iterator<Item = &Expr> {
         self.args.iter().chain(&self.filter).chain(self.order_by.iter().map(|(e, _, _)| e))
     }
 

@@ -8,7 +8,7 @@ mod from_logical;
 mod literal;
 mod stored;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion_expr::Operator;
@@ -133,6 +133,15 @@ pub enum Expr {
     },
 }
 
+/// What settles the result of a function beside its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Varies {
+    /// The clock of the epoch or the watermark, which a replay reads again.
+    Clock,
+    /// Chance.
+    Chance,
+}
+
 /// What [`Expr::Is`] tests for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Test {
@@ -252,6 +261,23 @@ impl Expr {
         let here =
             matches!(self, Expr::ScalarFunction { name, args, .. } if crate::functions::reads_clock(name, args.len()));
         here || self.children().into_iter().any(Expr::reads_clock)
+    }
+
+    /// The functions in the expression whose result is not settled by their arguments, in upper case, and what settles it.
+    #[must_use]
+    pub fn varying_calls(&self) -> BTreeMap<String, Varies> {
+        let mut found = BTreeMap::new();
+        self.collect_varying(&mut found);
+        found
+    }
+
+    fn collect_varying(&self, found: &mut BTreeMap<String, Varies>) {
+        if let Expr::ScalarFunction { name, args, .. } = self
+            && let Some(varies) = crate::functions::varies(name, args.len())
+        {
+            found.insert(name.to_uppercase(), varies);
+        }
+        self.children().into_iter().for_each(|child| child.collect_varying(found));
     }
 
     /// Number of nodes.

@@ -26,9 +26,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use datafusion_expr::planner::ExprPlanner;
-use datafusion_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion_expr::{AggregateUDF, ScalarUDF, Volatility, WindowUDF};
 
 use crate::eval::EvalContext;
+use crate::expr::Varies;
 
 pub(crate) use aggregates::LISTAGG_SEPARATOR;
 pub(crate) use clock::reads_clock;
@@ -72,6 +73,17 @@ const RENAMED_AGGREGATES: [(&str, &str); 5] = [
     ("some", "bool_or"),
     ("variance", "var_samp"),
 ];
+
+/// What settles the result of a call beside its arguments, as the function declares it; none: nothing does.
+pub(crate) fn varies(name: &str, arguments: usize) -> Option<Varies> {
+    if reads_clock(name, arguments) {
+        return Some(Varies::Clock);
+    }
+    let function = registry().scalar(name)?;
+    // One name, with arguments, does not read the clock.
+    let is_chance = function.signature().volatility == Volatility::Volatile && !reads_clock(name, 0);
+    is_chance.then_some(Varies::Chance)
+}
 
 /// Finds functions by name, in any case.
 pub struct FunctionRegistry {

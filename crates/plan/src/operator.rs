@@ -3,6 +3,7 @@
 //! never plans again, so every change here must keep reading what older versions wrote.
 
 mod aggregate;
+mod exprs;
 mod join;
 mod pattern;
 mod rank;

@@ -1,6 +1,7 @@
 //! The tables and views of a file. Filled by [`crate::plan`] statement by statement, asked by `query.rs` and
 //! the lowering. Opens nothing outside.
 
+mod declaration;
 mod table;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use datafusion_expr::LogicalPlan;
 use datafusion_sql::sqlparser::ast::Ident;
 
+pub use self::declaration::{Declaration, DeclarationKind, DeclaredColumn};
 pub(crate) use self::table::{ColumnSource, Table};
 use crate::error::{ErrorCode, SqlError};
 use crate::resolve::unique_without_case;
@@ -66,6 +68,16 @@ impl Catalog {
             Relation::Table(table) => Some(table.as_ref()),
             Relation::View(_) => None,
         })
+    }
+
+    /// All tables and views as they are shown to users, in the order of their declaration.
+    pub(crate) fn declarations(&self) -> Vec<Declaration> {
+        self.entries.iter().map(|(name, relation)| Declaration::of(name, relation)).collect()
+    }
+
+    /// The line in which a table is declared; 0: nowhere.
+    pub(crate) fn line_of(&self, table: &str) -> u64 {
+        self.tables().find(|known| known.spec.name == table).map_or(0, |table| table.at.0.line)
     }
 
     /// The table of that name; views cannot be written.

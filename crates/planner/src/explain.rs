@@ -226,7 +226,7 @@ fn display_window(window: &WindowKind, input: Option<&SchemaRef>) -> String {
 }
 
 /// Milliseconds in the largest unit that divides them.
-fn duration(ms: i64) -> String {
+pub(crate) fn duration(ms: i64) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
     match units.into_iter().find(|(length, _)| ms != 0 && ms % length == 0) {
         Some((length, unit)) => format!("{} {unit}", ms / length),

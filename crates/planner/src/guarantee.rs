@@ -1,6 +1,10 @@
 //! What each sink of a job promises end to end, and why not more: what the user asked for, what the sink can
 //! keep, and whether every source above it can be read again. Called when a plan is finished; a promise that
-//! cannot be kept is refused here.
+//! cannot be kept is refused here. [`paths`] says of a finished plan what holds from each source to each sink.
+
+mod causes;
+mod paths;
+mod text;
 
 use std::collections::BTreeSet;
 
@@ -9,7 +13,10 @@ use mainstem_core::ids::OperatorId;
 use mainstem_plan::operator::{JobGraph, OperatorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Table;
+pub use self::causes::{Cause, CauseKind, Effect};
+pub use self::paths::{PathGuarantee, paths};
+pub use self::text::explain_guarantees;
+use crate::catalog::{Catalog, Table};
 use crate::error::{At, ErrorCode, SqlError};
 
 /// A sink of the job and its guarantee.
@@ -31,6 +38,12 @@ pub struct SinkInfo {
     pub reason: String,
     /// The sources that feed it.
     pub sources: Vec<SourceInfo>,
+    /// Line of the statement that writes it; 0: there is none.
+    #[serde(default)]
+    pub statement_line: u64,
+    /// Line of its declaration; 0: there is none.
+    #[serde(default)]
+    pub table_line: u64,
 }
 
 /// A source of the job.
@@ -40,6 +53,12 @@ pub struct SourceInfo {
     pub table: String,
     /// Whether it can be read again from a position.
     pub replayable: bool,
+    /// Its operator.
+    #[serde(default)]
+    pub operator: OperatorId,
+    /// Line of its declaration; 0: there is none.
+    #[serde(default)]
+    pub line: u64,
 }
 
 /// The guarantee of a sink operator. `table` is its declaration, absent for a bare SELECT.
@@ -48,6 +67,7 @@ pub(crate) fn of_sink(
     operator: OperatorId,
     table: Option<&Table>,
     at: At,
+    catalog: &Catalog,
 ) -> Result<SinkInfo, SqlError> {
     let OperatorKind::Sink(sink) = &graph.node(operator).op.kind else {
         return Err(SqlError::new(ErrorCode::Internal, at, format!("{operator} is no sink")));
@@ -62,7 +82,8 @@ pub(crate) fn of_sink(
     for source in upstream_sources(graph, operator) {
         let OperatorKind::Source(reads) = &graph.node(source).op.kind else { continue };
         let replayable = mainstem_connectors::source(&reads.table).map_err(|error| refused(&error))?.is_replayable();
-        sources.push(SourceInfo { table: reads.table.name.clone(), replayable });
+        let line = catalog.line_of(&reads.table.name);
+        sources.push(SourceInfo { table: reads.table.name.clone(), replayable, operator: source, line });
     }
     let requested = table.and_then(|table| table.delivery.map(|(delivery, _)| delivery));
     let (possible, limit) = match sources.iter().find(|source| !source.replayable) {
@@ -96,6 +117,8 @@ pub(crate) fn of_sink(
         delivery,
         reason,
         sources,
+        statement_line: at.0.line,
+        table_line: table.map_or(0, |table| table.at.0.line),
     })
 }
 

@@ -12,7 +12,7 @@ use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
 use mainstem_plan::operator::JobGraph;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Catalog, Relation, Table};
+use crate::catalog::{Catalog, Declaration, Relation, Table};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::guarantee::{SinkInfo, of_sink};
 use crate::insert;
@@ -22,7 +22,7 @@ use crate::query::{Scope, rename};
 use crate::replay::{self, Replay};
 use crate::secrets::Secrets;
 use crate::settings::{self, duration_ms, idle_timeout_ms};
-use crate::statement::{self, CreateView, InsertTarget, Statement, StatementKind};
+use crate::statement::{self, CreateView, Explain, InsertTarget, Statement, StatementKind};
 
 /// Stack of the planning thread, in bytes. Parser, planner and optimiser recurse over expressions; what is not
 /// used of it is only address space.
@@ -37,6 +37,9 @@ pub struct JobPlan {
     pub settings: BTreeMap<String, String>,
     /// The file only asks to be explained (`EXPLAIN`): nothing is to be run.
     pub explain_only: bool,
+    /// The file asks what is guaranteed (`EXPLAIN GUARANTEES`) instead of what is done.
+    #[serde(default)]
+    pub explain_guarantees: bool,
     /// The sinks, in the order of their statements; those for late rows and for wrong records come last.
     pub sinks: Vec<SinkInfo>,
 }
@@ -57,7 +60,24 @@ pub fn plan_replay(sql: &str, replay: &Replay<'_>) -> Result<JobPlan, SqlError> 
     on_a_deep_stack(|| plan_replay_here(sql, replay))
 }
 
-fn on_a_deep_stack(plan: impl FnOnce() -> Result<JobPlan, SqlError> + Send) -> Result<JobPlan, SqlError> {
+/// What the statements of a text declare, in their order. Queries are not planned.
+///
+/// # Errors
+/// The first mistake in the text, with its place.
+pub fn declared(sql: &str) -> Result<Vec<Declaration>, SqlError> {
+    on_a_deep_stack(|| {
+        let mut file = File::default();
+        for statement in statement::parse(sql)? {
+            let at = statement.at;
+            if !matches!(statement.kind, StatementKind::Output { .. } | StatementKind::ExplainGuarantees) {
+                file.take(statement).map_err(|error| error.or_at(at))?;
+            }
+        }
+        Ok(file.catalog.declarations())
+    })
+}
+
+fn on_a_deep_stack<T: Send>(plan: impl FnOnce() -> Result<T, SqlError> + Send) -> Result<T, SqlError> {
     let failed = |what: &str| {
         SqlError::new(
             ErrorCode::Internal,
@@ -115,6 +135,10 @@ struct File {
     /// Places of the first output that is to be run and the first that is to be explained.
     run_at: Option<At>,
     explain_at: Option<At>,
+    /// Whether it is the guarantees that are to be explained.
+    guarantees: bool,
+    /// Whether those of all outputs are: `EXPLAIN GUARANTEES` stands alone.
+    all_guarantees: bool,
 }
 
 impl File {
@@ -130,9 +154,14 @@ impl File {
                 }
                 self.secrets.add(&name, reference, reference_at)
             }
+            StatementKind::ExplainGuarantees => {
+                (self.guarantees, self.all_guarantees) = (true, true);
+                Ok(())
+            }
             StatementKind::Output { target, query, explain } => {
-                let first = if explain { &mut self.explain_at } else { &mut self.run_at };
+                let first = if explain == Explain::Nothing { &mut self.run_at } else { &mut self.explain_at };
                 first.get_or_insert(at);
+                self.guarantees |= explain == Explain::Guarantees;
                 self.output(target.as_ref(), &query, at)
             }
         }
@@ -187,7 +216,7 @@ impl File {
                 "the file has no INSERT and no SELECT, so there is nothing to run",
             ));
         }
-        if let (Some(_), Some(explain)) = (self.run_at, self.explain_at) {
+        if let (Some(_), Some(explain), false) = (self.run_at, self.explain_at, self.all_guarantees) {
             let message =
                 "EXPLAIN cannot stand beside statements that are to be run; put it before all of them or none";
             return Err(SqlError::unsupported(explain, message));
@@ -229,10 +258,12 @@ impl File {
         }
         lowering.check_hints()?;
         let graph = lowering.finish();
-        let sinks = written.iter().map(|(sink, table, at)| of_sink(&graph, *sink, table.as_deref(), *at));
+        let sinks =
+            written.iter().map(|(sink, table, at)| of_sink(&graph, *sink, table.as_deref(), *at, &self.catalog));
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
         let settings = self.settings.into_iter().map(|(key, (value, _))| (key, value)).collect();
-        Ok(JobPlan { graph, settings, explain_only: self.explain_at.is_some(), sinks })
+        let explain_only = self.explain_at.is_some() || self.all_guarantees;
+        Ok(JobPlan { graph, settings, explain_only, explain_guarantees: self.guarantees, sinks })
     }
 
     /// How long aggregations may hold changes back (ms), and for how many rows at most.

@@ -28,9 +28,12 @@ mod time_bounds;
 mod types;
 mod window;
 
+pub use catalog::{Declaration, DeclarationKind, DeclaredColumn};
 pub use error::{ErrorCode, SqlError};
 pub use explain::explain;
-pub use guarantee::{SinkInfo, SourceInfo};
-pub use job::{JobPlan, plan, plan_replay};
+pub use guarantee::{
+    Cause, CauseKind, Effect, PathGuarantee, SinkInfo, SourceInfo, explain_guarantees, paths as guarantee_paths,
+};
+pub use job::{JobPlan, declared, plan, plan_replay};
 pub use replay::Replay;
 pub use settings::{SETTINGS, Setting, SettingKind};

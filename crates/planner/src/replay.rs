@@ -85,7 +85,7 @@ pub(crate) fn statements(catalog: &Catalog, replay: &Replay<'_>) -> Result<Vec<S
 
 /// Whether a statement of the file counts: tables and settings do, what it runs does not.
 pub(crate) fn counts(statement: &Statement) -> bool {
-    !matches!(statement.kind, StatementKind::Output { .. })
+    !matches!(statement.kind, StatementKind::Output { .. } | StatementKind::ExplainGuarantees)
 }
 
 fn table<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Table, SqlError> {

@@ -46,12 +46,25 @@ pub(crate) enum StatementKind {
     Output {
         target: Option<InsertTarget>,
         query: Box<Query>,
-        explain: bool,
+        explain: Explain,
     },
+    /// `EXPLAIN GUARANTEES` alone: of all outputs of the file, none of which is run.
+    ExplainGuarantees,
     Set {
         key: String,
         value: String,
     },
+}
+
+/// What is wanted of an output instead of running it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Explain {
+    /// It is to be run.
+    Nothing,
+    /// Its operators.
+    Plan,
+    /// What is guaranteed.
+    Guarantees,
 }
 
 #[derive(Clone, Debug)]
@@ -147,14 +160,14 @@ impl StatementParser<'_> {
         let first = self.parser.peek_token();
         let at = At::from(first.span);
         if first.token == Token::LParen {
-            return self.parse_output(at, false);
+            return self.parse_output(at, Explain::Nothing);
         }
         let Token::Word(word) = &first.token else {
             return Err(SqlError::new(ErrorCode::Syntax, at, format!("expected a statement, found '{}'", first.token)));
         };
         match word.value.to_ascii_uppercase().as_str() {
             "CREATE" => self.parse_create(at),
-            "SELECT" | "WITH" | "INSERT" => self.parse_output(at, false),
+            "SELECT" | "WITH" | "INSERT" => self.parse_output(at, Explain::Nothing),
             "SET" => {
                 let kind = set::parse(&mut self.parser)?;
                 self.push(at, kind);
@@ -166,7 +179,7 @@ impl StatementParser<'_> {
                 self.parser.advance_token();
                 self.expect_words(&["STATEMENT", "SET"])?;
                 self.parser.expect_token(&Token::SemiColon)?;
-                self.parse_statement_set(at, false)
+                self.parse_statement_set(at, Explain::Nothing)
             }
             _ => Err(refused_statement(word, at)),
         }
@@ -244,6 +257,18 @@ impl StatementParser<'_> {
 
     fn parse_explain(&mut self, at: At) -> Result<(), SqlError> {
         self.parser.advance_token();
+        let mut explain = Explain::Plan;
+        if self.next_is("GUARANTEES") {
+            self.parser.advance_token();
+            explain = Explain::Guarantees;
+            if matches!(self.parser.peek_token_ref().token, Token::SemiColon | Token::EOF) {
+                self.push(at, StatementKind::ExplainGuarantees);
+                return Ok(());
+            }
+            if self.next_is("FOR") {
+                self.parser.advance_token();
+            }
+        }
         if self.next_is("PLAN") {
             self.parser.advance_token();
             self.parser.expect_keyword(Keyword::FOR)?;
@@ -254,25 +279,26 @@ impl StatementParser<'_> {
         if self.next_is("STATEMENT") {
             self.expect_words(&["STATEMENT", "SET"])?;
             self.expect_words(&["BEGIN"])?;
-            return self.parse_statement_set(at, true);
+            return self.parse_statement_set(at, explain);
         }
         let next = self.parser.peek_token();
         let known = next.token == Token::LParen || ["SELECT", "WITH", "INSERT"].iter().any(|word| self.next_is(word));
         if !known {
-            let message = format!("EXPLAIN takes a SELECT or an INSERT, found '{}'", next.token);
+            let message =
+                format!("EXPLAIN takes a SELECT or an INSERT, or GUARANTEES and one of these, found '{}'", next.token);
             return Err(SqlError::unsupported(next.span, message));
         }
-        self.parse_output(at, true)
+        self.parse_output(at, explain)
     }
 
     fn parse_execute(&mut self, at: At) -> Result<(), SqlError> {
         self.parser.advance_token();
         if self.next_is("STATEMENT") {
             self.expect_words(&["STATEMENT", "SET", "BEGIN"])?;
-            return self.parse_statement_set(at, false);
+            return self.parse_statement_set(at, Explain::Nothing);
         }
         if self.next_is("INSERT") || self.next_is("SELECT") {
-            return self.parse_output(at, false);
+            return self.parse_output(at, Explain::Nothing);
         }
         let next = self.parser.peek_token();
         Err(SqlError::unsupported(
@@ -282,7 +308,7 @@ impl StatementParser<'_> {
     }
 
     /// The statements between `BEGIN` and `END`.
-    fn parse_statement_set(&mut self, at: At, explain: bool) -> Result<(), SqlError> {
+    fn parse_statement_set(&mut self, at: At, explain: Explain) -> Result<(), SqlError> {
         loop {
             while self.parser.consume_token(&Token::SemiColon) {}
             let next = self.parser.peek_token();
@@ -304,7 +330,7 @@ impl StatementParser<'_> {
         }
     }
 
-    fn parse_output(&mut self, at: At, explain: bool) -> Result<(), SqlError> {
+    fn parse_output(&mut self, at: At, explain: Explain) -> Result<(), SqlError> {
         let target = if self.next_is("INSERT") { Some(self.parse_insert_target(at)?) } else { None };
         let query = self.parse_query()?;
         self.push(at, StatementKind::Output { target, query, explain });

@@ -151,7 +151,9 @@ fn statement_sets_are_several_inserts() {
     for sql in [format!("EXECUTE STATEMENT SET BEGIN {inner} END;"), format!("BEGIN STATEMENT SET; {inner} END;")] {
         let statements = parse(&sql).unwrap();
         assert_eq!(statements.len(), 2, "{sql}");
-        let StatementKind::Output { target: Some(target), explain: false, .. } = &statements[1].kind else { panic!() };
+        let StatementKind::Output { target: Some(target), explain: Explain::Nothing, .. } = &statements[1].kind else {
+            panic!()
+        };
         assert_eq!((target.table.value.as_str(), target.columns.len()), ("b", 2));
     }
     assert_eq!(
@@ -167,7 +169,7 @@ fn explain_takes_queries() {
         "EXPLAIN PLAN FOR INSERT INTO a SELECT 1 FROM t",
         "EXPLAIN STATEMENT SET BEGIN INSERT INTO a SELECT 1 FROM t; END",
     ] {
-        assert!(matches!(one(sql), StatementKind::Output { explain: true, .. }), "{sql}");
+        assert!(matches!(one(sql), StatementKind::Output { explain: Explain::Plan, .. }), "{sql}");
     }
     assert!(error("EXPLAIN CREATE TABLE t (a INT)").contains("EXPLAIN takes a SELECT or an INSERT"));
 }
