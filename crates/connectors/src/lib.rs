@@ -4,6 +4,7 @@
 
 mod bad_records;
 mod blackhole;
+mod collect;
 mod datagen;
 mod error;
 mod filesystem;
@@ -33,9 +34,11 @@ pub use bad_records::{
     BAD_RECORD_ADVICE, BAD_RECORDS, BAD_RECORDS_TABLE, BadRecordOptions, BadRecordPolicy, DeadLetter, Origin, Origins,
     PositionUnit, Rejected, bad_record_options, record_place,
 };
+pub use collect::{CollectedRows, Collector, RowForm, collect};
 pub use error::{ConnectorError, ErrorKind};
 pub use format::decode_messages;
 pub use lag::{SplitLag, SplitLags};
+pub use print::{CELL_WIDTH_MAX, table_cell};
 pub use registry::{open_sink, open_source, sink, source};
 pub use secret::{absolute_references, is_reference};
 pub use sink::{Committer, CommitterContext, Delivery, Sink, SinkWriter, WriterContext};

@@ -24,6 +24,7 @@ use crate::sink::{Committer, CommitterContext, Delivery, Sink, SinkWriter, Write
 use crate::table::TableSpec;
 
 use table::TableLayout;
+pub use table::{CELL_WIDTH_MAX, table_cell};
 
 /// The table as a printer.
 pub(crate) fn sink(table: &TableSpec) -> Result<Arc<dyn Sink>, ConnectorError> {
@@ -136,6 +137,26 @@ fn write_json(rows: &RecordBatch, kinds: Kinds<'_>, out: &mut Vec<u8>) -> Result
         out.extend_from_slice(b"}\n");
     }
     Ok(())
+}
+
+/// The values of each row as text, for readers in this process.
+pub(crate) fn cells(rows: &RecordBatch) -> Result<Vec<Vec<String>>, ConnectorError> {
+    let columns: Vec<Vec<String>> =
+        rows.columns().iter().map(|column| table::whole_texts(column.as_ref())).collect::<Result<_, _>>()?;
+    let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
+    let row = |_| columns.iter_mut().map(|column| column.next().expect("one for each row")).collect();
+    Ok((0..rows.num_rows()).map(row).collect())
+}
+
+/// One JSON object a row, alone in its list.
+pub(crate) fn json_lines(
+    rows: &RecordBatch,
+    updating: bool,
+    changes: Option<&Int8Array>,
+) -> Result<Vec<Vec<String>>, ConnectorError> {
+    let mut text = Vec::new();
+    write_json(rows, Kinds { updating, changes }, &mut text)?;
+    Ok(String::from_utf8_lossy(&text).lines().map(|line| vec![line.to_owned()]).collect())
 }
 
 /// Where rows go.

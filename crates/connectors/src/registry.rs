@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::collect;
 use crate::error::ConnectorError;
 use crate::kafka;
 use crate::secret;
@@ -57,7 +58,13 @@ fn make_source(table: &TableSpec) -> Result<Arc<dyn Source>, ConnectorError> {
 }
 
 fn make_sink(table: &TableSpec) -> Result<Arc<dyn Sink>, ConnectorError> {
-    match metadata_checked(table)? {
+    let name = metadata_checked(table)?;
+    if name == collect::CONNECTOR
+        && let Some(sink) = collect::sink(table)
+    {
+        return Ok(sink);
+    }
+    match name {
         "filesystem" => crate::filesystem::sink(table),
         "kafka" => kafka::sink(table, kafka::Kind::Plain),
         "upsert-kafka" => kafka::sink(table, kafka::Kind::Upsert),

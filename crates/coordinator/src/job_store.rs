@@ -14,7 +14,9 @@ use mainstem_rt::Clock;
 use mainstem_state::{CheckpointStore, JobLock, LocalCopies};
 
 use crate::error::CoordinatorError;
-use crate::meta_log::{AuditedLog, Found, JobEnd, LocalMetaLog, MetaLog, MetaLogError, RestoredFrom, ServiceMetaLog};
+use crate::meta_log::{
+    AuditedLog, Found, JobEnd, JobRecord, LocalMetaLog, MetaLog, MetaLogError, RestoredFrom, ServiceMetaLog,
+};
 
 /// A job's durable things.
 pub struct JobStore {
@@ -65,6 +67,25 @@ pub struct StoredJob {
     pub end: Option<JobEnd>,
     /// The savepoint with which it began, where it did.
     pub restored: Option<RestoredFrom>,
+}
+
+/// What is recorded of a job that this process does not run, and that may be run by another one at this moment; none where
+/// there is no log, as in a cluster, whose coordinators keep it. Takes no lock and writes nothing.
+///
+/// # Errors
+/// Where the log is damaged or out of reach.
+pub async fn recorded(
+    state_dir: &Path,
+    checkpoints: &CheckpointStore,
+    job: &JobId,
+) -> Result<Option<JobRecord>, MetaLogError> {
+    match (checkpoints.service(), Place::parse(state_dir)) {
+        (Some(objects), _) => ServiceMetaLog::look(objects.clone(), job).await,
+        (None, Ok(Place::Local(directory))) => {
+            LocalMetaLog::look(&directory.join("jobs").join(job.as_str()).join("log"))
+        }
+        (None, _) => Ok(None),
+    }
 }
 
 impl JobStore {

@@ -30,7 +30,7 @@ pub(crate) fn tables(channels: &[InFlightChannel], key_groups: KeyGroupRange) ->
         let rows = compute::concat_batches(rows[0].schema_ref(), &rows)?;
         let ChannelPlace { edge, sender } = channel.place;
         let key_groups = vec![key_groups.start; rows.num_rows()];
-        Ok(TableDelta { table: format!("{edge}-{sender}"), version: VERSION, key_groups, rows })
+        Ok(TableDelta { table: format!("{edge}-{sender}"), version: VERSION, key: Vec::new(), key_groups, rows })
     };
     with_rows.map(table).collect::<Result<_, _>>().map_err(|e| EngineError::arrow("exchange", &e))
 }

@@ -149,7 +149,7 @@ pub(crate) fn sort_by_key_group(table: &TableRows, key_groups: u16) -> Result<Ta
     let positions = UInt32Array::from_iter_values(order.iter().map(|(_, row)| *row));
     let rows = compute::take_record_batch(&all, &positions).map_err(failed)?;
     let key_groups = order.into_iter().map(|(group, _)| group).collect();
-    Ok(TableDelta { table: table.name.to_owned(), version: table.version, key_groups, rows })
+    Ok(TableDelta { table: table.name.to_owned(), version: table.version, key: table.key.clone(), key_groups, rows })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! checkpoint is taken or dropped: that is `mainstem_core::checkpoint`.
 
 mod error;
+mod inspect;
 mod lock;
 mod manifest;
 mod savepoint;
@@ -12,6 +13,7 @@ mod state_file;
 mod store;
 
 pub use error::{StateError, advice};
+pub use inspect::{HotKey, InspectError, KeyCount, Spread, StateFiles, TableContent};
 pub use lock::{JobLock, this_process};
 pub use mainstem_core::protocol::ManifestRef;
 pub use manifest::{Manifest, StateSize, seal, unseal};

@@ -125,7 +125,7 @@ impl Manifest {
     }
 
     /// Every state file that it names, once, in the order of paths.
-    fn files(&self) -> impl Iterator<Item = &StateHandle> {
+    pub fn files(&self) -> impl Iterator<Item = &StateHandle> {
         self.handles().map(|handle| (&handle.path, handle)).collect::<BTreeMap<_, _>>().into_values()
     }
 
@@ -196,12 +196,19 @@ impl CheckpointStore {
         if crc32c::crc32c(&bytes) != written.crc32c {
             return Err(corrupt("wrong checksum".to_owned()));
         }
-        let manifest = Manifest::decode(&bytes).map_err(corrupt)?;
-        if manifest.job != *job {
-            return Err(corrupt(format!("it is of job '{}'", manifest.job)));
-        }
-        Ok(manifest)
+        decode_of(job, &bytes).map_err(corrupt)
     }
+
+    /// Reads a manifest that was found by listing, and checks what it says of itself.
+    pub async fn read_found_manifest(&self, job: &JobId, path: &str) -> Result<Manifest, StateError> {
+        let bytes = self.get(job, path).await?;
+        decode_of(job, &bytes).map_err(|reason| StateError::Corrupt { path: self.shown(job, path), reason })
+    }
+}
+
+fn decode_of(job: &JobId, bytes: &[u8]) -> Result<Manifest, String> {
+    let manifest = Manifest::decode(bytes)?;
+    if manifest.job == *job { Ok(manifest) } else { Err(format!("it is of job '{}'", manifest.job)) }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use mainstem_core::key_group::KeyGroupRange;
 
-pub(crate) use self::footer::{Block, Footer, TRAILER_BYTES};
+pub(crate) use self::footer::{Block, Footer, TRAILER_BYTES, TableHead};
 use self::footer::{Table, encode_footer};
 use crate::error::StateError;
 
@@ -31,6 +31,9 @@ pub struct TableDelta {
     pub table: String,
     /// Version of the table's layout, the operator's own.
     pub version: u32,
+    /// Positions of the columns that decide a row's key group; none: all rows lie in one, or nobody said so. Told to users;
+    /// nothing is decided by it.
+    pub key: Vec<usize>,
     /// Key group of each row, ascending.
     pub key_groups: Vec<u16>,
     /// The rows.
@@ -54,7 +57,10 @@ pub(crate) fn encode(tables: &[TableDelta]) -> Result<Encoded, StateError> {
         if delta.key_groups.len() != delta.rows.num_rows() || !delta.key_groups.is_sorted() {
             return Err(StateError::Bug(format!("state table '{}' is not sorted by key group", delta.table)));
         }
-        let mut table = Table { name: delta.table.clone(), version: delta.version, blocks: Vec::new() };
+        let mut table = Table {
+            head: TableHead { name: delta.table.clone(), version: delta.version, key: delta.key.clone() },
+            blocks: Vec::new(),
+        };
         for (start, end) in block_bounds(&delta.key_groups, delta.rows.get_array_memory_size()) {
             let offset = bytes.len();
             write_ipc(&delta.rows.slice(start, end - start), &mut bytes)
@@ -78,18 +84,18 @@ pub(crate) fn encode(tables: &[TableDelta]) -> Result<Encoded, StateError> {
 /// # Errors
 /// What is wrong with the bytes.
 pub(crate) fn decode_block(
-    table: &str,
-    version: u32,
+    table: &TableHead,
     block: &Block,
     bytes: &[u8],
     range: KeyGroupRange,
 ) -> Result<Option<TableDelta>, String> {
+    let name = &table.name;
     if bytes.len() as u64 != block.length || crc32c::crc32c(bytes) != block.crc32c {
-        return Err(format!("wrong checksum of {} bytes at offset {} (table '{table}')", block.length, block.offset));
+        return Err(format!("wrong checksum of {} bytes at offset {} (table '{name}')", block.length, block.offset));
     }
-    let rows = read_ipc(bytes).map_err(|e| format!("block at offset {} (table '{table}'): {e}", block.offset))?;
+    let rows = read_ipc(bytes).map_err(|e| format!("block at offset {} (table '{name}'): {e}", block.offset))?;
     if rows.num_rows() as u64 != block.rows() {
-        let message = format!("block at offset {} (table '{table}') has {} rows", block.offset, rows.num_rows());
+        let message = format!("block at offset {} (table '{name}') has {} rows", block.offset, rows.num_rows());
         return Err(format!("{message}, its footer says {}", block.rows()));
     }
     let all = || block.runs.iter().flat_map(|(group, count)| std::iter::repeat_n(*group, *count as usize));
@@ -99,7 +105,8 @@ pub(crate) fn decode_block(
         return Ok(None);
     }
     let rows = if key_groups.len() == rows.num_rows() { rows } else { rows.slice(start, key_groups.len()) };
-    Ok(Some(TableDelta { table: table.to_owned(), version, key_groups, rows }))
+    let TableHead { name, version, key } = table.clone();
+    Ok(Some(TableDelta { table: name, version, key, key_groups, rows }))
 }
 
 /// Where blocks begin and end: after about [`BLOCK_BYTES`] of rows, at the end of a key group where one is

@@ -22,6 +22,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 pub use self::copies::{CopyCounts, LocalCopies};
 pub use self::orphans::OrphanReport;
 pub use self::state::{Origin, StateRead};
+pub(crate) use self::state::{Piece, pieces_of};
 use crate::error::StateError;
 
 /// Where sinks stage output until it is published, relative to the job's directory. They remove what is left there.
@@ -145,6 +146,17 @@ impl CheckpointStore {
         Ok(paths)
     }
 
+    /// The jobs that have something in the store, in the order of their names. Names that no job can have are left out.
+    pub async fn jobs(&self) -> Result<Vec<JobId>, StateError> {
+        let shown = || self.directory.as_ref().map_or("jobs".to_owned(), |d| d.join("jobs").display().to_string());
+        let listed = self.objects.list_with_delimiter(Some(&ObjectPath::from("jobs"))).await;
+        let listed = listed.map_err(|e| self.failed("list", &shown(), e))?;
+        let names = listed.common_prefixes.iter().filter_map(|path| JobId::new(path.filename()?).ok());
+        let mut jobs: Vec<JobId> = names.collect();
+        jobs.sort_unstable();
+        Ok(jobs)
+    }
+
     /// Where the objects lie, if with a service.
     #[must_use]
     pub fn service(&self) -> Option<&Objects> {
@@ -164,7 +176,8 @@ impl CheckpointStore {
     }
 
     /// An object as messages name it: the file where there is one.
-    pub(crate) fn shown(&self, job: &JobId, path: &str) -> String {
+    #[must_use]
+    pub fn shown(&self, job: &JobId, path: &str) -> String {
         let full = full(job, path);
         if let Some(service) = &self.service {
             return service.shown(&full);

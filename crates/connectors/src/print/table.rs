@@ -10,7 +10,7 @@ use crate::format::JsonOptions;
 use crate::format::encode::{ColumnView, JsonEncoder, Value, write_plain_value};
 
 /// Widest column, in characters; longer texts are cut.
-const WIDTH_MAX: usize = 40;
+pub const CELL_WIDTH_MAX: usize = 40;
 
 /// The widths of columns, in characters.
 pub(super) struct TableLayout {
@@ -25,7 +25,7 @@ pub(super) fn write_rows(
     out: &mut Vec<u8>,
 ) -> Result<(), ConnectorError> {
     let mut columns: Vec<Vec<String>> = rows.columns().iter().map(|c| texts(c.as_ref())).collect::<Result<_, _>>()?;
-    let mut names: Vec<String> = rows.schema_ref().fields().iter().map(|f| shorten(f.name())).collect();
+    let mut names: Vec<String> = rows.schema_ref().fields().iter().map(|f| table_cell(f.name())).collect();
     let mut numbers: Vec<bool> = rows.columns().iter().map(|c| is_number(c.data_type())).collect();
     if kinds.updating {
         columns.insert(0, (0..rows.num_rows()).map(|row| kinds.symbol(row).to_owned()).collect());
@@ -71,6 +71,11 @@ fn write_line<'a>(layout: &TableLayout, cells: impl Iterator<Item = (&'a str, bo
 }
 
 fn texts(column: &dyn arrow::array::Array) -> Result<Vec<String>, ConnectorError> {
+    Ok(whole_texts(column)?.iter().map(|text| table_cell(text)).collect())
+}
+
+/// The values, however long.
+pub(super) fn whole_texts(column: &dyn arrow::array::Array) -> Result<Vec<String>, ConnectorError> {
     let view = ColumnView::new(column)?;
     let json = JsonEncoder::new(&JsonOptions { encode_decimal_as_plain_number: true, ..JsonOptions::default() });
     let mut bytes = Vec::new();
@@ -81,23 +86,24 @@ fn texts(column: &dyn arrow::array::Array) -> Result<Vec<String>, ConnectorError
             nested @ (Value::Row(..) | Value::List(..) | Value::Map(..)) => json.write_value(&nested, &mut bytes),
             plain => write_plain_value(&plain, &mut bytes),
         }
-        shorten(&String::from_utf8_lossy(&bytes))
+        String::from_utf8_lossy(&bytes).into_owned()
     };
     Ok((0..column.len()).map(text).collect())
 }
 
 /// Cuts a long text and shows line ends and other control characters as escapes, so that a row stays one line.
-fn shorten(text: &str) -> String {
+#[must_use]
+pub fn table_cell(text: &str) -> String {
     let mut shown = String::new();
-    for c in text.chars().take(WIDTH_MAX + 1) {
+    for c in text.chars().take(CELL_WIDTH_MAX + 1) {
         if c.is_control() {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
         }
     }
-    if length(&shown) > WIDTH_MAX {
-        shown = shown.chars().take(WIDTH_MAX - 1).collect();
+    if length(&shown) > CELL_WIDTH_MAX {
+        shown = shown.chars().take(CELL_WIDTH_MAX - 1).collect();
         shown.push('…');
     }
     shown

@@ -36,20 +36,26 @@ impl LocalMetaLog {
         LocalMetaLog::open_compacting_above(path, COMPACT_ABOVE_BYTES)
     }
 
+    /// What the records of a log add up to, which may be written to at this moment; none where there is no log. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`LocalMetaLog::open`].
+    pub(crate) fn look(path: &Path) -> Result<Option<JobRecord>, MetaLogError> {
+        match std::fs::read(path) {
+            Ok(content) => replay(path, &content).map(|(state, _)| Some(state)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(path, "read", error)),
+        }
+    }
+
     fn open_compacting_above(path: &Path, compact_above: u64) -> Result<LocalMetaLog, MetaLogError> {
         let failed = |action, source| io_error(path, action, source);
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = open.map_err(|e| failed("open", e))?;
         let mut content = Vec::new();
         file.read_to_end(&mut content).map_err(|e| failed("read", e))?;
-        let mut state = JobRecord::default();
-        let Scan { records, end } = frame::scan(&content).map_err(|(offset, reason)| corrupt(path, offset, reason))?;
-        for (offset, json) in records {
-            let record: Record =
-                serde_json::from_slice(json).map_err(|e| corrupt(path, offset, format!("unreadable record: {e}")))?;
-            state.check(&record).map_err(|reason| corrupt(path, offset, reason))?;
-            state.apply(record);
-        }
+        let (state, end) = replay(path, &content)?;
         if end < content.len() {
             let lost_bytes = content.len() - end;
             tracing::warn!(path = %path.display(), lost_bytes, "incomplete record at the end of the metadata log cut off");
@@ -120,6 +126,19 @@ impl MetaLog for LocalMetaLog {
         self.state.apply(record);
         self.compact_if_large().await
     }
+}
+
+/// What the bytes of a log add up to, and how many of them count.
+fn replay(path: &Path, content: &[u8]) -> Result<(JobRecord, usize), MetaLogError> {
+    let mut state = JobRecord::default();
+    let Scan { records, end } = frame::scan(content).map_err(|(offset, reason)| corrupt(path, offset, reason))?;
+    for (offset, json) in records {
+        let record: Record =
+            serde_json::from_slice(json).map_err(|e| corrupt(path, offset, format!("unreadable record: {e}")))?;
+        state.check(&record).map_err(|reason| corrupt(path, offset, reason))?;
+        state.apply(record);
+    }
+    Ok((state, end))
 }
 
 /// Cuts the file to its good part, writes the header of a new file, and leaves the position at the end. Gives

@@ -92,6 +92,14 @@ impl ServiceMetaLog {
         }
     }
 
+    /// What the records add up to; none where there is no log. Writes nothing.
+    pub(crate) async fn look(objects: Objects, job: &JobId) -> Result<Option<JobRecord>, MetaLogError> {
+        match ServiceMetaLog::find(objects, job).await? {
+            Found::Log(log) => Ok(log.version.is_some().then_some(log.kept.record)),
+            Found::Damaged(error, _) => Err(error),
+        }
+    }
+
     /// Attempts have numbers above this one.
     pub(crate) fn floor(&self) -> Generation {
         self.kept.floor

@@ -31,11 +31,29 @@ impl OpenSavepoint {
     /// # Errors
     /// Where there is none, or several, or one that is unfinished or damaged.
     pub async fn open(path: &Path) -> Result<OpenSavepoint, SavepointError> {
-        let path = match Place::parse(path).map_err(no_place(path))? {
-            Place::Local(path) => path,
-            Place::Objects(url) => return service::open(&url).await,
-        };
-        let directory = find(&path).await?;
+        match Place::parse(path).map_err(no_place(path))? {
+            Place::Local(path) => {
+                let opened = OpenSavepoint::describe_local(&path).await?;
+                opened.check_sizes().await?;
+                Ok(opened)
+            }
+            Place::Objects(url) => service::open(&url).await,
+        }
+    }
+
+    /// The same without a look at its files, of which any may be missing.
+    ///
+    /// # Errors
+    /// As [`OpenSavepoint::open`].
+    pub async fn describe(path: &Path) -> Result<OpenSavepoint, SavepointError> {
+        match Place::parse(path).map_err(no_place(path))? {
+            Place::Local(path) => OpenSavepoint::describe_local(&path).await,
+            Place::Objects(url) => service::describe(&url).await,
+        }
+    }
+
+    async fn describe_local(path: &Path) -> Result<OpenSavepoint, SavepointError> {
+        let directory = find(path).await?;
         let bytes = match fs::read(directory.join(DESCRIPTION)).await {
             Ok(bytes) => bytes,
             Err(error) => return Err(io_error("read", &directory.join(DESCRIPTION))(error)),
@@ -46,7 +64,17 @@ impl OpenSavepoint {
             reason,
         };
         let savepoint = parse(&bytes).map_err(|reason| damaged(DESCRIPTION, reason))?;
-        for file in savepoint.files() {
+        Ok(OpenSavepoint { directory, savepoint, service: None })
+    }
+
+    async fn check_sizes(&self) -> Result<(), SavepointError> {
+        let directory = &self.directory;
+        let damaged = |file: &str, reason: String| SavepointError::Damaged {
+            savepoint: directory.display().to_string(),
+            file: file.to_owned(),
+            reason,
+        };
+        for file in self.savepoint.files() {
             match fs::metadata(directory.join(&file.path)).await {
                 Ok(found) if found.len() == file.size => {}
                 Ok(found) => {
@@ -59,7 +87,7 @@ impl OpenSavepoint {
                 Err(error) => return Err(io_error("look at", &directory.join(&file.path))(error)),
             }
         }
-        Ok(OpenSavepoint { directory, savepoint, service: None })
+        Ok(())
     }
 
     /// One whose files lie with a service.
@@ -105,7 +133,8 @@ impl OpenSavepoint {
         Ok(store.write_manifest(&manifest).await?)
     }
 
-    async fn read(&self, file: &StateHandle) -> Result<Bytes, SavepointError> {
+    /// The bytes of one of its files, as they were written.
+    pub(crate) async fn read(&self, file: &StateHandle) -> Result<Bytes, SavepointError> {
         let path = self.directory.join(&file.path);
         let damaged = |reason: String| SavepointError::Damaged {
             savepoint: self.directory.display().to_string(),

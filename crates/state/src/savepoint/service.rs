@@ -97,8 +97,20 @@ pub(super) async fn open(url: &ObjectUrl) -> Result<OpenSavepoint, SavepointErro
     open_in(&opened(url)?).await
 }
 
-/// The savepoint that lies there, or the only one below it.
+/// The savepoint that lies there, or the only one below it, with every file in its size.
 pub(super) async fn open_in(objects: &Objects) -> Result<OpenSavepoint, SavepointError> {
+    let (objects, savepoint) = describe_in(objects).await?;
+    check_sizes(&objects, &savepoint).await?;
+    Ok(OpenSavepoint::of_service(objects, savepoint))
+}
+
+/// See [`OpenSavepoint::describe`].
+pub(super) async fn describe(url: &ObjectUrl) -> Result<OpenSavepoint, SavepointError> {
+    let (objects, savepoint) = describe_in(&opened(url)?).await?;
+    Ok(OpenSavepoint::of_service(objects, savepoint))
+}
+
+async fn describe_in(objects: &Objects) -> Result<(Objects, Savepoint), SavepointError> {
     let objects = find(objects).await?;
     let shown = objects.url().shown();
     let damaged = |file: &str, reason: String| SavepointError::Damaged {
@@ -114,6 +126,15 @@ pub(super) async fn open_in(objects: &Objects) -> Result<OpenSavepoint, Savepoin
         Err(_) => return Err(SavepointError::Unfinished { path: shown }),
     };
     let savepoint = parse(&bytes).map_err(|reason| damaged(DESCRIPTION, reason))?;
+    Ok((objects, savepoint))
+}
+
+async fn check_sizes(objects: &Objects, savepoint: &Savepoint) -> Result<(), SavepointError> {
+    let damaged = |file: &str, reason: String| SavepointError::Damaged {
+        savepoint: objects.url().shown(),
+        file: file.to_owned(),
+        reason,
+    };
     for file in savepoint.files() {
         let failed = |error| service_error("look at", &objects.shown(&file.path), error);
         match objects.look(&file.path).await.map_err(failed)? {
@@ -125,7 +146,7 @@ pub(super) async fn open_in(objects: &Objects) -> Result<OpenSavepoint, Savepoin
             None => return Err(damaged(&file.path, "is missing".to_owned())),
         }
     }
-    Ok(OpenSavepoint::of_service(objects, savepoint))
+    Ok(())
 }
 
 /// The bytes of an object; in the words of a file where there is none.

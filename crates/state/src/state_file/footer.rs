@@ -20,9 +20,19 @@ pub(crate) struct Footer {
 /// One table of a state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Table {
+    #[serde(flatten)]
+    pub(crate) head: TableHead,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// What a table says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableHead {
     pub(crate) name: String,
     pub(crate) version: u32,
-    pub(crate) blocks: Vec<Block>,
+    /// Positions of the columns that decide a row's key group, where it says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) key: Vec<usize>,
 }
 
 /// Some rows of a table.

@@ -11,7 +11,7 @@ fn delta(table: &str, key_groups: Vec<u16>) -> TableDelta {
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter((0..rows).map(|i| (i % 3 > 0).then_some(i))));
     let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("name {i}"))));
     let rows = RecordBatch::try_from_iter_with_nullable([("n", numbers, true), ("s", names, false)]).unwrap();
-    TableDelta { table: table.to_owned(), version: 4, key_groups, rows }
+    TableDelta { table: table.to_owned(), version: 4, key: vec![1], key_groups, rows }
 }
 
 fn decode(bytes: &[u8], range: KeyGroupRange) -> Result<Vec<TableDelta>, String> {
@@ -24,7 +24,7 @@ fn decode(bytes: &[u8], range: KeyGroupRange) -> Result<Vec<TableDelta>, String>
     for table in &footer.tables {
         for block in &table.blocks {
             let content = &bytes[block.offset as usize..(block.offset + block.length) as usize];
-            deltas.extend(decode_block(&table.name, table.version, block, content, range)?);
+            deltas.extend(decode_block(&table.head, block, content, range)?);
         }
     }
     Ok(deltas)
@@ -95,7 +95,8 @@ fn forged_bytes_with_good_checksums_are_errors() {
     forged.extend_from_slice(&[0xff; 64]);
     let crc32c = crc32c::crc32c(&forged[8..]);
     let block = Block { offset: 8, length: 64, crc32c, runs: vec![(0, 1)] };
-    let footer = Footer { tables: vec![Table { name: "a".to_owned(), version: 1, blocks: vec![block] }] };
+    let head = TableHead { name: "a".to_owned(), version: 1, key: Vec::new() };
+    let footer = Footer { tables: vec![Table { head, blocks: vec![block] }] };
     encode_footer(&footer, &mut forged).unwrap();
     assert!(decode(&forged, ALL).is_err());
 }

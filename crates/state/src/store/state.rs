@@ -10,7 +10,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use super::{CheckpointStore, full, location};
 use crate::error::StateError;
-use crate::state_file::{self, Block, Footer, HEADER, TRAILER_BYTES, TableDelta};
+use crate::state_file::{self, Block, Footer, HEADER, TRAILER_BYTES, TableDelta, TableHead};
 
 /// Bytes at the end of a file that are read first; most footers lie within.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -94,8 +94,7 @@ impl CheckpointStore {
             None => (self.fetch_range(job, handle, range).await?, Origin::Store),
         };
         let decoded = run_blocking(move || {
-            let deltas =
-                fetched.into_iter().map(|f| state_file::decode_block(&f.table, f.version, &f.block, &f.bytes, range));
+            let deltas = fetched.into_iter().map(|f| state_file::decode_block(&f.table, &f.block, &f.bytes, range));
             deltas.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()
         });
         let decoded = decoded.await.map_err(|e| StateError::Bug(format!("decoding state: {e}")))?;
@@ -177,18 +176,17 @@ impl CheckpointStore {
         }
         let footer = tail.slice(tail.len() - offset(handle.size - start)..);
         let footer = Footer::decode(&footer, start).map_err(corrupt)?;
-        let wanted: Vec<_> = blocks(footer).filter(|(_, _, block)| block.overlaps(range)).collect();
-        let ranges: Vec<_> = wanted.iter().map(|(_, _, b)| b.offset..b.offset + b.length).collect();
+        let wanted: Vec<_> = blocks(footer).filter(|(_, block)| block.overlaps(range)).collect();
+        let ranges: Vec<_> = wanted.iter().map(|(_, b)| b.offset..b.offset + b.length).collect();
         let pieces = self.objects.get_ranges(&location, &ranges).await.map_err(failed)?;
         let fetched = wanted.into_iter().zip(pieces);
-        Ok(fetched.map(|((table, version, block), bytes)| Fetched { table, version, block, bytes }).collect())
+        Ok(fetched.map(|((table, block), bytes)| Fetched { table, block, bytes }).collect())
     }
 }
 
 /// A block that was read and is not verified yet.
 struct Fetched {
-    table: String,
-    version: u32,
+    table: TableHead,
     block: Block,
     bytes: Bytes,
 }
@@ -200,22 +198,67 @@ fn blocks_of(
     bytes: &Bytes,
     range: KeyGroupRange,
 ) -> Result<Vec<Fetched>, StateError> {
-    let parse = || {
-        if !bytes.starts_with(&HEADER) {
-            return Err("it does not begin as a state file of this version does".to_owned());
-        }
-        let start = Footer::start(bytes, handle.size)?;
-        Footer::decode(&bytes[offset(start)..], start)
-    };
-    let footer = parse().map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })?;
-    // In bounds: the footer was checked against the size.
-    let slice = |block: &Block| bytes.slice(offset(block.offset)..offset(block.offset + block.length));
-    let wanted = blocks(footer).filter(|(_, _, block)| block.overlaps(range));
-    Ok(wanted.map(|(table, version, block)| Fetched { bytes: slice(&block), table, version, block }).collect())
+    let blocks = split(handle.size, bytes, range);
+    blocks.map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })
 }
 
-fn blocks(footer: Footer) -> impl Iterator<Item = (String, u32, Block)> {
-    footer.tables.into_iter().flat_map(|t| t.blocks.into_iter().map(move |b| (t.name.clone(), t.version, b)))
+fn split(size: u64, bytes: &Bytes, range: KeyGroupRange) -> Result<Vec<Fetched>, String> {
+    if !bytes.starts_with(&HEADER) {
+        return Err("it does not begin as a state file of this version does".to_owned());
+    }
+    let start = Footer::start(bytes, size)?;
+    let footer = Footer::decode(&bytes[offset(start)..], start)?;
+    // In bounds: the footer was checked against the size.
+    let slice = |block: &Block| bytes.slice(offset(block.offset)..offset(block.offset + block.length));
+    let wanted = blocks(footer).filter(|(_, block)| block.overlaps(range));
+    Ok(wanted.map(|(table, block)| Fetched { bytes: slice(&block), table, block }).collect())
+}
+
+/// Rows of a block, with their share of the file's bytes.
+pub(crate) struct Piece {
+    pub(crate) rows: TableDelta,
+    pub(crate) bytes: u64,
+}
+
+impl CheckpointStore {
+    /// As [`CheckpointStore::read_state`], a block at a time and never from a copy: for looking at it.
+    pub(crate) async fn read_pieces(
+        &self,
+        job: &JobId,
+        handle: &StateHandle,
+        range: KeyGroupRange,
+    ) -> Result<Vec<Piece>, StateError> {
+        let whole = range.start <= handle.key_groups.start && handle.key_groups.end <= range.end;
+        let fetched = match whole {
+            true => blocks_of(job, handle, &self.get_checked(job, handle).await?, range)?,
+            false => self.fetch_range(job, handle, range).await?,
+        };
+        pieces(fetched, range).map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })
+    }
+}
+
+/// The same of the bytes of a file, whose size and checksum were verified.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn pieces_of(bytes: &Bytes, range: KeyGroupRange) -> Result<Vec<Piece>, String> {
+    pieces(split(bytes.len() as u64, bytes, range)?, range)
+}
+
+fn pieces(fetched: Vec<Fetched>, range: KeyGroupRange) -> Result<Vec<Piece>, String> {
+    let piece = |fetched: Fetched| {
+        let decoded = state_file::decode_block(&fetched.table, &fetched.block, &fetched.bytes, range)?;
+        let share = |rows: &TableDelta| {
+            let part = u128::from(fetched.block.length) * rows.rows.num_rows() as u128;
+            u64::try_from(part / u128::from(fetched.block.rows().max(1))).unwrap_or(u64::MAX)
+        };
+        Ok(decoded.map(|rows| Piece { bytes: share(&rows), rows }))
+    };
+    fetched.into_iter().map(piece).filter_map(Result::transpose).collect()
+}
+
+fn blocks(footer: Footer) -> impl Iterator<Item = (TableHead, Block)> {
+    footer.tables.into_iter().flat_map(|t| t.blocks.into_iter().map(move |b| (t.head.clone(), b)))
 }
 
 fn check_size(path: &str, handle: &StateHandle, size: u64) -> Result<(), StateError> {

@@ -23,6 +23,7 @@ pub(super) fn tables(rows: i64) -> Vec<TableDelta> {
     let table = |name: &str| TableDelta {
         table: name.to_owned(),
         version: 1,
+        key: vec![0],
         key_groups: key_groups.clone(),
         rows: rows_of(name),
     };
