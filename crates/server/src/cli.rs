@@ -32,11 +32,13 @@ pub(crate) enum Command {
     /// Run a SQL file as one job in this process, or go on with it where it was.
     Run(RunArgs),
     /// Show the dataflow of a SQL file: operators, parallelism, state, and the guarantee of each sink.
-    Explain(InspectArgs),
+    Explain(ExplainArgs),
     /// Check a SQL file without running it.
     Check(InspectArgs),
     /// Write the records of dead letters, corrected or not, back to where they were read; a job, which goes on where it was.
     ReplayDeadLetters(ReplayArgs),
+    /// Type SQL: declare tables, look at live results, start jobs; also reads files and pipes.
+    Sql(crate::sql::SqlArgs),
     /// Run a cluster of several processes on this machine, for trying out.
     Cluster(ClusterArgs),
     /// Run one of the coordinators of a cluster.
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     Jobs(ListArgs),
     /// Show a job of a cluster.
     Status(StatusArgs),
+    /// Tell why a job is as it is: what holds its windows back, what its checkpoints wait for, why it waits or has failed.
+    Why(crate::why::WhyArgs),
     /// Take a last checkpoint of a job, or a savepoint, and stop it; `submit` goes on from there.
     Stop(StopArgs),
     /// Stop a job at once; `submit` goes on from its last checkpoint.
@@ -67,12 +71,18 @@ pub(crate) enum Command {
     Savepoint(SavepointArgs),
     /// Forget a job that has ended, with its checkpoints. Savepoints and output stay.
     Remove(JobArgs),
+    /// Look into checkpoints and savepoints, or verify them, without the job that they are of.
+    State(crate::state::StateArgs),
     /// Show who has decided what, when and why; or verify the files in which that stands.
     Audit(AuditArgs),
+    /// Print the script with which a shell completes commands and options.
+    Completions(crate::shipped::CompletionsArgs),
+    /// Print the manual, or write a page for each command into a directory.
+    Man(crate::shipped::ManArgs),
 }
 
 /// What all nodes of a cluster are told.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct NodeArgs {
     /// Name of the cluster; nodes of others are refused.
     #[arg(long, default_value = "mainstem", env = "MAINSTEM_CLUSTER")]
@@ -449,7 +459,20 @@ pub(crate) struct ReplayArgs {
     pub(crate) json: bool,
 }
 
-/// Arguments of `explain` and `check`.
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Show what is guaranteed from each source to each sink, and why not more, as `EXPLAIN GUARANTEES` does.
+    #[arg(long)]
+    pub(crate) guarantees: bool,
+    /// As JSON; with --guarantees.
+    #[arg(long, requires = "guarantees")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+}
+
+/// Arguments of `check`, and of `explain` among others.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// The SQL file; several are read as one, and the last one names the job.

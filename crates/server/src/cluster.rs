@@ -9,6 +9,7 @@ mod http_backend;
 mod local;
 mod operate;
 mod savepoints;
+mod shell;
 mod submission;
 mod worker;
 
@@ -21,6 +22,7 @@ use mainstem_objects::Place;
 use mainstem_state::CheckpointStore;
 use tokio::runtime::{Builder, Runtime};
 
+pub(crate) use self::api::JobSummary;
 #[cfg(test)]
 pub(crate) use self::api::{Request, Response, SubmitRequest};
 pub(crate) use self::audit::audit;
@@ -28,9 +30,10 @@ pub(crate) use self::client::{cancel, jobs, remove, rescale, status, submit};
 #[cfg(test)]
 pub(crate) use self::coordinator::Node as CoordinatorNode;
 pub(crate) use self::coordinator::coordinator;
-pub(crate) use self::local::cluster;
+pub(crate) use self::local::{cluster, started_here};
 pub(crate) use self::operate::{add_member, drain, members, remove_member};
 pub(crate) use self::savepoints::{new_id, savepoint, stop};
+pub(crate) use self::shell::ShellClient;
 pub(crate) use self::worker::worker;
 use crate::cli::NodeArgs;
 

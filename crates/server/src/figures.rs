@@ -1,7 +1,6 @@
 //! The figures of jobs, as the REST API and the metrics show them: put together from what a coordinator that leads, or
 //! `mainstem run`, knows of its jobs. Rates come from samples that are taken every two seconds.
 
-mod hidden;
 pub(crate) mod model;
 mod parts;
 mod samples;

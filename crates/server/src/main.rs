@@ -8,6 +8,7 @@ mod config;
 mod copies;
 mod deployer;
 mod figures;
+mod hidden;
 mod http;
 mod inspect;
 mod job;
@@ -16,10 +17,14 @@ mod metrics;
 mod replay;
 mod restore;
 mod run;
+mod shipped;
 #[cfg(test)]
 mod simulation;
+mod sql;
 mod sql_files;
+mod state;
 mod status;
+mod why;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -43,12 +48,14 @@ fn main() -> ExitCode {
         Command::Explain(args) => inspect::explain(args),
         Command::Check(args) => inspect::check(args),
         Command::ReplayDeadLetters(args) => replay::replay(args),
+        Command::Sql(args) => sql::sql(args),
         Command::Cluster(args) => cluster::cluster(args),
         Command::Coordinator(args) => cluster::coordinator(args),
         Command::Worker(args) => cluster::worker(args),
         Command::Submit(args) => cluster::submit(args),
         Command::Jobs(args) => cluster::jobs(args),
         Command::Status(args) => cluster::status(args),
+        Command::Why(args) => why::why(args),
         Command::Stop(args) => cluster::stop(args),
         Command::Cancel(args) => cluster::cancel(args),
         Command::Rescale(args) => cluster::rescale(args),
@@ -58,7 +65,10 @@ fn main() -> ExitCode {
         Command::RemoveMember(args) => cluster::remove_member(args),
         Command::Savepoint(args) => cluster::savepoint(args),
         Command::Remove(args) => cluster::remove(args),
+        Command::State(args) => state::state(args),
         Command::Audit(args) => cluster::audit(args),
+        Command::Completions(args) => shipped::completions(args),
+        Command::Man(args) => shipped::man(args),
     };
     match outcome {
         Ok(code) => code,

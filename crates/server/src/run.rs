@@ -42,7 +42,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let files = SqlFiles::read(&args.files)?;
     let plan = files.plan()?;
     if plan.explain_only {
-        return inspect::show(args.parallelism, &plan);
+        return inspect::show(args.parallelism, &plan, &files);
     }
     let id = job::job_id(args.job_id.as_ref(), &plan, files.last())?;
     run_plan(args, &files, &plan, &id)
@@ -50,25 +50,31 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 /// Runs a job that has been planned.
 pub(crate) fn run_plan(args: &RunArgs, files: &SqlFiles, plan: &JobPlan, id: &JobId) -> anyhow::Result<ExitCode> {
-    let runtimes = Runtimes::start()?;
+    let runtimes = Runtimes::start(1)?;
     let outcome = runtimes.control.block_on(run_job(args, files, plan, id, &runtimes));
-    // Blocking reads that nobody waits for any more must not hold up the exit.
-    runtimes.control.shutdown_background();
-    runtimes.data.shutdown_background();
+    runtimes.end();
     outcome
 }
 
 /// Subtasks have threads of their own: a busy operator must not keep the coordinator from its timers.
-struct Runtimes {
-    control: Runtime,
-    data: Runtime,
+pub(crate) struct Runtimes {
+    pub(crate) control: Runtime,
+    pub(crate) data: Runtime,
 }
 
 impl Runtimes {
-    fn start() -> anyhow::Result<Runtimes> {
-        let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
+    /// Starts the threads.
+    pub(crate) fn start(control_threads: usize) -> anyhow::Result<Runtimes> {
+        let control =
+            Builder::new_multi_thread().worker_threads(control_threads).thread_name("control").enable_all().build();
         let data = Builder::new_multi_thread().thread_name("data").enable_all().build();
         Ok(Runtimes { control: control.context("cannot start threads")?, data: data.context("cannot start threads")? })
+    }
+
+    /// Ends them. Blocking reads that nobody waits for any more must not hold up the exit.
+    pub(crate) fn end(self) {
+        self.control.shutdown_background();
+        self.data.shutdown_background();
     }
 }
 

@@ -18,7 +18,10 @@ pub(crate) struct SqlFiles {
 impl SqlFiles {
     /// Reads files; there is at least one.
     pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<SqlFiles> {
-        let files = paths.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<anyhow::Result<Vec<_>>>()?;
+        let files = paths
+            .iter()
+            .map(|path| Ok((path.clone(), read(path, SQL_BYTES_MAX)?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         Ok(SqlFiles { files })
     }
 
@@ -51,8 +54,8 @@ impl SqlFiles {
     /// The same; a mistake comes with its line and column in the file that it is in, 0 where there are none.
     pub(crate) fn plan_or_mistake(&self) -> Result<JobPlan, (String, u64, u64)> {
         mainstem_planner::plan(&self.text()).map_err(|error| {
-            let place = self.place(&error);
-            (self.describe(error), place.0, place.1)
+            let (line, column) = (self.file_of(error.line).map_or(error.line, |(_, _, line)| line), error.column);
+            (self.describe(error), line, column)
         })
     }
 
@@ -69,27 +72,32 @@ impl SqlFiles {
         self.files.last().map_or(Path::new(""), |(path, _)| path)
     }
 
-    fn place(&self, error: &SqlError) -> (u64, u64) {
-        let mut line = error.line;
-        for (_, text) in &self.files {
+    /// A line of all text as people look for it: `line N`, or `FILE:N` where there are several files.
+    pub(crate) fn place(&self, line: u64) -> String {
+        match self.file_of(line) {
+            Some((path, _, line)) if self.files.len() > 1 => format!("{}:{line}", path.display()),
+            _ => format!("line {line}"),
+        }
+    }
+
+    /// The file that a line of all text is in, the file's text, and the line's number there.
+    fn file_of(&self, mut line: u64) -> Option<(&Path, &str, u64)> {
+        for (path, text) in &self.files {
             let lines = on_lines_of_its_own(text).lines().count() as u64;
             if line <= lines {
-                break;
+                return Some((path, text, line));
             }
             line -= lines;
         }
-        (line, error.column)
+        None
     }
 
     fn describe(&self, mut error: SqlError) -> String {
-        for (path, text) in &self.files {
-            let lines = on_lines_of_its_own(text).lines().count() as u64;
-            if error.line <= lines {
-                return format!("{}:{}", path.display(), error.render(text));
-            }
-            error.line -= lines;
-        }
-        format!("{self}:{error}")
+        let Some((path, text, line)) = self.file_of(error.line) else {
+            return format!("{self}:{error}");
+        };
+        error.line = line;
+        format!("{}:{}", path.display(), error.render(text))
     }
 }
 
@@ -100,11 +108,12 @@ impl fmt::Display for SqlFiles {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+/// Reads one file, of which at most so many bytes are accepted.
+pub(crate) fn read(path: &Path, bytes_max: u64) -> anyhow::Result<String> {
     let describe = || format!("cannot read the SQL file '{}'", path.display());
     let size = std::fs::metadata(path).with_context(describe)?.len();
-    if size > SQL_BYTES_MAX {
-        bail!("the SQL file '{}' has {size} bytes; at most {SQL_BYTES_MAX} are accepted", path.display());
+    if size > bytes_max {
+        bail!("the SQL file '{}' has {size} bytes; at most {bytes_max} are accepted", path.display());
     }
     std::fs::read_to_string(path).with_context(describe)
 }

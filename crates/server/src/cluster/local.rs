@@ -38,6 +38,11 @@ pub(super) fn coordinators(directory: &Path) -> Vec<String> {
     serde_json::from_str::<Layout>(&text).map(|layout| layout.coordinators).unwrap_or_default()
 }
 
+/// The directory of the cluster that was started here; none where there was none.
+pub(crate) fn started_here() -> Option<PathBuf> {
+    (!coordinators(Path::new(".")).is_empty()).then(|| PathBuf::from(DIRECTORY))
+}
+
 /// Runs a cluster until it is told to end.
 pub(crate) fn cluster(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
     let runtime = super::control_runtime()?;

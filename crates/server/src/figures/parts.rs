@@ -6,6 +6,8 @@ use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::JobGraph;
 use serde::Serialize;
 
+use crate::hidden;
+
 use super::model::{
     BadRecords, BadRecordsAnswer, Checkpoint, CheckpointTotals, CheckpointsAnswer, Commit, CommitsAnswer, Event,
     ExceptionNote, ExceptionsAnswer, GraphAnswer, JobConfigurationAnswer, LagAnswer, LineageAnswer, Operator, Point,
@@ -13,7 +15,7 @@ use super::model::{
 };
 use super::samples::{Rates, SAMPLE_EVERY, Shares};
 use super::summary::shown_watermark;
-use super::{Known, Shape, ShapeOperator, hidden};
+use super::{Known, Shape, ShapeOperator};
 
 /// Events of a job, and where the next question begins.
 #[derive(Serialize)]
@@ -285,8 +287,8 @@ pub(super) fn configuration(known: &Known, now: Timestamp) -> Result<JobConfigur
     let table = |operator: &ShapeOperator| {
         let (table, options) = operator.table.as_ref()?;
         let role = if operator.kind == "lookup_join" { "lookup" } else { operator.kind };
-        let (operator, options) = (operator.id.0, hidden::without_secrets(options));
-        Some(TableConfiguration { operator, table: table.clone(), role: role.to_owned(), options })
+        let options = options.iter().map(|(name, value)| (name.clone(), hidden::shown(name, value))).collect();
+        Some(TableConfiguration { operator: operator.id.0, table: table.clone(), role: role.to_owned(), options })
     };
     Ok(JobConfigurationAnswer {
         stale: false,

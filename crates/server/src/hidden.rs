@@ -1,11 +1,9 @@
 //! Hides what may be a secret in the options of a table. A reference to a secret is none.
 
-use std::collections::BTreeMap;
-
 use mainstem_connectors::is_reference;
 
 /// What stands in the place of a value.
-pub(super) const HIDDEN: &str = "(hidden)";
+const HIDDEN: &str = "(hidden)";
 
 /// An option whose name has one of these in it is hidden; better one too many.
 const SECRET_WORDS: [&str; 14] = [
@@ -25,12 +23,8 @@ const SECRET_WORDS: [&str; 14] = [
     "cookie",
 ];
 
-/// The options as they may be shown.
-pub(super) fn without_secrets(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    options.iter().map(|(name, value)| (name.clone(), shown(name, value))).collect()
-}
-
-fn shown(name: &str, value: &str) -> String {
+/// The value of an option as it may be shown.
+pub(crate) fn shown(name: &str, value: &str) -> String {
     let name = name.to_ascii_lowercase();
     if is_reference(value) {
         return value.to_owned();
