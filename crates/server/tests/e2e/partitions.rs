@@ -68,7 +68,7 @@ fn partition_the_leader_alone() {
         assert!(rescaled.status.success(), "{}", text(&rescaled.stderr));
         cluster.network.heal(&[leader], &others);
         cluster.goes_on(5, RECOVERS_WITHIN);
-        assert_eq!(cluster.jobs().map(|jobs| jobs.workers()), Some(3));
+        cluster.until("all of them are heard", RECOVERS_WITHIN, |jobs| jobs.workers() == 3);
     });
 }
 
@@ -99,7 +99,7 @@ fn partition_two_workers_that_the_leader_reaches() {
         cluster.until("it says which two", NOTICED_WITHIN + NOTICED_WITHIN, says);
         // There are slots without one of the two.
         cluster.goes_on(5, RECOVERS_WITHIN);
-        assert_eq!(cluster.jobs().map(|jobs| jobs.workers()), Some(3), "the leader hears all of them");
+        cluster.until("the leader hears all of them", RECOVERS_WITHIN, |jobs| jobs.workers() == 3);
         // Now there are none, and it says why nothing goes on.
         let attempts = cluster.progress().0;
         assert!(cluster.run(&["rescale", "job", "-p", "6"]).status.success());

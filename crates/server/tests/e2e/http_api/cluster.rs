@@ -88,7 +88,8 @@ fn http_api_says_what_is_old_and_tells_why_a_job_failed() {
     let submitted = client.insist("POST", "/api/v1/jobs", Some(&submission));
     // 409 where it was done and the first answer got lost.
     assert!([201, 409].contains(&submitted.status), "{}", submitted.text);
-    let failed = client.wait_for("/api/v1/jobs/wrong", |json| json["job"]["state"] == "failed");
+    let failed = client.wait_for("/api/v1/jobs/wrong", |json| json["job"]["active"] == false);
+    assert_eq!(failed["job"]["state"], "failed");
     assert!(failed["job"]["end"]["reason"].as_str().is_some_and(|reason| reason.contains("in.json")), "{failed}");
     let exceptions = client.get_json("/api/v1/jobs/wrong/exceptions");
     let cause = &exceptions["exceptions"][0];
