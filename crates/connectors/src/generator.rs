@@ -12,6 +12,8 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use mainstem_core::ids::SplitId;
 use mainstem_core::protocol::SourceSplit;
+use mainstem_core::time::Timestamp;
+use mainstem_rt::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -31,8 +33,10 @@ const SPLITS_MAX: u32 = 4096;
 const BLOCK_MAX: u64 = 1000;
 /// A number above this never occurs: at a billion rows a second it would take more than a hundred years.
 const NUMBER_MAX: u64 = 1 << 62;
-/// A paced reader waits at least so long, so that a batch has more than a row or two.
+/// A paced reader waits at least so long where rows are few, so that a batch has more than a row or two.
 const PACE_STEP_MS: u64 = 10;
+/// With so many rows due it need not wait longer.
+const PACE_STEP_ROWS: u64 = 256;
 /// A paced reader gives an empty batch when so long nothing was due, so that no caller waits for a slow rate.
 const PACE_WAIT_MS_MAX: u64 = 100;
 
@@ -50,6 +54,9 @@ pub(crate) struct Schedule {
     pub(crate) end: Option<u64>,
     /// Numbers a second by the wall clock; absent: as fast as possible.
     pub(crate) pace_per_second: Option<u64>,
+    /// Where number 0 is due at this time of day (ms), and so are all others by the clock; absent: the first number that is
+    /// read is due at once, and the pace counts from there.
+    pub(crate) due_from_ms: Option<i64>,
     /// Number of splits; absent: the source's parallelism.
     pub(crate) splits: Option<u32>,
 }
@@ -68,7 +75,7 @@ impl Schedule {
         if end.is_some_and(|end| end > NUMBER_MAX) {
             return Err(ConnectorError::option(format!("a generator gives at most {NUMBER_MAX} rows; ask for fewer")));
         }
-        Ok(Schedule { end, pace_per_second, splits })
+        Ok(Schedule { end, pace_per_second, due_from_ms: None, splits })
     }
 
     /// The enumerator of a source with this schedule.
@@ -180,8 +187,28 @@ pub(crate) struct GeneratorReader<G> {
     schedule: Schedule,
     batch_rows: usize,
     splits: Vec<OpenSplit>,
-    /// When pacing began, and with which number.
-    paced_from: Option<(Instant, u64)>,
+    pace: Option<Pace>,
+}
+
+/// When which number is due.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Some time, and how many microseconds after `first` was due it is.
+    known: Instant,
+    late_us: i128,
+    first: u64,
+    per_second: u64,
+}
+
+impl Pace {
+    /// One past the last number that is due.
+    fn due(self, now: Instant) -> u64 {
+        let us = now.duration_since(self.known).as_micros() as i128 + self.late_us;
+        match us * i128::from(self.per_second) / 1_000_000 {
+            _ if us < 0 => self.first,
+            numbers => self.first.saturating_add(u64::try_from(numbers + 1).unwrap_or(u64::MAX)),
+        }
+    }
 }
 
 struct OpenSplit {
@@ -194,7 +221,7 @@ struct OpenSplit {
 impl<G: RowGenerator> GeneratorReader<G> {
     /// A reader without splits. `batch_rows` is what the caller wants; the generator may have a lower limit.
     pub(crate) fn new(generator: G, schedule: Schedule, batch_rows: usize) -> GeneratorReader<G> {
-        GeneratorReader { generator, schedule, batch_rows: batch_rows.max(1), splits: Vec::new(), paced_from: None }
+        GeneratorReader { generator, schedule, batch_rows: batch_rows.max(1), splits: Vec::new(), pace: None }
     }
 
     /// Begins with a split; no position is its first number.
@@ -214,19 +241,26 @@ impl<G: RowGenerator> GeneratorReader<G> {
 
     /// One past the last number that may be given now. Waits a little where the next one is not due.
     async fn due(&mut self, next: u64) -> u64 {
-        let Some(pace) = self.schedule.pace_per_second else { return u64::MAX };
-        let (start, first) = *self.paced_from.get_or_insert_with(|| (Instant::now(), next));
-        let due = |now: Instant| {
-            let micros = now.duration_since(start).as_micros();
-            first.saturating_add(u64::try_from(micros * u128::from(pace) / 1_000_000 + 1).unwrap_or(u64::MAX))
-        };
-        let now = Instant::now();
-        if due(now) > next {
-            return due(now);
+        let Some(per_second) = self.schedule.pace_per_second else { return u64::MAX };
+        let due_from_ms = self.schedule.due_from_ms;
+        let pace = *self.pace.get_or_insert_with(|| {
+            let known = Instant::now();
+            match due_from_ms {
+                None => Pace { known, late_us: 0, first: next, per_second },
+                Some(ms) => {
+                    let late_us = i128::from(SystemClock::new().now().since_ms(Timestamp(ms))) * 1000;
+                    Pace { known, late_us, first: 0, per_second }
+                }
+            }
+        });
+        let due = pace.due(Instant::now());
+        if due > next {
+            return due;
         }
-        let missing_ms = (next - due(now) + 1).saturating_mul(1000) / pace.max(1);
-        tokio::time::sleep(Duration::from_millis(missing_ms.clamp(PACE_STEP_MS, PACE_WAIT_MS_MAX))).await;
-        due(Instant::now())
+        let missing_ms = (next - due + 1).saturating_mul(1000) / per_second.max(1);
+        let step_ms = (PACE_STEP_ROWS * 1000 / per_second.max(1)).clamp(1, PACE_STEP_MS);
+        tokio::time::sleep(Duration::from_millis(missing_ms.clamp(step_ms, PACE_WAIT_MS_MAX))).await;
+        pace.due(Instant::now())
     }
 }
 

@@ -52,7 +52,7 @@ struct Values {
 
 impl Values {
     fn schedule(&self) -> Schedule {
-        Schedule { end: Some(self.rows.num_rows() as u64), pace_per_second: None, splits: Some(1) }
+        Schedule { end: Some(self.rows.num_rows() as u64), pace_per_second: None, due_from_ms: None, splits: Some(1) }
     }
 }
 

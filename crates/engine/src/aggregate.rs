@@ -15,6 +15,7 @@ mod general;
 mod groups;
 mod integer_average;
 mod multiset;
+mod partial;
 mod row_codec;
 mod slots;
 mod state;
@@ -36,6 +37,7 @@ use mainstem_plan::operator::GroupAggregate as Spec;
 use self::calls::{Calls, types_of};
 use self::emission::Pending;
 use self::groups::Groups;
+pub(crate) use self::partial::GroupPartial;
 use self::slots::SlotIndex;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
@@ -104,7 +106,10 @@ impl GroupAggregate {
     /// Takes a batch in.
     fn take(&mut self, batch: &StreamBatch) -> Result<(), EngineError> {
         let rows = batch.rows.num_rows();
-        let keys: Vec<ArrayRef> = self.spec.keys.iter().map(|key| batch.rows.column(*key).clone()).collect();
+        let keys: Vec<ArrayRef> = match self.spec.merges_partials {
+            false => self.spec.keys.iter().map(|key| batch.rows.column(*key).clone()).collect(),
+            true => batch.rows.columns()[..self.spec.keys.len()].to_vec(),
+        };
         let slots = &mut self.slots;
         slots.clear();
         slots.reserve(rows);
@@ -135,6 +140,10 @@ impl GroupAggregate {
         if self.pending.len() > first_touched {
             let before = self.calls.values(self.pending.since(first_touched));
             self.pending.push_before(before.map_err(|e| self.failed(&e))?);
+        }
+        if self.spec.merges_partials {
+            let merged = self.calls.merge(&batch.rows.columns()[self.spec.keys.len()..], &self.slots);
+            return merged.map_err(|e| self.failed(&e));
         }
         let updated = self.calls.update(&batch.rows, &self.slots, signs.as_deref(), only.as_ref());
         updated.map_err(|e| self.failed(&e))

@@ -64,10 +64,15 @@ impl KeyIndex {
 
     /// The key columns of all groups, in the order of the groups.
     pub(crate) fn columns(&self) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.columns_from(0)
+    }
+
+    /// The same without the first so many groups.
+    pub(crate) fn columns_from(&self, first: usize) -> Result<Vec<ArrayRef>, ArrowError> {
         match self {
             KeyIndex::Global { .. } => Ok(Vec::new()),
-            KeyIndex::Integer(index) => Ok(vec![index.column()?]),
-            KeyIndex::Rows(index) => index.columns(),
+            KeyIndex::Integer(index) => Ok(vec![index.column_from(first)?]),
+            KeyIndex::Rows(index) => index.columns_from(first),
         }
     }
 }
@@ -161,12 +166,13 @@ impl IntegerIndex {
         *group as usize
     }
 
-    fn column(&self) -> Result<ArrayRef, ArrowError> {
-        let values = Int64Array::from(self.keys.clone());
+    fn column_from(&self, first: usize) -> Result<ArrayRef, ArrowError> {
+        let values = Int64Array::from(self.keys[first..].to_vec());
         let values: ArrayRef = match self.null_group {
             None => Arc::new(values),
             Some(null) => {
-                let with_null = values.iter().enumerate().map(|(group, key)| key.filter(|_| group != null as usize));
+                let is_null = |position: usize| first + position == null as usize;
+                let with_null = values.iter().enumerate().map(|(position, key)| key.filter(|_| !is_null(position)));
                 Arc::new(with_null.collect::<Int64Array>())
             }
         };
@@ -214,8 +220,8 @@ impl RowIndex {
         Ok(())
     }
 
-    fn columns(&self) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.converter.convert_rows(&self.rows)
+    fn columns_from(&self, first: usize) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.converter.convert_rows((first..self.len).map(|group| self.rows.row(group)))
     }
 }
 

@@ -4,11 +4,15 @@
 
 mod aggregation;
 mod assign;
+mod block;
+mod combine;
 mod final_aggregate;
 mod partial;
 mod partial_log;
 mod processing_time;
 mod session;
+mod shared_slices;
+mod single_slices;
 mod slicing;
 
 pub(crate) use aggregation::Aggregation;
@@ -19,3 +23,6 @@ pub(crate) use partial_log::WindowMeta;
 pub(crate) use processing_time::ByProcessingTime;
 pub(crate) use session::{PartialSessions, SessionAggregate};
 pub(crate) use slicing::Slicing;
+
+#[cfg(test)]
+mod tests;

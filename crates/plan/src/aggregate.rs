@@ -27,7 +27,7 @@ use crate::functions::{LISTAGG_SEPARATOR, registry};
 use crate::types::plain_type;
 use plain::PlainAccumulator;
 
-pub use self::form::{AggregateForm, comparable};
+pub use self::form::{AggregateForm, INTEGER_SUM, comparable};
 
 /// Functions whose result depends on the order of their input, unless ORDER BY fixes it.
 const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "listagg", "string_agg"];

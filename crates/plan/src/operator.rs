@@ -103,6 +103,15 @@ pub enum OperatorKind {
     WindowPartial(WindowAggregate),
     /// Second step: merges partial aggregates and emits each window once when the watermark has passed its end.
     WindowFinal(WindowAggregate),
+    /// First step of an aggregation without a window, before the exchange: partial aggregates of each batch by key.
+    /// Output: the keys, then for each aggregate the columns that
+    /// [`AggregateCall::partial_types`](crate::aggregate::AggregateCall::partial_types) says.
+    GroupPartial {
+        /// The aggregation; its input never takes rows away.
+        aggregate: GroupAggregate,
+        /// Whether rows may be sent as groups of one row each, where keys come less than twice in a batch.
+        adaptive: bool,
+    },
     /// Aggregates without a window.
     GroupAggregate(GroupAggregate),
     /// Joins tables that change.
@@ -164,6 +173,7 @@ impl OperatorKind {
             | OperatorKind::Calc { .. }
             | OperatorKind::Union
             | OperatorKind::WindowAssign { .. }
+            | OperatorKind::GroupPartial { .. }
             | OperatorKind::GroupAggregate(_)
             | OperatorKind::Join(_)
             | OperatorKind::LookupJoin(_)

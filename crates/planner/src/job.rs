@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, Declaration, Relation, Table};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::guarantee::{SinkInfo, of_sink};
 use crate::insert;
-use crate::lower::{Lowering, PRINT_TABLE_STYLE, arrow_schema};
+use crate::lower::{Lowering, PRINT_TABLE_STYLE, Steps, arrow_schema};
 use crate::optimize::optimize;
 use crate::query::{Scope, rename};
 use crate::replay::{self, Replay};
@@ -228,6 +228,7 @@ impl File {
         let lowering = Lowering::new(plans, setting("table.exec.source.idle-timeout").and_then(idle_timeout_ms));
         let mut lowering = lowering.with_state_ttl(setting("table.exec.state.ttl").and_then(duration_ms));
         lowering.set_mini_batch(mini_batch);
+        lowering.set_steps(Steps::of(setting));
         let mut written = Vec::<(OperatorId, Option<Arc<Table>>, At)>::new();
         let mut printed = 0;
         for output in &self.outputs {

@@ -39,6 +39,7 @@ use crate::node::{PatternMatch, SetOperation, StateTtl, TemporalJoin, Unnest};
 use crate::order::TopN;
 use crate::window::node::{WindowAggregation, WindowTableFunction, downcast};
 
+pub(crate) use self::aggregate::Steps;
 pub(crate) use self::join::joined_schema;
 pub(crate) use self::late::late_schema;
 pub(crate) use self::sink::PRINT_TABLE_STYLE;
@@ -63,6 +64,8 @@ pub(crate) struct Lowering {
     hints_heeded: BTreeSet<At>,
     /// How long aggregations hold changes back, in milliseconds, and for how many rows at most.
     mini_batch: Option<(u64, Option<u64>)>,
+    /// In how many steps aggregations without a window run.
+    steps: Steps,
     /// Sinks that replace rows by exactly the key by which their input's rows can be told apart.
     upsert_sinks: BTreeSet<OperatorId>,
     /// Whether the rows of the plan that is lowered next leave the job as they come: their order is seen.
@@ -106,6 +109,7 @@ impl Lowering {
             hints: BTreeMap::new(),
             hints_heeded: BTreeSet::new(),
             mini_batch: None,
+            steps: Steps::default(),
             upsert_sinks: BTreeSet::new(),
             outermost: false,
             at: At::NOWHERE,
@@ -121,6 +125,11 @@ impl Lowering {
     /// Sets how long aggregations hold changes back (ms), and for how many rows at most.
     pub(crate) fn set_mini_batch(&mut self, mini_batch: Option<(u64, Option<u64>)>) {
         self.mini_batch = mini_batch;
+    }
+
+    /// Sets in how many steps aggregations without a window run.
+    pub(crate) fn set_steps(&mut self, steps: Steps) {
+        self.steps = steps;
     }
 
     /// The finished graph.

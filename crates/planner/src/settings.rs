@@ -113,6 +113,16 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Duration,
         help: "State that nothing has changed for so long is forgotten: results that need it later are then wrong in the way that EXPLAIN says; 0, the default, is never.",
     },
+    Setting {
+        key: "table.optimizer.agg-phase-strategy",
+        kind: SettingKind::Word(&["AUTO", "ONE_PHASE", "TWO_PHASE"]),
+        help: "Whether an aggregation without a window adds up each batch by key before rows go to the subtask of their key, so that a hot key is not the work of one: TWO_PHASE wherever the result is exactly the same, AUTO also only while keys come often enough for it to pay, ONE_PHASE never. Default AUTO.",
+    },
+    Setting {
+        key: "table.optimizer.distinct-agg.split.enabled",
+        kind: SettingKind::Word(&["true", "false"]),
+        help: "Whether an aggregation without a window with DISTINCT over one column runs as two, so that the distinct values of a hot key are spread over all subtasks. Default false.",
+    },
     Setting { key: "table.local-time-zone", kind: SettingKind::Word(&["UTC"]), help: "Only UTC is there." },
 ];
 

@@ -53,7 +53,9 @@ impl DatagenOptions {
         let fields =
             table.schema.fields().iter().map(|f| builder.field(f, f.name(), true)).collect::<Result<Vec<_>, _>>()?;
         builder.refuse_leftovers()?;
-        let schedule = Schedule::new(&mut options, builder.rows, (rate > 0).then_some(rate))?;
+        let mut schedule = Schedule::new(&mut options, builder.rows, (rate > 0).then_some(rate))?;
+        let due_from = options.one_of("rows-due-from", "start", &["start", "base-time"])?;
+        schedule.due_from_ms = (due_from == "base-time").then_some(base_ms);
         options.finish()?;
         Ok(DatagenOptions { fields, schedule })
     }

@@ -28,7 +28,7 @@ impl RowGenerator for Numbers {
 }
 
 fn schedule(end: Option<u64>, pace_per_second: Option<u64>, splits: Option<u32>) -> Schedule {
-    Schedule { end, pace_per_second, splits }
+    Schedule { end, pace_per_second, due_from_ms: None, splits }
 }
 
 async fn drain(reader: &mut GeneratorReader<Numbers>) -> Vec<u64> {
@@ -93,6 +93,29 @@ async fn a_paced_reader_keeps_to_the_clock() {
     assert_eq!(drain(&mut reader).await.len(), 500);
     let seconds = start.elapsed().as_secs_f64();
     assert!((4.9..5.2).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn rows_can_be_due_by_the_clock() {
+    let known = Instant::now();
+    let due = |late_ms: i128, after_ms: u64| {
+        let pace = Pace { known, late_us: late_ms * 1000, first: 0, per_second: 100 };
+        pace.due(known + Duration::from_millis(after_ms))
+    };
+    assert_eq!([due(-20, 0), due(-20, 19), due(-20, 20), due(-20, 30)], [0, 0, 1, 2]);
+    assert_eq!([due(0, 0), due(3_600_000, 10)], [1, 360_002]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_whose_time_has_passed_come_at_once() {
+    let due_from_ms = Some(SystemClock::new().now().0 - 3_600_000);
+    let schedule = Schedule { due_from_ms, ..schedule(Some(500), Some(100), Some(1)) };
+    let split = schedule.enumerator(1).discover().await.unwrap().remove(0);
+    let mut reader = GeneratorReader::new(Numbers, schedule, 1000);
+    reader.add_split(split, None).unwrap();
+    let start = Instant::now();
+    assert_eq!(drain(&mut reader).await.len(), 500);
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

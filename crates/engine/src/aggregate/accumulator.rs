@@ -1,11 +1,11 @@
 //! What an aggregate remembers of each group, for aggregations whose results are asked for again and again.
 //! Groups are slots: small numbers that are used again when a group is gone.
 
-use arrow::array::{ArrayRef, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, UInt32Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute;
 use arrow::datatypes::DataType;
-use datafusion_common::Result;
+use datafusion_common::{Result, internal_err};
 
 /// The rows of a batch that an aggregate is to see.
 pub(super) struct Changes<'a> {
@@ -68,6 +68,28 @@ pub(super) trait Accumulator: Send {
     /// Takes back what is stored of groups; they are empty.
     fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()>;
 
+    /// What is sent of groups, as part of theirs, of an aggregate that has
+    /// [`AggregateForm::partial_types`](mainstem_plan::aggregate::AggregateForm::partial_types).
+    fn partial(&mut self, _groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        internal_err!("an aggregate that needs all rows in one place was asked for a part")
+    }
+
+    /// The same for each row of a batch alone, without keeping it. `only`: what is sent of other rows is nothing. None:
+    /// it has no quicker way than by groups of one row each.
+    fn partial_of_rows(
+        &self,
+        _args: &[ArrayRef],
+        _only: Option<&BooleanBuffer>,
+        _rows: usize,
+    ) -> Option<Result<Vec<ArrayRef>>> {
+        None
+    }
+
+    /// Takes in what [`Accumulator::partial`] gave.
+    fn merge(&mut self, _partial: &[ArrayRef], _groups: &[u32]) -> Result<()> {
+        internal_err!("an aggregate that needs all rows in one place was given a part")
+    }
+
     /// What it keeps of each group in any number of rows, if it does.
     fn collection(&mut self) -> Option<&mut dyn Collection> {
         None
@@ -89,6 +111,14 @@ pub(super) trait Collection {
 
     /// Takes rows back, oldest first.
     fn restore(&mut self, groups: &[u32], columns: &[ArrayRef]) -> Result<()>;
+}
+
+/// The values, null where they are not to be seen.
+pub(super) fn only_selected(values: &ArrayRef, only: Option<&BooleanBuffer>) -> Result<ArrayRef> {
+    Ok(match only {
+        None => values.clone(),
+        Some(only) => compute::nullif(values, &BooleanArray::new(!only, None))?,
+    })
 }
 
 /// The rows at the given positions.

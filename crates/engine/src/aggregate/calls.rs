@@ -32,7 +32,12 @@ pub(super) struct Calls {
     conditions: Vec<usize>,
     calls: Vec<Call>,
     tables: Vec<Table>,
+    /// Columns of a part of a group, by call; empty where there are no parts.
+    partial_widths: Vec<usize>,
 }
+
+/// By expression: the rows that it selects, of a condition.
+type Selections = Vec<Option<BooleanBuffer>>;
 
 struct Call {
     /// Positions in `exprs`.
@@ -53,7 +58,13 @@ struct Table {
 impl Calls {
     /// Compiles the calls of an operator.
     pub(super) fn new(spec: &GroupAggregate, context: &EvalContext) -> std::result::Result<Calls, EngineError> {
-        let mut all = Calls { exprs: Vec::new(), conditions: Vec::new(), calls: Vec::new(), tables: Vec::new() };
+        let mut all = Calls {
+            exprs: Vec::new(),
+            conditions: Vec::new(),
+            calls: Vec::new(),
+            tables: Vec::new(),
+            partial_widths: Vec::new(),
+        };
         let mut by_table: Vec<(usize, DataType, Vec<usize>)> = Vec::new();
         for call in &spec.aggregates {
             let compiled = call.compile(&spec.input_schema, context)?;
@@ -68,6 +79,9 @@ impl Calls {
             let types = compiled.args.iter().map(|arg| arg.data_type(&spec.input_schema));
             let failed = |error: DataFusionError| EngineError::evaluation(&call.name, &error);
             let types = types.collect::<Result<Vec<_>>>().map_err(failed)?;
+            if let Some(partial) = form.partial_types(&types).filter(|_| !distinct) {
+                all.partial_widths.push(partial.len());
+            }
             if distinct {
                 let nth = all.calls.len();
                 match by_table.iter_mut().find(|(arg, _, _)| *arg == args[0]) {
@@ -113,20 +127,7 @@ impl Calls {
         signs: Option<&[i8]>,
         only: Option<&BooleanBuffer>,
     ) -> Result<()> {
-        let evaluate = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(rows)?.into_array(rows.num_rows());
-        let columns = self.exprs.iter().map(evaluate).collect::<Result<Vec<ArrayRef>>>()?;
-        let mut selections: Vec<Option<BooleanBuffer>> = vec![None; columns.len()];
-        for condition in &self.conditions {
-            let column = columns[*condition].as_boolean();
-            let mut selected = match column.nulls() {
-                Some(valid) => column.values() & valid.inner(),
-                None => column.values().clone(),
-            };
-            if let Some(only) = only {
-                selected = &selected & only;
-            }
-            selections[*condition] = Some(selected);
-        }
+        let (columns, selections) = self.evaluate(rows, only)?;
         let seen = |filter: Option<usize>| filter.and_then(|filter| selections[filter].as_ref()).or(only);
         for call in self.calls.iter_mut().filter(|call| !call.by_table) {
             let args: Vec<ArrayRef> = call.args.iter().map(|arg| columns[*arg].clone()).collect();
@@ -143,6 +144,66 @@ impl Calls {
             }
         }
         Ok(())
+    }
+
+    /// All expressions, and of conditions also the rows that they select.
+    fn evaluate(&self, rows: &RecordBatch, only: Option<&BooleanBuffer>) -> Result<(Vec<ArrayRef>, Selections)> {
+        let evaluate = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(rows)?.into_array(rows.num_rows());
+        let columns = self.exprs.iter().map(evaluate).collect::<Result<Vec<ArrayRef>>>()?;
+        let mut selections: Selections = vec![None; columns.len()];
+        for condition in &self.conditions {
+            let column = columns[*condition].as_boolean();
+            let mut selected = match column.nulls() {
+                Some(valid) => column.values() & valid.inner(),
+                None => column.values().clone(),
+            };
+            if let Some(only) = only {
+                selected = &selected & only;
+            }
+            selections[*condition] = Some(selected);
+        }
+        Ok((columns, selections))
+    }
+
+    /// Takes in parts of groups: the columns of each call, one behind the other.
+    pub(super) fn merge(&mut self, parts: &[ArrayRef], groups: &[u32]) -> Result<()> {
+        let mut rest = parts;
+        for (call, width) in self.calls.iter_mut().zip(&self.partial_widths) {
+            let (part, tail) = rest.split_at(*width);
+            call.accumulator.merge(part, groups)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// The parts of groups that have been taken in, as [`Calls::merge`] takes them.
+    pub(super) fn partial(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        let mut columns = Vec::new();
+        for call in &mut self.calls {
+            columns.extend(call.accumulator.partial(groups)?);
+        }
+        Ok(columns)
+    }
+
+    /// The same for each row as a group of its own.
+    pub(super) fn partial_of_rows(&mut self, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let (columns, selections) = self.evaluate(rows, None)?;
+        let each: Vec<u32> = (0..rows.num_rows() as u32).collect();
+        let mut partial = Vec::new();
+        for call in &mut self.calls {
+            let args: Vec<ArrayRef> = call.args.iter().map(|arg| columns[*arg].clone()).collect();
+            let only = call.filter.and_then(|filter| selections[filter].as_ref());
+            match call.accumulator.partial_of_rows(&args, only, rows.num_rows()) {
+                Some(quick) => partial.extend(quick?),
+                None => {
+                    call.accumulator.grow(each.len());
+                    call.accumulator.update(&args, &Changes { groups: &each, signs: None, only })?;
+                    partial.extend(call.accumulator.partial(&each)?);
+                    each.iter().for_each(|group| call.accumulator.reset(*group));
+                }
+            }
+        }
+        Ok(partial)
     }
 
     /// The results of groups, one column for each call.

@@ -9,7 +9,7 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::DataType;
 use datafusion_common::{DataFusionError, Result};
 
-use super::accumulator::{Accumulator, Changes};
+use super::accumulator::{Accumulator, Changes, only_selected};
 use super::row_codec::RowCodec;
 
 /// Least or greatest values of one primitive type.
@@ -81,6 +81,23 @@ impl<P: ArrowPrimitiveType> Accumulator for Extreme<P> {
 
     fn state(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
         Ok(vec![self.values(groups)?])
+    }
+
+    fn partial(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.values(groups)?])
+    }
+
+    fn partial_of_rows(
+        &self,
+        args: &[ArrayRef],
+        only: Option<&BooleanBuffer>,
+        _rows: usize,
+    ) -> Option<Result<Vec<ArrayRef>>> {
+        Some(only_selected(&args[0], only).map(|values| vec![values]))
+    }
+
+    fn merge(&mut self, partial: &[ArrayRef], groups: &[u32]) -> Result<()> {
+        self.update(partial, &Changes { groups, signs: None, only: None })
     }
 
     fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {
@@ -166,6 +183,23 @@ impl Accumulator for Picked {
     fn state(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
         let there: BooleanArray = groups.iter().map(|group| Some(!self.kept[*group as usize].is_empty())).collect();
         Ok(vec![self.values(groups)?, Arc::new(there)])
+    }
+
+    fn partial(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.values(groups)?])
+    }
+
+    fn partial_of_rows(
+        &self,
+        args: &[ArrayRef],
+        only: Option<&BooleanBuffer>,
+        _rows: usize,
+    ) -> Option<Result<Vec<ArrayRef>>> {
+        Some(only_selected(&args[0], only).map(|values| vec![values]))
+    }
+
+    fn merge(&mut self, partial: &[ArrayRef], groups: &[u32]) -> Result<()> {
+        self.update(partial, &Changes { groups, signs: None, only: None })
     }
 
     fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {

@@ -6,11 +6,9 @@ use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array};
 use arrow::compute;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
 use datafusion_common::Result;
+use mainstem_plan::aggregate::INTEGER_SUM as SUM;
 
 use super::accumulator::{Accumulator, Changes};
-
-/// In state files a sum is a decimal without digits behind the point.
-const SUM: DataType = DataType::Decimal128(38, 0);
 
 #[derive(Clone, Copy, Default)]
 struct Cell {
@@ -69,6 +67,20 @@ impl Accumulator for IntegerAverage {
         let cells = || groups.iter().map(|group| self.cells[*group as usize]);
         let sums = Decimal128Array::from_iter_values(cells().map(|cell| cell.sum)).with_data_type(SUM);
         Ok(vec![Arc::new(sums), Arc::new(Int64Array::from_iter_values(cells().map(|cell| cell.count)))])
+    }
+
+    fn partial(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        self.state(groups)
+    }
+
+    fn merge(&mut self, partial: &[ArrayRef], groups: &[u32]) -> Result<()> {
+        let (sums, counts) = (partial[0].as_primitive::<Decimal128Type>(), partial[1].as_primitive::<Int64Type>());
+        for (group, (sum, count)) in groups.iter().zip(sums.values().iter().zip(counts.values())) {
+            let cell = &mut self.cells[*group as usize];
+            cell.sum += sum;
+            cell.count += count;
+        }
+        Ok(())
     }
 
     fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {

@@ -155,6 +155,18 @@ impl Accumulator for Boolean {
         Ok(vec![counts(0), counts(1)])
     }
 
+    fn partial(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        self.state(groups)
+    }
+
+    fn merge(&mut self, partial: &[ArrayRef], groups: &[u32]) -> Result<()> {
+        for (which, column) in partial.iter().enumerate() {
+            let counts = column.as_primitive::<Int64Type>();
+            groups.iter().zip(counts.values()).for_each(|(group, n)| self.counts[*group as usize][which] += n);
+        }
+        Ok(())
+    }
+
     fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {
         for (which, column) in state.iter().enumerate() {
             let counts = column.as_primitive::<Int64Type>();

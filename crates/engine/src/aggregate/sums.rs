@@ -7,7 +7,7 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Float64Type, Int64Type};
 use datafusion_common::{DataFusionError, Result};
 
-use super::accumulator::{Accumulator, Changes};
+use super::accumulator::{Accumulator, Changes, only_selected};
 
 /// Counts the rows in which no argument is null.
 #[derive(Default)]
@@ -46,6 +46,33 @@ impl Accumulator for Count {
     fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {
         let counts = state[0].as_primitive::<Int64Type>();
         groups.iter().zip(counts.values()).for_each(|(group, count)| self.counts[*group as usize] = *count);
+        Ok(())
+    }
+
+    fn partial(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.values(groups)?])
+    }
+
+    fn partial_of_rows(
+        &self,
+        args: &[ArrayRef],
+        only: Option<&BooleanBuffer>,
+        rows: usize,
+    ) -> Option<Result<Vec<ArrayRef>>> {
+        let mut counted = only.map(|only| NullBuffer::new(only.clone()));
+        for arg in args {
+            counted = NullBuffer::union(counted.as_ref(), arg.logical_nulls().as_ref());
+        }
+        let counts = match counted {
+            None => Int64Array::from_value(1, rows),
+            Some(counted) => Int64Array::from_iter_values(counted.iter().map(i64::from)),
+        };
+        Some(Ok(vec![Arc::new(counts)]))
+    }
+
+    fn merge(&mut self, partial: &[ArrayRef], groups: &[u32]) -> Result<()> {
+        let counts = partial[0].as_primitive::<Int64Type>();
+        groups.iter().zip(counts.values()).for_each(|(group, count)| self.counts[*group as usize] += count);
         Ok(())
     }
 }
@@ -158,6 +185,40 @@ impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
         let sums = PrimitiveArray::<P>::from_iter_values(cells().map(|cell| cell.sum));
         let counts = Int64Array::from_iter_values(cells().map(|cell| cell.count));
         Ok(vec![Arc::new(sums.with_data_type(self.summed.clone())), Arc::new(counts)])
+    }
+
+    fn partial(&mut self, groups: &[u32]) -> Result<Vec<ArrayRef>> {
+        if self.finish.is_some() {
+            return self.state(groups);
+        }
+        let valid = |row: usize| self.cells[groups[row] as usize].count != 0;
+        let valid = NullBuffer::new(BooleanBuffer::collect_bool(groups.len(), valid));
+        let sums: Vec<P::Native> = groups.iter().map(|group| self.cells[*group as usize].sum).collect();
+        let sums = PrimitiveArray::<P>::new(sums.into(), Some(valid).filter(|valid| valid.null_count() > 0));
+        Ok(vec![Arc::new(sums.with_data_type(self.summed.clone()))])
+    }
+
+    fn partial_of_rows(
+        &self,
+        args: &[ArrayRef],
+        only: Option<&BooleanBuffer>,
+        _rows: usize,
+    ) -> Option<Result<Vec<ArrayRef>>> {
+        self.finish.is_none().then(|| only_selected(&args[0], only).map(|values| vec![values]))
+    }
+
+    fn merge(&mut self, partial: &[ArrayRef], groups: &[u32]) -> Result<()> {
+        if self.finish.is_none() {
+            // A part of a sum is added like a value: what counts is that there is one.
+            return self.update(partial, &Changes { groups, signs: None, only: None });
+        }
+        let (sums, counts) = (partial[0].as_primitive::<P>(), partial[1].as_primitive::<Int64Type>());
+        for (group, (sum, count)) in groups.iter().zip(sums.values().iter().zip(counts.values())) {
+            let cell = &mut self.cells[*group as usize];
+            cell.sum = cell.sum.add_wrapping(*sum);
+            cell.count += count;
+        }
+        Ok(())
     }
 
     fn restore(&mut self, groups: &[u32], state: &[ArrayRef]) -> Result<()> {

@@ -4,6 +4,7 @@
 use super::*;
 
 mod changelog;
+mod hot_keys;
 mod oracle;
 mod small;
 
@@ -94,18 +95,21 @@ fn all_calls() -> Vec<AggregateCall> {
 
 fn check(keys: &[usize], calls: Vec<AggregateCall>, retracts: bool, seeds: std::ops::Range<u64>) {
     for seed in seeds {
-        let mut aggregation = Aggregation::new(keys, calls.clone(), retracts, seed);
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        for _ in 0..30 {
-            match random.below(10) {
-                0 => aggregation.checkpoint(false),
-                1 => aggregation.checkpoint(true),
-                _ => aggregation.batch(&mut random),
-            }
-        }
-        aggregation.flush();
-        aggregation.compare();
+        run(Aggregation::new(keys, calls.clone(), retracts, seed), seed);
     }
+}
+
+fn run(mut aggregation: Aggregation, seed: u64) {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for _ in 0..30 {
+        match random.below(10) {
+            0 => aggregation.checkpoint(false),
+            1 => aggregation.checkpoint(true),
+            _ => aggregation.batch(&mut random),
+        }
+    }
+    aggregation.flush();
+    aggregation.compare();
 }
 
 #[test]
@@ -114,6 +118,42 @@ fn rows_that_only_come() {
     check(&[S], all_calls(), false, 6..9);
     check(&[K, T], all_calls(), false, 9..12);
     check(&[], all_calls(), false, 12..15);
+}
+
+/// Calls that may have a step before the exchange; of others `first_step` fails.
+fn calls_with_parts() -> Vec<AggregateCall> {
+    vec![
+        count_all(),
+        of("count", I),
+        only_true(count_all()),
+        of("sum", I),
+        of("sum", D),
+        only_true(of("sum", I)),
+        of("avg", D),
+        of("avg", I),
+        only_true(of("avg", I)),
+        of("min", I),
+        of("min", S),
+        only_true(of("max", S)),
+        of("max", D),
+        of("min", F),
+        of("max", B),
+        distinct("max", I),
+        of("bool_and", B),
+        only_true(of("bool_or", B)),
+    ]
+}
+
+#[test]
+fn two_steps_give_what_one_does() {
+    for (keys, seeds) in [(&[K][..], 100..106), (&[S], 106..109), (&[K, T], 109..112), (&[], 112..115)] {
+        seeds.clone().for_each(|seed| run(Aggregation::in_two_steps(keys, calls_with_parts(), seed), seed));
+        seeds.for_each(|seed| {
+            if !keys.is_empty() {
+                run(Aggregation::in_two_steps(keys, vec![], seed), seed);
+            }
+        });
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::wiring::Wiring;
 use super::{Deployment, TaskState, restore};
-use crate::aggregate::GroupAggregate;
+use crate::aggregate::{GroupAggregate, GroupPartial};
 use crate::calc::{Calc, Rename};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
@@ -282,6 +282,9 @@ impl Builder<'_> {
             OperatorKind::Unnest(spec) => Box::new(Unnest::new(name, spec.clone(), schema)),
             OperatorKind::SetOperation(spec) => Box::new(SetOperation::new(name, spec, schema, context)?),
             OperatorKind::Join(join) => self.join(node, join, schema, context)?,
+            OperatorKind::GroupPartial { aggregate, adaptive } => {
+                Box::new(GroupPartial::new(name, aggregate, *adaptive, schema, context)?)
+            }
             OperatorKind::GroupAggregate(spec) => {
                 let unmatched = self.deployment.metrics.operator(node.id).unmatched_changes.clone();
                 Box::new(GroupAggregate::new(name, spec, schema, node.op.changes, context, unmatched)?)

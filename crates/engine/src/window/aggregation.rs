@@ -26,6 +26,8 @@ pub(crate) struct Aggregation {
     aggregates: Vec<CompiledAggregate>,
     /// Number of state columns of each aggregate.
     state_widths: Vec<usize>,
+    /// Whether some state holds values that came, so that it grows with them.
+    pub(crate) collects: bool,
     /// Columns of partial aggregates: keys, slice columns, states.
     pub(crate) partial_schema: SchemaRef,
 }
@@ -58,7 +60,10 @@ impl Aggregation {
             return Err(EngineError::Bug(format!("{name}: {found} columns of partial aggregates, expected {width}")));
         }
         let key_types = partial_schema.fields()[..keys.len()].iter().map(|f| f.data_type().clone()).collect();
-        Ok(Aggregation { name: name.to_owned(), keys, key_types, aggregates, state_widths, partial_schema })
+        let states = &partial_schema.fields()[keys.len() + SLICE_COLUMNS.len()..];
+        let collects = states.iter().any(|state| state.data_type().is_nested())
+            || spec.aggregates.iter().any(|call| ["listagg", "string_agg"].contains(&call.function.as_str()));
+        Ok(Aggregation { name: name.to_owned(), keys, key_types, aggregates, state_widths, collects, partial_schema })
     }
 
     /// Number of key columns.
@@ -96,8 +101,13 @@ impl Aggregation {
     }
 
     /// The columns of a partial batch that are aggregate states.
-    fn states<'a>(&self, partial: &'a [ArrayRef]) -> Vec<&'a [ArrayRef]> {
-        let mut rest = &partial[self.keys.len() + SLICE_COLUMNS.len()..];
+    pub(crate) fn state_columns<'a>(&self, partial: &'a RecordBatch) -> &'a [ArrayRef] {
+        &partial.columns()[self.keys.len() + SLICE_COLUMNS.len()..]
+    }
+
+    /// State columns by aggregate.
+    fn states<'a>(&self, columns: &'a [ArrayRef]) -> Vec<&'a [ArrayRef]> {
+        let mut rest = columns;
         let mut states = Vec::with_capacity(self.state_widths.len());
         for width in &self.state_widths {
             let (state, tail) = rest.split_at(*width);
@@ -204,7 +214,18 @@ impl Groups {
         groups: &[usize],
         total: usize,
     ) -> Result<(), EngineError> {
-        for (accumulator, state) in self.accumulators.iter_mut().zip(aggregation.states(partial.columns())) {
+        self.merge_states(aggregation, aggregation.state_columns(partial), groups, total)
+    }
+
+    /// The same for state columns alone.
+    pub(crate) fn merge_states(
+        &mut self,
+        aggregation: &Aggregation,
+        states: &[ArrayRef],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<(), EngineError> {
+        for (accumulator, state) in self.accumulators.iter_mut().zip(aggregation.states(states)) {
             accumulator.merge_batch(state, groups, total).map_err(|e| aggregation.failed(&e))?;
         }
         Ok(())
@@ -226,6 +247,11 @@ impl Groups {
     ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), EngineError> {
         let keys = self.keys.columns().map_err(|e| EngineError::arrow(&aggregation.name, &e))?;
         Ok((keys, self.take_results(aggregation)?))
+    }
+
+    /// The results of all groups, in the order of the groups. For groups without keys of their own.
+    pub(crate) fn results(mut self, aggregation: &Aggregation) -> Result<Vec<ArrayRef>, EngineError> {
+        self.take_results(aggregation)
     }
 
     /// The aggregate states of all groups, in the order of the groups.

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute;
+use arrow::error::ArrowError;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::WindowKind;
 
@@ -19,6 +21,8 @@ use crate::operator::{Collector, Operator, Release};
 
 /// Groups that may be held back before they are sent on; keeps the hash tables within the processor's caches.
 const GROUPS_MAX: usize = 1 << 16;
+/// Rows of slices that leave as one batch: short slices have few rows, and each batch costs something on its way.
+const TOGETHER_ROWS_MAX: usize = 1 << 13;
 
 /// Where partial aggregates belong: a slice, or one window alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,8 +86,15 @@ impl PartialAggregate {
         let arrow = |e| EngineError::arrow(&self.aggregation.name, &e);
         let mut order: Vec<u32> = (0..keys.len() as u32).collect();
         // Stable, so that aggregates that depend on order see rows in the order of their source.
-        order.sort_by_key(|row| keys[*row as usize]);
-        let sorted = input.take(&UInt32Array::from(order.clone())).map_err(arrow)?;
+        let taken;
+        let sorted = match keys.is_sorted() {
+            true => input,
+            false => {
+                order.sort_by_key(|row| keys[*row as usize]);
+                taken = input.take(&UInt32Array::from(order.clone())).map_err(arrow)?;
+                &taken
+            }
+        };
         let mut begin = 0;
         for run in order.chunk_by(|a, b| keys[*a as usize] == keys[*b as usize]) {
             self.add_to(keys[run[0] as usize], &sorted.slice(begin, run.len()))?;
@@ -132,29 +143,58 @@ impl PartialAggregate {
 
     fn flush(&mut self, which: impl Fn(&SliceKey) -> bool, out: &mut Collector) -> Result<(), EngineError> {
         let ready: Vec<SliceKey> = self.slices.keys().filter(|k| which(k)).copied().collect();
+        let mut together = Vec::new();
+        let mut rows = 0;
         for key in ready {
             let groups = self.slices.remove(&key).expect("listed just now");
-            out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, key, groups)?));
+            if rows + groups.len() > TOGETHER_ROWS_MAX && rows > 0 {
+                out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, std::mem::take(&mut together))?));
+                rows = 0;
+            }
+            rows += groups.len();
+            together.push((key, groups));
+        }
+        if rows > 0 {
+            out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, together)?));
         }
         Ok(())
     }
 }
 
-/// The groups of a slice as rows of the partial schema.
+/// The groups of slices as rows of the partial schema, one slice behind the other.
 pub(crate) fn partial_batch(
     aggregation: &Aggregation,
-    key: SliceKey,
-    groups: Groups,
+    slices: Vec<(SliceKey, Groups)>,
 ) -> Result<RecordBatch, EngineError> {
-    let rows = groups.len();
-    let (keys, states) = groups.into_state(aggregation)?;
-    let mut columns = keys;
-    columns.push(Arc::new(Int64Array::from_value(key.span.start, rows)));
-    columns.push(Arc::new(Int64Array::from_value(key.span.end, rows)));
-    columns.push(Arc::new(BooleanArray::from(vec![key.one_window; rows])) as ArrayRef);
-    columns.extend(states);
-    RecordBatch::try_new(aggregation.partial_schema.clone(), columns)
-        .map_err(|e| EngineError::Bug(format!("{}: partial aggregates: {e}", aggregation.name)))
+    let counts: Vec<(SliceKey, usize)> = slices.iter().map(|(key, groups)| (*key, groups.len())).collect();
+    let (mut keys, mut states) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));
+    for (_, groups) in slices {
+        let (of_keys, of_states) = groups.into_state(aggregation)?;
+        keys.push(of_keys);
+        states.push(of_states);
+    }
+    let bug = |e| EngineError::Bug(format!("{}: partial aggregates: {e}", aggregation.name));
+    let mut columns = joined(keys).map_err(bug)?;
+    let repeated =
+        |value: fn(&SliceKey) -> i64| counts.iter().flat_map(move |(key, n)| std::iter::repeat_n(value(key), *n));
+    columns.push(Arc::new(Int64Array::from_iter_values(repeated(|key| key.span.start))));
+    columns.push(Arc::new(Int64Array::from_iter_values(repeated(|key| key.span.end))));
+    let one_window = counts.iter().flat_map(|(key, n)| std::iter::repeat_n(key.one_window, *n));
+    columns.push(Arc::new(BooleanArray::from(one_window.collect::<Vec<bool>>())) as ArrayRef);
+    columns.extend(joined(states).map_err(bug)?);
+    RecordBatch::try_new(aggregation.partial_schema.clone(), columns).map_err(bug)
+}
+
+/// The columns of all parts, of which there is one at least.
+fn joined(mut parts: Vec<Vec<ArrayRef>>) -> Result<Vec<ArrayRef>, ArrowError> {
+    if parts.len() == 1 {
+        return Ok(parts.remove(0));
+    }
+    let column = |column: usize| {
+        let arrays: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
+        compute::concat(&arrays)
+    };
+    (0..parts[0].len()).map(column).collect()
 }
 
 impl Operator for PartialAggregate {

@@ -92,6 +92,59 @@ impl Slicing {
         ends.map(move |end| Span { end, start: fixed_start.unwrap_or(end - size) })
     }
 
+    /// Whether each window is one slice.
+    pub(crate) fn is_single(&self) -> bool {
+        match *self {
+            Slicing::Sliding { slide, size, .. } => slide == size,
+            Slicing::Growing { step, size, .. } => step == size,
+            Slicing::Given => true,
+        }
+    }
+
+    /// The first window over a slice that is not closed at this watermark. Not for slices all of whose windows are.
+    pub(crate) fn first_open(&self, slice: Span, watermark: i64) -> Span {
+        let step = match *self {
+            Slicing::Sliding { slide, .. } => slide,
+            Slicing::Growing { step, .. } => step,
+            Slicing::Given => return slice,
+        };
+        let behind = watermark.saturating_add(1).saturating_sub(slice.end);
+        let end = if behind < 0 { slice.end } else { slice.end + (behind / step + 1) * step };
+        let start = match *self {
+            Slicing::Sliding { size, .. } => end - size,
+            _ => self.last_end(slice) - self.size(),
+        };
+        Span { end, start }
+    }
+
+    /// The window that ends next, with or without rows.
+    pub(crate) fn after(&self, window: Span) -> Span {
+        let Span { start, end } = window;
+        match *self {
+            Slicing::Sliding { slide, .. } => Span { start: start + slide, end: end + slide },
+            Slicing::Growing { step, size, .. } => {
+                Span { start: if end - start < size { start } else { end }, end: end + step }
+            }
+            Slicing::Given => window,
+        }
+    }
+
+    /// Where a window is divided for the sake of merging: the same point for all windows that start in one stretch of
+    /// `size`, and for all that grow from one start. See [`super::block`].
+    pub(crate) fn split_of(&self, window: Span) -> i64 {
+        match *self {
+            Slicing::Sliding { size, offset, .. } => window.start - (window.start - offset).rem_euclid(size) + size,
+            Slicing::Growing { .. } | Slicing::Given => window.start,
+        }
+    }
+
+    fn size(&self) -> i64 {
+        match *self {
+            Slicing::Sliding { size, .. } | Slicing::Growing { size, .. } => size,
+            Slicing::Given => 0,
+        }
+    }
+
     /// The end of the last window that covers a slice.
     pub(crate) fn last_end(&self, slice: Span) -> i64 {
         match *self {
@@ -127,6 +180,12 @@ mod tests {
                 let slice = slicing.slice_of(time);
                 assert!(slicing.windows_of(slice).all(|w| w.start <= time && time < w.end));
                 assert_eq!(slicing.windows_of(slice).last().map(|w| w.end), Some(slicing.last_end(slice)));
+                let windows: Vec<Span> = slicing.windows_of(slice).collect();
+                assert!(windows.windows(2).all(|pair| slicing.after(pair[0]) == pair[1]), "{windows:?}");
+                for watermark in slice.end - 3..slicing.last_end(slice) - 1 {
+                    let open = slicing.windows_of(slice).find(|w| !w.is_closed_at(watermark));
+                    assert_eq!(Some(slicing.first_open(slice, watermark)), open, "{slicing:?} {slice:?} {watermark}");
+                }
             }
         }
     }

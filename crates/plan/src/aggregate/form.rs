@@ -53,6 +53,21 @@ pub enum AggregateForm {
 }
 
 impl AggregateCall {
+    /// Types of the columns in which part of a group of rows travels that only come; none where the call needs all of its
+    /// rows in one place.
+    ///
+    /// # Errors
+    /// As [`AggregateCall::form`].
+    pub fn partial_types(
+        &self,
+        compiled: &CompiledAggregate,
+        input: &Schema,
+    ) -> Result<Option<Vec<DataType>>, PlanError> {
+        let (form, distinct) = self.form(compiled, input, false)?;
+        let types = compiled.args.iter().map(|arg| arg.data_type(input)).collect::<Result<Vec<_>, _>>()?;
+        Ok(if distinct { None } else { form.partial_types(&types) })
+    }
+
     /// How the call is computed, and whether each value is handed to it only once (DISTINCT by a table of
     /// values). `retracts`: whether rows may be taken away.
     ///
@@ -130,6 +145,28 @@ impl AggregateCall {
         Some(form)
     }
 }
+
+impl AggregateForm {
+    /// Types of the columns in which part of a group travels, where parts can be merged to exactly what all rows give
+    /// in any order; `types` are those of the arguments. Of rows that only come, and not of DISTINCT.
+    #[must_use]
+    pub fn partial_types(self, types: &[DataType]) -> Option<Vec<DataType>> {
+        use AggregateForm as F;
+        let decimal = |of: &DataType| matches!(of, DataType::Decimal128(..));
+        match (self, types) {
+            (F::Count, _) => Some(vec![DataType::Int64]),
+            (F::Sum, [of]) if of.is_integer() || decimal(of) => Some(vec![of.clone()]),
+            (F::Average, [of]) if decimal(of) => Some(vec![of.clone(), DataType::Int64]),
+            (F::Average, [of]) if of.is_signed_integer() => Some(vec![INTEGER_SUM, DataType::Int64]),
+            (F::Extreme { .. }, [of]) => Some(vec![of.clone()]),
+            (F::Boolean { .. }, _) => Some(vec![DataType::Int64, DataType::Int64]),
+            _ => None,
+        }
+    }
+}
+
+/// A sum of integers that cannot overflow: a decimal without digits behind the point.
+pub const INTEGER_SUM: DataType = DataType::Decimal128(38, 0);
 
 /// Whether values of these types can be told apart and put in order. Maps cannot: their entries have no order.
 #[must_use]

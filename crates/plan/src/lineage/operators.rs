@@ -99,6 +99,8 @@ pub(super) fn flow(node: &Node<Operator>, inputs: Vec<Flow>) -> (Flow, Option<Fl
         }
         OperatorKind::WindowPartial(window) => return first_step(window, Flow::together(inputs)),
         OperatorKind::WindowFinal(window) => second_step(window, Flow::together(inputs)),
+        // The second step has its calls over the input of the first.
+        OperatorKind::GroupPartial { .. } => Flow::together(inputs),
         OperatorKind::GroupAggregate(aggregate) => {
             let mut input = Flow::together(inputs);
             let mut columns: Vec<Origins> = aggregate.keys.iter().map(|key| input.column(*key)).collect();

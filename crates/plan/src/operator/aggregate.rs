@@ -13,7 +13,7 @@ pub struct GroupAggregate {
     pub keys: Vec<usize>,
     /// Aggregates, over the input.
     pub aggregates: Vec<AggregateCall>,
-    /// Columns of the input.
+    /// Columns of the input; where it merges partial aggregates, of the input of the first step.
     pub input_schema: SchemaRef,
     /// Whether the input may take rows away.
     pub input_retracts: bool,
@@ -25,4 +25,8 @@ pub struct GroupAggregate {
     /// Changes are held back for no more than so many rows of the input; absent: whatever their number.
     #[serde(default)]
     pub mini_batch_rows: Option<u64>,
+    /// Whether the input is what [`super::OperatorKind::GroupPartial`] with the same specification gives: the keys, then
+    /// the columns of each aggregate ([`AggregateForm::partial_types`](crate::aggregate::AggregateForm::partial_types)).
+    #[serde(default)]
+    pub merges_partials: bool,
 }

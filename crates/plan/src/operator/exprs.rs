@@ -50,8 +50,9 @@ impl OperatorKind {
                 }
                 (exprs, calls)
             }
-            // The second step merges what the first has computed.
+            // Of two steps one says what both compute.
             OperatorKind::WindowFinal(_)
+            | OperatorKind::GroupPartial { .. }
             | OperatorKind::Union
             | OperatorKind::WindowAssign { .. }
             | OperatorKind::Rank(_)

@@ -23,6 +23,14 @@ pub(super) fn details(kind: &OperatorKind, op: &Operator, input: Option<&SchemaR
             lines.extend(aggregate.mini_batch_ms.map(|ms| format!("a change of each group every {}", time(ms))));
             lines
         }
+        OperatorKind::GroupPartial { aggregate, adaptive } => {
+            let input = &aggregate.input_schema;
+            let mut lines = vec![format!("group each batch by: {}", columns(&aggregate.keys, input))];
+            let calls: Vec<String> = aggregate.aggregates.iter().map(|call| call.display(input)).collect();
+            lines.extend((!calls.is_empty()).then(|| format!("partial aggregates: {}", calls.join(", "))));
+            lines.extend(adaptive.then(|| "only while keys come often".to_owned()));
+            lines
+        }
         OperatorKind::Join(join) => join_on(join.kind, &join.on),
         OperatorKind::IntervalJoin(join) => {
             let mut lines = join_on(join.kind, &join.on);

@@ -1,5 +1,7 @@
 //! Aggregation without windows to operators: a projection to what is needed with the keys as columns, the exchange
-//! by the keys, the aggregation.
+//! by the keys, the aggregation; where it may, a first step of it before the exchange.
+
+mod steps;
 
 use std::sync::Arc;
 
@@ -7,7 +9,6 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use datafusion_expr::{Aggregate, Expr as LogicalExpr, LogicalPlan};
 use mainstem_core::change::ChangeMode;
-use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
 use mainstem_plan::aggregate::{AggregateCall, comparable};
 use mainstem_plan::eval::EvalContext;
@@ -15,6 +16,7 @@ use mainstem_plan::expr::Expr;
 use mainstem_plan::operator::{GroupAggregate, NamedExpr, Operator, OperatorKind};
 use mainstem_plan::{PlanError, sql_type_name};
 
+pub(crate) use self::steps::Steps;
 use super::window::Names;
 use super::{Lowering, Stream, arrow_schema};
 use crate::error::SqlError;
@@ -58,9 +60,14 @@ impl Lowering {
             ttl_ms: self.ttl_of(input),
             mini_batch_ms: self.mini_batch.map(|(latency, _)| latency),
             mini_batch_rows: self.mini_batch.and_then(|(_, rows)| rows),
+            merges_partials: false,
         };
         self.name_calls(&mut spec);
         self.check(&spec)?;
+        let (mut spec, operator) = match self.split_distinct(&spec, operator)? {
+            Some((second, first)) => (second, first),
+            None => (spec, operator),
+        };
         let fields =
             output.fields().iter().enumerate().map(|(position, field)| match position.checked_sub(keys.len()) {
                 Some(call) => field.as_ref().clone().with_name(&spec.aggregates[call].name),
@@ -77,9 +84,9 @@ impl Lowering {
             (false, true) => "aggregate of all rows",
             (false, false) => "group aggregate",
         };
-        let exchange = Exchange::Hash { keys: spec.keys.clone() };
+        let before = self.before(&mut spec, operator, name)?;
         let op = Operator::new(schema, OperatorKind::GroupAggregate(spec));
-        let operator = self.add(name, op, &[(operator, exchange)])?;
+        let operator = self.add(name, op, &[before])?;
         Ok(self.whole(operator))
     }
 

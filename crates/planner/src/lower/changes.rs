@@ -21,6 +21,7 @@ pub(super) fn derive(kind: &OperatorKind, inputs: &[ChangeMode]) -> ChangeMode {
             mainstem_connectors::source(&source.table).map_or(ChangeMode::Append, |source| source.changes())
         }
         OperatorKind::Calc { .. } | OperatorKind::Union | OperatorKind::Sink(_) => any,
+        OperatorKind::GroupPartial { .. } => any,
         OperatorKind::WindowAssign { .. } | OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_) => any,
         OperatorKind::IntervalJoin(_) | OperatorKind::WindowJoin(_) => ChangeMode::Append,
         OperatorKind::Unnest(_) => if_updating(ChangeMode::Append),

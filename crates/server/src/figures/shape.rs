@@ -110,6 +110,7 @@ fn kind(kind: &OperatorKind) -> &'static str {
         OperatorKind::WindowAssign { .. } => "window_assign",
         OperatorKind::WindowPartial(_) => "window_partial",
         OperatorKind::WindowFinal(_) => "window_final",
+        OperatorKind::GroupPartial { .. } => "aggregate_partial",
         OperatorKind::GroupAggregate(_) => "aggregate",
         OperatorKind::Join(_) => "join",
         OperatorKind::IntervalJoin(_) => "interval_join",

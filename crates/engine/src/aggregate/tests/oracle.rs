@@ -35,6 +35,8 @@ type Tables = Vec<(String, u32, RecordBatch)>;
 pub(super) struct Aggregation {
     pub(super) spec: Spec,
     schema: SchemaRef,
+    /// Its first step on several senders, if it has one.
+    first: Vec<GroupPartial>,
     pub(super) operator: GroupAggregate,
     pub(super) context: EvalContext,
     /// Files of the last checkpoint.
@@ -89,6 +91,17 @@ fn new_operator(spec: &Spec, schema: SchemaRef, context: &EvalContext) -> GroupA
     GroupAggregate::new("t", spec, schema, ChangeMode::Retract, context, Arc::default()).unwrap()
 }
 
+/// The step before the exchange.
+pub(super) fn first_step(spec: &Spec, adaptive: bool) -> GroupPartial {
+    let mut fields: Vec<Field> = spec.keys.iter().map(|key| spec.input_schema.field(*key).clone()).collect();
+    for call in &spec.aggregates {
+        let compiled = call.compile(&spec.input_schema, &EvalContext::default()).unwrap();
+        let types = call.partial_types(&compiled, &spec.input_schema).unwrap().expect("a call that has parts");
+        fields.extend(types.into_iter().map(|of| Field::new(&call.name, of, true)));
+    }
+    GroupPartial::new("first", spec, adaptive, Arc::new(Schema::new(fields)), &EvalContext::default()).unwrap()
+}
+
 impl Aggregation {
     pub(super) fn new(keys: &[usize], aggregates: Vec<AggregateCall>, retracts: bool, seed: u64) -> Self {
         let spec = Spec {
@@ -99,8 +112,17 @@ impl Aggregation {
             ttl_ms: None,
             mini_batch_ms: seed.is_multiple_of(3).then_some(1000),
             mini_batch_rows: None,
+            merges_partials: false,
         };
         Aggregation::of(spec)
+    }
+
+    /// The same with a step before the exchange.
+    pub(super) fn in_two_steps(keys: &[usize], aggregates: Vec<AggregateCall>, seed: u64) -> Self {
+        let mut spec = Aggregation::new(keys, aggregates, false, seed).spec;
+        let first = (0..2).map(|_| first_step(&spec, false)).collect();
+        spec.merges_partials = true;
+        Aggregation { first, ..Aggregation::of(spec) }
     }
 
     pub(super) fn of(spec: Spec) -> Self {
@@ -114,7 +136,8 @@ impl Aggregation {
         let live_of_calls = vec![Vec::new(); spec.aggregates.len()];
         let (files, rows, live) = (Vec::new(), Vec::new(), Vec::new());
         let fold = Fold::default();
-        Aggregation { spec, schema, operator, context, files, epoch: 0, rows, live, live_of_calls, fold }
+        let first = Vec::new();
+        Aggregation { spec, schema, first, operator, context, files, epoch: 0, rows, live, live_of_calls, fold }
     }
 
     /// A batch of random changes to the rows that are there.
@@ -142,9 +165,21 @@ impl Aggregation {
 
     pub(super) fn process(&mut self, batch: &[RecordBatch], kinds: Vec<i8>) {
         let rows = compute::concat_batches(&input_schema(), batch).unwrap();
-        let mut out = Collector::default();
-        self.operator.process(0, StreamBatch::changelog(rows, Int8Array::from(kinds)), &mut out).unwrap();
-        self.fold.take(out);
+        let mut batches = vec![StreamBatch::changelog(rows, Int8Array::from(kinds))];
+        let senders = self.first.len();
+        if senders > 0 {
+            let nth = self.rows.len() % senders;
+            // By groups and row by row, in turns that have nothing to do with the sender.
+            self.first[nth].passing = u32::from(self.rows.len().is_multiple_of(3));
+            let mut out = Collector::default();
+            self.first[nth].process(0, batches.remove(0), &mut out).unwrap();
+            batches = out.main;
+        }
+        for batch in batches {
+            let mut out = Collector::default();
+            self.operator.process(0, batch, &mut out).unwrap();
+            self.fold.take(out);
+        }
     }
 
     /// A call that sees only some columns cannot tell which of several rows has gone: it lets go of the oldest.

@@ -42,18 +42,23 @@ fn keys_become_columns_and_only_what_is_needed_is_exchanged() {
         [1] project
             from [0] forward
             columns: price / 100, auction, bidder
-        [2] group aggregate
-            from [1] hash(price / 100)
+        [2] partial group aggregate
+            from [1] forward
+            group each batch by: price / 100
+            partial aggregates: COUNT(1), MAX(auction) FILTER (WHERE bidder > 3)
+            only while keys come often
+        [3] group aggregate
+            from [2] hash(price / 100)
             group by: price / 100
             aggregates: COUNT(1), MAX(auction) FILTER (WHERE bidder > 3)
             changes: +I, -U, +U, -D
-        [3] filter and project
-            from [2] forward
+        [4] filter and project
+            from [3] forward
             where: `COUNT(1)` > 1
             columns: `price / 100` AS hundreds, `COUNT(1)` AS n, `MAX(auction) FILTER (WHERE bidder > 3)` AS m
             changes: +I, -U, +U, -D
-        [4] sink changes
-            from [3] forward
+        [5] sink changes
+            from [4] forward
             writes: changes by blackhole, columns hundreds, n, m
             changes: +I, -U, +U, -D
         ",
@@ -144,6 +149,52 @@ fn settings_reach_the_operators_and_are_shown() {
         "SET 'table.exec.mini-batch.enabled' = 'true'; SELECT k FROM plain",
         "sql-option 1:1 'table.exec.mini-batch.enabled' needs 'table.exec.mini-batch.allow-latency': how long changes may be held back, such as '1 s'",
     );
+}
+
+/// The operators of a query but for sources, projections and sinks.
+fn steps(settings: &str, query: &str) -> Vec<String> {
+    let plan = planned(&format!("{settings} {query}"));
+    let names = plan.graph.nodes.iter().map(|node| node.name.clone());
+    names.filter(|name| !["source", "project", "sink"].iter().any(|other| name.starts_with(other))).collect()
+}
+
+#[test]
+fn the_step_before_the_exchange_is_there_only_where_it_changes_nothing() {
+    const ONE: &str = "SET 'table.optimizer.agg-phase-strategy' = 'one_phase';";
+    let counts = "SELECT auction, COUNT(*) FROM bid GROUP BY auction";
+    assert_eq!(steps("", counts), ["partial group aggregate", "group aggregate"]);
+    assert_eq!(steps(ONE, counts), ["group aggregate"]);
+    assert_eq!(steps("", "SELECT DISTINCT auction, bidder FROM bid"), ["partial distinct", "distinct"]);
+    assert_eq!(steps("", "SELECT auction, SUM(CAST(price AS DOUBLE)) FROM bid GROUP BY auction"), ["group aggregate"]);
+    assert_eq!(steps("", "SELECT auction, COUNT(DISTINCT bidder) FROM bid GROUP BY auction"), ["group aggregate"]);
+    let twice = "SELECT n, COUNT(*) FROM (SELECT auction, COUNT(*) AS n FROM bid GROUP BY auction) GROUP BY n";
+    let rows_go = ["partial group aggregate", "group aggregate", "group aggregate"];
+    assert_eq!(steps("", twice), rows_go, "the second takes rows back");
+    let plan = planned(&format!(
+        "SET 'table.optimizer.agg-phase-strategy' = 'TWO_PHASE'; {}",
+        into("k BIGINT, n BIGINT", counts)
+    ));
+    assert!(!explain(&plan, 1).contains("only while keys come often"));
+}
+
+#[test]
+fn distinct_values_of_one_column_can_be_an_aggregation_of_their_own() {
+    const SPLIT: &str = "SET 'table.optimizer.distinct-agg.split.enabled' = 'true';";
+    let distinct = "SELECT auction, COUNT(DISTINCT bidder) FROM bid GROUP BY auction";
+    assert_eq!(steps(SPLIT, distinct), ["partial distinct", "distinct", "partial group aggregate", "group aggregate"]);
+    let beside = "SELECT COUNT(DISTINCT bidder), COUNT(*) FROM bid GROUP BY auction";
+    let two = ["partial group aggregate by value", "group aggregate by value", "group aggregate"];
+    assert_eq!(steps(SPLIT, beside), two);
+    for one in [
+        "SELECT COUNT(DISTINCT bidder), COUNT(DISTINCT price) FROM bid GROUP BY auction",
+        "SELECT COUNT(DISTINCT bidder), AVG(price) FROM bid GROUP BY auction",
+        "SELECT COUNT(DISTINCT bidder) FILTER (WHERE price > 1), 1 FROM bid GROUP BY auction",
+        "SELECT auction, COUNT(DISTINCT auction) FROM bid GROUP BY auction",
+    ] {
+        assert_eq!(steps(SPLIT, one), ["group aggregate"], "{one}");
+    }
+    let forgets = format!("{SPLIT} SET 'table.exec.state.ttl' = '1 h';");
+    assert_eq!(steps(&forgets, distinct), ["group aggregate"], "a value that is forgotten would be counted again");
 }
 
 #[test]

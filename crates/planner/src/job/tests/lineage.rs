@@ -46,6 +46,22 @@ fn a_window_gives_keys_counts_and_times_and_late_rows_are_whole() {
 }
 
 #[test]
+fn an_aggregate_in_two_steps_comes_from_what_it_comes_from_in_one() {
+    for strategy in ["ONE_PHASE", "TWO_PHASE"] {
+        check(
+            &format!(
+                "SET 'table.optimizer.agg-phase-strategy' = '{strategy}';
+                CREATE TABLE most (a BIGINT, p BIGINT) WITH ('connector' = 'blackhole');
+                INSERT INTO most SELECT auction, MAX(price) FILTER (WHERE bidder > 3) FROM bid GROUP BY auction"
+            ),
+            "most.a: bid.auction
+            most.p: bid.price
+            rows of most: bid.auction bid.bidder",
+        );
+    }
+}
+
+#[test]
 fn joins_have_both_sides_and_semi_joins_the_left_alone() {
     check(
         "INSERT INTO out_small SELECT 1, b.price * p.v FROM bid AS b JOIN plain AS p ON b.auction = p.k AND b.bidder > p.d",
