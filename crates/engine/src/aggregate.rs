@@ -31,6 +31,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion_common::DataFusionError;
 use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::GroupAggregate as Spec;
 
@@ -42,6 +43,7 @@ use self::slots::SlotIndex;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Restored};
 
 /// Groups that may be changed before their changes are given, where changes are held back.
@@ -172,6 +174,15 @@ impl GroupAggregate {
 }
 
 impl Operator for GroupAggregate {
+    fn state_bytes(&self) -> usize {
+        let keys = self.index.bytes() + self.groups.bytes();
+        keys + self.calls.bytes() + self.pending.bytes() + memory::of_vec(&self.slots)
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         if batch.rows.num_rows() == 0 {
             return Ok(());

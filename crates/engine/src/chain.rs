@@ -15,14 +15,18 @@ use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_rt::failpoint;
 
+use crate::budget::Account;
 use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
 use crate::metrics::{Doing, OperatorMetrics, TimeSpent};
 use crate::operator::{Capture, Collector, Operator, Release};
+use crate::parts::Parts;
 
 /// Bytes beyond the credit up to which a step in the middle of which a barrier is to overtake goes on without waiting.
 const HURRY_BYTES_MAX: u64 = 64 << 20;
+/// What operators hold is looked at once for so many batches, but for each where memory is short.
+const MEASURE_EVERY: u32 = 8;
 
 /// An operator with its identity.
 pub(crate) struct Link {
@@ -32,6 +36,8 @@ pub(crate) struct Link {
     pub(crate) operator: Box<dyn Operator>,
     /// Its counters.
     pub(crate) metrics: Arc<OperatorMetrics>,
+    /// What it holds in memory; an operator with parts knows for itself.
+    pub(crate) account: Option<Account>,
 }
 
 /// A sink at the end of a chain.
@@ -77,6 +83,8 @@ pub(crate) struct Chain {
     pub(crate) context: EvalContext,
     /// Index of the subtask.
     pub(crate) subtask: u32,
+    /// Batches since the last look at what operators hold.
+    pub(crate) unmeasured: u32,
     /// Where the task notes how it spends its time.
     pub(crate) time: Arc<TimeSpent>,
 }
@@ -155,7 +163,40 @@ impl Chain {
     pub(crate) async fn push(&mut self, input: usize, batch: StreamBatch) -> Result<(), EngineError> {
         let mut done = Collector::default();
         self.drive(0, input, batch, &mut done)?;
-        self.deliver(done).await
+        self.deliver(done).await?;
+        self.unmeasured += 1;
+        let is_short = self.parts().is_some_and(|parts| !parts.is_whole());
+        if self.unmeasured < MEASURE_EVERY && !is_short { Ok(()) } else { self.relieve().await }
+    }
+
+    /// Looks at what operators hold. Those with parts put aside what is too much, or work off what was put off.
+    async fn relieve(&mut self) -> Result<(), EngineError> {
+        self.unmeasured = 0;
+        self.measure()?;
+        while let Some(parts) = self.parts() {
+            let Some(out) = parts.relieve().await? else { break };
+            self.hand_on(0, out).await?;
+        }
+        match self.parts().and_then(Parts::take_pending) {
+            Some(watermark) => self.release_all(watermark, &mut None).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What operators without parts hold must fit.
+    fn measure(&mut self) -> Result<(), EngineError> {
+        for link in &self.links {
+            if let Some(account) = &link.account {
+                account.set(link.operator.state_bytes());
+                account.must_put_aside()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first operator, where its state may be in parts: rows come to it by key.
+    pub(crate) fn parts(&mut self) -> Option<&mut Parts> {
+        self.links.first_mut().and_then(|link| link.operator.parts())
     }
 
     /// Sends rows of the first operator's side output, which is the last one where it has such rows.
@@ -171,12 +212,23 @@ impl Chain {
         watermark: Timestamp,
         mut gate: Option<&mut InputGate>,
     ) -> Result<(), EngineError> {
+        if self.parts().is_some_and(|parts| parts.puts_off(watermark)) {
+            return Ok(());
+        }
+        self.release_all(watermark, &mut gate).await
+    }
+
+    async fn release_all(
+        &mut self,
+        watermark: Timestamp,
+        gate: &mut Option<&mut InputGate>,
+    ) -> Result<(), EngineError> {
         let mut watermark = watermark;
         let links = self.links.iter();
         let passed_on = links.fold(watermark, |watermark, link| link.operator.watermark_out(watermark));
         self.context.watermark.store(passed_on.0, Ordering::Relaxed);
         for at in 0..self.links.len() {
-            self.release(at, watermark, &mut gate).await?;
+            self.release(at, watermark, gate).await?;
             self.links[at].metrics.set_watermark(self.subtask, watermark);
             watermark = self.links[at].operator.watermark_out(watermark);
         }
@@ -209,13 +261,17 @@ impl Chain {
     /// Ends an epoch: everything is flushed, state is frozen, the barrier passed on.
     pub(crate) async fn barrier(&mut self, mark: BarrierMark) -> Result<ChainCapture, EngineError> {
         let barrier = mark.barrier;
+        self.settle().await?;
         self.flush().await?;
         self.advance_processing_time(barrier.next_epoch_now).await?;
+        self.measure()?;
         let mut captures = Vec::new();
         for link in &mut self.links {
-            if let Some(capture) = link.operator.capture(barrier.epoch)? {
-                captures.push((link.id, capture));
-            }
+            let capture = match link.operator.parts().filter(|parts| !parts.is_whole()) {
+                Some(parts) => Some(parts.capture_all(barrier.epoch).await?),
+                None => link.operator.capture(barrier.epoch)?,
+            };
+            captures.extend(capture.map(|capture| (link.id, capture)));
         }
         self.context.now.store(barrier.next_epoch_now.0, Ordering::Relaxed);
         let sealed = match &mut self.end {
@@ -226,6 +282,19 @@ impl Chain {
             ChainEnd::Sink(sink) => Some(sink.seal(barrier.epoch).await?),
         };
         Ok(ChainCapture { captures, sealed })
+    }
+
+    /// Before the barrier: what was put off belongs to the epoch. May take long, and may be given up where the task ends.
+    pub(crate) async fn settle(&mut self) -> Result<(), EngineError> {
+        while let Some(parts) = self.parts() {
+            let Some(out) = parts.settle().await? else { break };
+            self.hand_on(0, out).await?;
+            self.ready().await;
+        }
+        match self.parts().and_then(Parts::take_pending) {
+            Some(watermark) => self.release_all(watermark, &mut None).await,
+            None => Ok(()),
+        }
     }
 
     /// Passes on a barrier that takes no snapshot: [`mainstem_core::alignment::RESUME`].
@@ -266,6 +335,9 @@ impl Chain {
 
     /// Passes on that the stream has ended.
     pub(crate) async fn finish(&mut self) -> Result<(), EngineError> {
+        if self.parts().is_some_and(|parts| parts.waits()) {
+            return Err(EngineError::Bug("a stream has ended behind rows that wait, without a barrier".into()));
+        }
         self.broadcast(&StreamElement::End).await
     }
 

@@ -1,6 +1,7 @@
 //! Turns the graph of a job into running subtasks. Called once an attempt.
 
 mod build;
+mod operators;
 mod restoring;
 mod wiring;
 
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 
 use self::build::{Builder, BuiltTask};
 use self::restoring::Restoring;
+use crate::budget::MemoryBudget;
 use crate::error::EngineError;
 use crate::exchange::DataPlane;
 use crate::metrics::JobMetrics;
@@ -61,6 +63,8 @@ pub struct Deployment {
     pub store: Arc<CheckpointStore>,
     /// Counters.
     pub metrics: Arc<JobMetrics>,
+    /// The memory of this worker.
+    pub memory: Arc<MemoryBudget>,
     /// Which of the subtasks run here.
     pub placement: Placement,
 }
@@ -318,7 +322,7 @@ pub(crate) fn files_of<'a>(
             handles.push(StateHandle { key_groups, ..handle.clone() });
         }
     }
-    // Stable: files of one epoch hold disjoint key groups.
+    // Stable: files of one epoch hold disjoint key groups, or are of parts of one subtask, which has them in order.
     handles.sort_by_key(|handle| handle.epoch);
     handles
 }

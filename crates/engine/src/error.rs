@@ -62,6 +62,40 @@ pub enum EngineError {
         /// How much a subtask keeps.
         bytes_max: u64,
     },
+    /// State that cannot be put aside does not fit into memory.
+    #[error(
+        "{operator}: its state takes {bytes} bytes and cannot be put aside on disk ({job_bytes} bytes for all such \
+         state of the job); state may take {state_bytes_max} of the {bytes_max} bytes of memory of this worker. Give it \
+         more (--memory), run the job with a higher parallelism on more workers, or bound its state by windows or a \
+         time to live"
+    )]
+    OutOfMemory {
+        /// The operator.
+        operator: String,
+        /// What it holds on this subtask.
+        bytes: u64,
+        /// What its job holds on the worker.
+        job_bytes: u64,
+        /// What all operators on the worker may hold.
+        state_bytes_max: u64,
+        /// The worker's memory.
+        bytes_max: u64,
+    },
+    /// The uploader has ended; it says why.
+    #[error("bug: the uploader has ended before its subtask; please report it")]
+    UploadsEnded,
+    /// Rows that were put off on the local disk cannot be written or read.
+    #[error("{operator}: cannot {action} the scratch file in '{directory}': {reason}")]
+    Scratch {
+        /// The operator.
+        operator: String,
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        directory: String,
+        /// What the system says.
+        reason: String,
+    },
     /// Our own mistake.
     #[error("bug: {0}; please report it")]
     Bug(String),
@@ -85,7 +119,8 @@ impl EngineError {
             EngineError::Connector { error, .. } => error.is_retryable(),
             EngineError::State(error) => error.is_retryable(),
             EngineError::PeerGone | EngineError::PeerLost(_) | EngineError::Unreachable(_) => true,
-            EngineError::TooMuchInFlight { .. } => true,
+            EngineError::TooMuchInFlight { .. } | EngineError::Scratch { .. } => true,
+            EngineError::OutOfMemory { .. } | EngineError::UploadsEnded => false,
             EngineError::Evaluation { .. } | EngineError::Data { .. } | EngineError::Plan(_) | EngineError::Bug(_) => {
                 false
             }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::memory;
+
 /// When each partition has last changed.
 pub(crate) struct Expiry {
     ttl_ms: Option<i64>,
@@ -13,6 +15,11 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        memory::of_vec(&self.changed) + self.due.values().map(memory::of_vec).sum::<usize>()
+    }
+
     /// Absent: nothing is ever forgotten, and nothing is kept about it.
     pub(crate) fn new(ttl_ms: Option<u64>) -> Self {
         let ttl_ms = ttl_ms.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX));

@@ -63,7 +63,7 @@ fn place_of(table: &str) -> Option<ChannelPlace> {
 }
 
 /// The rows with what stands beside them as two more columns. The own watermark is null where a batch has none.
-fn to_rows(batch: &StreamBatch) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn to_rows(batch: &StreamBatch) -> Result<RecordBatch, ArrowError> {
     let count = batch.rows.num_rows();
     let schema = batch.rows.schema();
     let beside = [Field::new("kind", DataType::Int8, false), Field::new("own_watermark", DataType::Int64, true)];
@@ -76,7 +76,7 @@ fn to_rows(batch: &StreamBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 /// The batches again: where a row has an own watermark, all of its batch have one.
-fn to_batches(stored: &RecordBatch) -> Result<Vec<StreamBatch>, ArrowError> {
+pub(crate) fn to_batches(stored: &RecordBatch) -> Result<Vec<StreamBatch>, ArrowError> {
     let width = stored.num_columns().saturating_sub(2);
     let (Some(kinds), Some(watermarks)) = (
         stored.columns().get(width).and_then(|column| column.as_primitive_opt::<Int8Type>()),

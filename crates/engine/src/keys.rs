@@ -11,6 +11,8 @@ use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::memory;
+
 /// The groups of the keys seen so far.
 pub(crate) enum KeyIndex {
     /// No key columns: one group.
@@ -25,6 +27,15 @@ pub(crate) enum KeyIndex {
 }
 
 impl KeyIndex {
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            KeyIndex::Global { .. } => 0,
+            KeyIndex::Integer(index) => index.table.allocation_size() + memory::of_vec(&index.keys),
+            KeyIndex::Rows(index) => index.table.allocation_size() + index.rows.size(),
+        }
+    }
+
     /// An empty index for key columns of the given types.
     pub(crate) fn new(types: &[DataType]) -> Result<KeyIndex, ArrowError> {
         Ok(match types {

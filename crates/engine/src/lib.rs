@@ -3,6 +3,7 @@
 //! subtasks obey the messages of `mainstem_core::protocol`.
 
 mod aggregate;
+mod budget;
 mod calc;
 mod chain;
 #[cfg(test)]
@@ -21,11 +22,13 @@ mod join;
 mod key_hash;
 mod keys;
 mod late;
+mod memory;
 mod metrics;
 mod normalize;
 mod operator;
 mod over;
 mod partitions;
+mod parts;
 mod pattern;
 mod rank;
 mod row_codec;
@@ -36,12 +39,14 @@ mod sort;
 mod source;
 mod source_task;
 mod staging;
+mod state_files;
 mod task;
 mod unnest;
 mod uploader;
 mod watermark_alignment;
 mod window;
 
+pub use budget::MemoryBudget;
 pub use deploy::{Deployment, Placement, RunningAttempt, deploy};
 pub use error::EngineError;
 pub use exchange::DataPlane;

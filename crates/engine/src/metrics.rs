@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstem_connectors::SplitLags;
-use mainstem_core::cluster::messages::{OperatorCounters, SubtaskCounters};
+use mainstem_core::cluster::messages::{OperatorCounters, StateMemory, SubtaskCounters};
 use mainstem_core::ids::OperatorId;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::JobGraph;
@@ -37,6 +37,16 @@ pub struct OperatorMetrics {
     pub restored_local: AtomicU64,
     /// The same, read from the store.
     pub restored_store: AtomicU64,
+    /// Bytes of memory that its state takes now, with rows that wait for state.
+    pub memory_bytes: AtomicU64,
+    /// Parts of its state that are in memory now,
+    pub parts_hot: AtomicU64,
+    /// and those that are not.
+    pub parts_cold: AtomicU64,
+    /// Parts that were read again.
+    pub part_loads: AtomicU64,
+    /// Rows that had to wait for a part that was not in memory.
+    pub deferred_rows: AtomicU64,
     /// For a source: how far its splits are behind.
     pub lags: SplitLags,
     /// What is counted of each subtask.
@@ -156,6 +166,13 @@ impl JobMetrics {
                 bytes_read: read(&operator.bytes_read),
                 restored_local_bytes: read(&operator.restored_local),
                 restored_store_bytes: read(&operator.restored_store),
+                memory: StateMemory {
+                    bytes: read(&operator.memory_bytes),
+                    parts_hot: read(&operator.parts_hot),
+                    parts_cold: read(&operator.parts_cold),
+                    part_loads: read(&operator.part_loads),
+                    deferred_rows: read(&operator.deferred_rows),
+                },
                 watermarks: subtasks.iter().map(|(counted, watermark)| (counted.index, *watermark)).collect(),
                 subtasks: subtasks.into_iter().map(|(counted, _)| counted).collect(),
                 lag: operator.lags.read(),

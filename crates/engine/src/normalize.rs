@@ -14,12 +14,14 @@ use arrow::row::{Row, RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 use mainstem_core::change::{ChangeKind, ChangeMode};
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 
 use self::last::LastRows;
 use self::stack::RowStacks;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
 
 /// Name and version of the table of rows: the columns, then the row's place among those of its key (Int64), and
@@ -173,6 +175,13 @@ impl Normalize {
 }
 
 impl Table {
+    fn bytes(&self) -> usize {
+        match self {
+            Table::ByKey(rows) => rows.bytes(),
+            Table::Whole(rows) => rows.bytes(),
+        }
+    }
+
     fn keys(&self) -> Box<dyn Iterator<Item = &RowBytes> + '_> {
         match self {
             Table::ByKey(rows) => Box::new(rows.keys()),
@@ -205,6 +214,16 @@ impl Table {
 }
 
 impl Operator for Normalize {
+    fn state_bytes(&self) -> usize {
+        let of_dirty = |(key, row): (&RowBytes, &RowBytes)| key.len() + row.len() + 2 * memory::SMALL;
+        let dirty = memory::of_sampled(self.dirty.len(), self.dirty.iter(), of_dirty);
+        self.table.bytes() + self.dirty.allocation_size() + dirty
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let keys = self.keys_of(&batch.rows)?;
         let rows = self.rows.convert_columns(batch.rows.columns());

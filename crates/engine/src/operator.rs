@@ -11,6 +11,7 @@ use mainstem_core::time::Timestamp;
 
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::parts::Parts;
 
 /// Rows that an operator gives, in order.
 #[derive(Default)]
@@ -71,6 +72,18 @@ pub(crate) trait Operator: Send {
         None
     }
 
+    /// Bytes of memory that its state takes, about: within a fifth of it where there is much. Asked often, so it
+    /// looks at no more than a sample of what it keeps.
+    fn state_bytes(&self) -> usize {
+        0
+    }
+
+    /// The least watermark at which it may have something to give or has to let go of something; none: watermarks are
+    /// nothing to it, whatever it holds. A part of the state that is not in memory is not told of watermarks below.
+    fn next_due(&self) -> Option<Timestamp> {
+        Some(Timestamp::MIN)
+    }
+
     /// Freezes the state as of the end of the epoch. Must be quick: what takes time (encoding, writing) is
     /// done with the capture beside further processing. Operators without state give nothing.
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
@@ -86,6 +99,11 @@ pub(crate) trait Operator: Send {
     /// All of the state has been taken back.
     fn restored(&mut self) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    /// The same as parts, where it may be several.
+    fn parts(&mut self) -> Option<&mut Parts> {
+        None
     }
 
     /// Takes back what [`Capture::meta`] held, of every subtask that there was. Called before

@@ -11,6 +11,8 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::memory;
+
 /// Bytes of forgotten keys that are tolerated beside as many of known ones.
 const DEAD_BYTES_MAX: usize = 1 << 20;
 
@@ -28,6 +30,14 @@ pub(crate) struct Partitions {
 }
 
 impl Partitions {
+    /// Bytes of memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.allocation_size()
+            + memory::of_vec(&self.bytes)
+            + memory::of_vec(&self.spans)
+            + memory::of_vec(&self.free)
+    }
+
     /// No keys yet, of columns of the given types. Without columns all rows are of one partition.
     pub(crate) fn new(types: &[DataType]) -> Result<Self, ArrowError> {
         // A row format needs at least one column; a constant stands in for none.

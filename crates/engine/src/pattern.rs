@@ -31,6 +31,7 @@ use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::late::LateRows;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Release, Restored};
 use crate::partitions::Partitions;
 use crate::row_codec::RowCodec;
@@ -224,6 +225,12 @@ impl PatternMatch {
 }
 
 impl Operator for PatternMatch {
+    fn state_bytes(&self) -> usize {
+        let waiting = memory::of_lists(&self.waiting);
+        let searches = memory::of_sampled(self.searches.len(), self.searches.iter(), Search::bytes);
+        self.partitions.bytes() + memory::of_vec(&self.searches) + searches + waiting + self.store.bytes()
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let (rows, times) = self.late.on_time(batch, self.time, self.watermark, out)?;
         if rows.num_rows() == 0 {

@@ -20,6 +20,11 @@ pub(crate) struct RowBytes {
 }
 
 impl RowBytes {
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether the rows are equal in the order.
     pub(crate) fn is_tie(&self, other: &RowBytes) -> bool {
         self.bytes[..self.order as usize] == other.bytes[..other.order as usize]

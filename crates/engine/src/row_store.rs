@@ -8,6 +8,8 @@ use arrow::compute::{SortOptions, interleave, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
+use crate::memory;
+
 /// Names a row of a store while it is kept.
 pub(crate) type RowId = u32;
 
@@ -33,10 +35,14 @@ pub(crate) struct RowStore {
     free_ids: Vec<RowId>,
     live: usize,
     held: usize,
+    /// What the rows of all chunks take.
+    held_bytes: usize,
 }
 
 struct Chunk {
     rows: RecordBatch,
+    /// What the rows take.
+    bytes: usize,
     /// The id of each row.
     ids: Vec<RowId>,
     live: usize,
@@ -45,6 +51,15 @@ struct Chunk {
 }
 
 impl RowStore {
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held_bytes
+            + self.held * size_of::<RowId>()
+            + memory::of_vec(&self.chunks)
+            + memory::of_vec(&self.places)
+            + memory::of_vec(&self.free_ids)
+    }
+
     /// An empty store of rows with these columns.
     pub(crate) fn new(schema: SchemaRef) -> Self {
         RowStore {
@@ -55,6 +70,7 @@ impl RowStore {
             free_ids: Vec::new(),
             live: 0,
             held: 0,
+            held_bytes: 0,
         }
     }
 
@@ -67,8 +83,10 @@ impl RowStore {
     /// write them.
     pub(crate) fn add(&mut self, rows: RecordBatch, is_fresh: bool) -> u32 {
         let count = rows.num_rows();
+        let bytes = memory::of_rows(&rows);
         self.held += count;
-        let chunk = Chunk { rows, ids: vec![NOBODY; count], live: 0, is_fresh };
+        self.held_bytes += bytes;
+        let chunk = Chunk { rows, bytes, ids: vec![NOBODY; count], live: 0, is_fresh };
         match self.free_chunks.pop() {
             Some(free) => {
                 self.chunks[free as usize] = Some(chunk);
@@ -112,6 +130,7 @@ impl RowStore {
         self.free_ids.push(id);
         if chunk.live == 0 {
             self.held -= chunk.ids.len();
+            self.held_bytes -= chunk.bytes;
             *slot = None;
             self.free_chunks.push(number);
         }
@@ -122,6 +141,7 @@ impl RowStore {
         let Some(chunk) = self.chunks[number as usize].as_ref() else { return Ok(()) };
         if chunk.live == 0 {
             self.held -= chunk.ids.len();
+            self.held_bytes -= chunk.bytes;
             self.chunks[number as usize] = None;
             self.free_chunks.push(number);
         } else if chunk.live * 2 < chunk.ids.len() {
@@ -175,7 +195,9 @@ impl RowStore {
         };
         let is_fresh = self.chunk(numbers[0]).is_fresh;
         for number in numbers {
-            self.held -= self.chunk(*number).ids.len();
+            let (rows, bytes) = (self.chunk(*number).ids.len(), self.chunk(*number).bytes);
+            self.held -= rows;
+            self.held_bytes -= bytes;
             self.chunks[*number as usize] = None;
             self.free_chunks.push(*number);
         }

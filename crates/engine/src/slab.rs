@@ -2,6 +2,8 @@
 
 use hashbrown::HashMap;
 
+use crate::memory;
+
 /// Room is given out in so many bytes.
 const UNIT: usize = 16;
 /// Units of a page: 1 MiB.
@@ -27,6 +29,11 @@ pub(crate) struct Slab {
 }
 
 impl Slab {
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pages.iter().map(memory::of_vec).sum::<usize>() + self.free.values().map(memory::of_vec).sum::<usize>()
+    }
+
     /// Keeps a copy; none where the slab is full.
     pub(crate) fn insert(&mut self, bytes: &[u8]) -> Option<Slot> {
         let units = bytes.len().div_ceil(UNIT).max(1);
@@ -37,9 +44,14 @@ impl Slab {
             return Some(Slot { at, len });
         }
         let capacity = units.max(PAGE_UNITS) * UNIT;
-        let fits = self.pages.last().is_some_and(|page| page.capacity() - page.len() >= units * UNIT);
+        let fits = match self.pages.as_slice() {
+            // The first page grows: there are many with little in them.
+            [only] => only.len() + units * UNIT <= PAGE_UNITS * UNIT,
+            pages => pages.last().is_some_and(|page| page.capacity() - page.len() >= units * UNIT),
+        };
         if !fits || units > PAGE_UNITS {
-            self.pages.push(Vec::with_capacity(capacity));
+            let is_first = self.pages.is_empty() && units <= PAGE_UNITS;
+            self.pages.push(if is_first { Vec::new() } else { Vec::with_capacity(capacity) });
         }
         let page = self.pages.len() - 1;
         let from = self.pages[page].len();

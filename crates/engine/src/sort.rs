@@ -18,6 +18,7 @@ use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::event_time::event_times;
 use crate::late::DroppedRows;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Release, Restored, TableRows};
 use crate::row_codec::{RowBytes, RowCodec};
 
@@ -138,6 +139,12 @@ impl Sort {
 }
 
 impl Operator for Sort {
+    fn state_bytes(&self) -> usize {
+        let of_row = |(_, row): &Key| row.len() + memory::ARC;
+        let rows = memory::of_tree(&self.rows) + memory::of_sampled(self.rows.len(), self.rows.keys(), of_row);
+        rows + memory::of_tree_len::<Key, ()>(self.dirty.len())
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let keys = self.keys(&batch.rows)?;
         let late = self.late(&batch, &keys, out)?;

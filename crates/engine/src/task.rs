@@ -27,6 +27,20 @@ pub(crate) async fn run(
     mut uploads: Uploads,
     mut control: mpsc::Receiver<ToSubtask>,
 ) -> Result<bool, EngineError> {
+    match obey(&mut gate, &mut chain, &mut uploads, &mut control).await {
+        Ok(true) => uploads.drain().await.map(|()| true),
+        Ok(false) => Ok(false),
+        Err(EngineError::UploadsEnded) => Err(uploads.failed().await),
+        Err(error) => Err(error),
+    }
+}
+
+async fn obey(
+    gate: &mut InputGate,
+    chain: &mut Chain,
+    uploads: &mut Uploads,
+    control: &mut mpsc::Receiver<ToSubtask>,
+) -> Result<bool, EngineError> {
     let hold = chain.hold_ms().map(Duration::from_millis);
     let mut flushes = tokio::time::interval(hold.unwrap_or(NEVER).max(HOLD_MIN));
     flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -52,27 +66,38 @@ pub(crate) async fn run(
                 preparing = None;
                 continue;
             }
-            event = next(&mut gate, &mut chain), if preparing.is_none() => event?,
+            event = next(gate, chain), if preparing.is_none() => event?,
         };
         chain.note_working();
         match event {
             GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
-            GateEvent::Watermark(watermark) => chain.watermark(watermark, Some(&mut gate)).await?,
+            GateEvent::Watermark(watermark) => chain.watermark(watermark, Some(gate)).await?,
             GateEvent::Barrier { barrier: Aligned { mark, .. }, .. } if mark.barrier.epoch == RESUME => {
                 chain.pass_on(mark).await?;
             }
             GateEvent::Barrier { barrier: Aligned { mark, took_ms }, overtaken } => {
                 let epoch = mark.barrier.epoch;
+                tokio::select! {
+                    biased;
+                    () = cancelled(control) => return Ok(false),
+                    settled = chain.settle() => settled?,
+                }
                 let captured = chain.barrier(mark).await?;
                 let (alignment_ms, source) = (Some(took_ms), None);
                 uploads.submit(Upload { epoch, chain: captured, source, alignment_ms, overtaken }).await?;
             }
             GateEvent::End => {
                 chain.finish().await?;
-                return uploads.drain().await.map(|()| true);
+                return Ok(true);
             }
         }
     }
+}
+
+/// Waits until the coordinator cancels. Cancel-safe.
+async fn cancelled(control: &mut mpsc::Receiver<ToSubtask>) {
+    // All other messages are for sources.
+    while !matches!(control.recv().await, Some(ToSubtask::Cancel) | None) {}
 }
 
 /// The next event, or the end of a worker behind. While the receivers have no room for more, nothing but a barrier that

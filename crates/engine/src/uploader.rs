@@ -10,7 +10,7 @@ use mainstem_core::key_group::{KeyGroupRange, group_of_hash};
 use mainstem_core::protocol::{FromSubtask, InFlight, OperatorSnapshot, SubtaskSnapshot};
 use mainstem_rt::run_blocking;
 use mainstem_state::{CheckpointStore, TableDelta};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::chain::ChainCapture;
 use crate::error::EngineError;
@@ -18,6 +18,7 @@ use crate::exchange::InFlightChannel;
 use crate::in_flight;
 use crate::key_hash::hash_rows;
 use crate::operator::{Capture, TableRows};
+use crate::state_files::StateFiles;
 
 /// Captures that may wait to be uploaded; the coordinator keeps fewer checkpoints in flight.
 pub(crate) const UPLOADS_MAX: usize = 4;
@@ -49,6 +50,8 @@ pub(crate) struct Uploader {
     pub(crate) own_key_groups: KeyGroupRange,
     pub(crate) store: Arc<CheckpointStore>,
     pub(crate) events: mpsc::Sender<FromSubtask>,
+    /// Who waits for what was written, is told here.
+    pub(crate) uploaded: Option<watch::Sender<()>>,
 }
 
 impl Uploader {
@@ -72,6 +75,10 @@ impl Uploader {
             let part = self.upload_state(upload.epoch, operator, capture).await?;
             snapshot.insert(operator, part);
         }
+        if let Some(uploaded) = &self.uploaded {
+            // Before the wait for what was overtaken: the subtask may be what is waited for.
+            uploaded.send_replace(());
+        }
         snapshot.extend(upload.source);
         if let Some((operator, table, sealed)) = upload.chain.sealed {
             let committables = sealed.await.map_err(|error| EngineError::Connector { table, error })?;
@@ -88,6 +95,17 @@ impl Uploader {
             }
         }
         Ok(Some(snapshot))
+    }
+
+    fn files(&self, operator: OperatorId) -> StateFiles {
+        StateFiles {
+            store: self.store.clone(),
+            job: self.job.clone(),
+            generation: self.generation,
+            operator,
+            subtask: self.subtask.index,
+            key_groups: self.key_groups,
+        }
     }
 
     async fn upload_in_flight(&self, epoch: Epoch, channels: Vec<InFlightChannel>) -> Result<InFlight, EngineError> {
@@ -115,19 +133,7 @@ impl Uploader {
                 handle.get().ok_or_else(|| EngineError::Bug("a state file is named before it is written".into()))?;
             state.push(handle.clone());
         }
-        let mut tables = capture.tables;
-        tables.retain(|table| table.rows.iter().any(|rows| rows.num_rows() > 0));
-        if !tables.is_empty() {
-            let key_groups = self.key_groups;
-            let sort =
-                move || tables.iter().map(|table| sort_by_key_group(table, key_groups)).collect::<Result<_, _>>();
-            let sorted = run_blocking(sort).await;
-            let tables: Vec<TableDelta> =
-                sorted.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
-            let handle = self
-                .store
-                .write_state(&self.job, self.generation, epoch, operator, self.subtask.index, "", tables)
-                .await?;
+        if let Some(handle) = self.files(operator).write(epoch, "", capture.tables).await? {
             capture.handle.set(handle.clone()).map_err(|_| EngineError::Bug("a state file is written twice".into()))?;
             state.push(handle);
         }

@@ -116,6 +116,9 @@ pub(crate) struct ClusterArgs {
     /// Slots of each worker.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: u32,
+    /// Memory of each worker, such as '2 gb' [default: 60 % of the machine's memory for all of them].
+    #[arg(long, value_parser = memory_size, value_name = "SIZE")]
+    pub(crate) memory: Option<u64>,
     /// Serve the web page, the REST API and metrics of the first coordinator at this port of 127.0.0.1, of the second one at
     /// the next port, and so on [default: not at all].
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_000))]
@@ -177,11 +180,28 @@ pub(crate) struct WorkerArgs {
     #[arg(long)]
     pub(crate) compress: bool,
     #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
     pub(crate) copies: CopiesArgs,
     #[command(flatten)]
     pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+/// How much memory a worker uses.
+#[derive(Debug, Args, Default)]
+pub(crate) struct MemoryArgs {
+    /// Memory of the worker, such as '2 gb'; half of it is for state, and state that does not fit is put aside on disk
+    /// [default: 60 % of the machine's memory or of the container's limit].
+    #[arg(long, value_parser = memory_size, value_name = "SIZE")]
+    pub(crate) memory: Option<u64>,
+    /// Directory on a local disk for rows that have to wait for state that was put aside [default: TMPDIR, or /var/tmp].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch_dir: Option<PathBuf>,
+    /// Workers on this machine that use that much together, where nobody says how much.
+    #[arg(long, hide = true, default_value_t = 1)]
+    pub(crate) memory_shared_by: u32,
 }
 
 /// Where local copies of state files are kept.
@@ -419,6 +439,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) restore: RestoreArgs,
     #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
     pub(crate) copies: CopiesArgs,
     /// When asked to stop (Ctrl-C), take a savepoint in this directory as the last thing.
     #[arg(long, value_name = "DIR")]
@@ -491,6 +513,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn audit_size(text: &str) -> Result<u64, String> {
     let parsed = mainstem_connectors::parse_size(text).filter(|size| *size >= 1 << 20);
     parsed.ok_or_else(|| "expected a size of at least '1 MB'".to_owned())
+}
+
+fn memory_size(text: &str) -> Result<u64, String> {
+    let parsed = mainstem_connectors::parse_size(text).filter(|size| *size >= 16 << 20);
+    parsed.ok_or_else(|| "expected a size of at least '16 mb', such as '2 gb'".to_owned())
 }
 
 fn size(text: &str) -> Result<u64, String> {

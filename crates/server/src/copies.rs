@@ -55,7 +55,7 @@ fn named(directory: &Path, bytes_max: u64) -> anyhow::Result<LocalCopies> {
 }
 
 /// Where files lie that may be lost, and that are mostly on a disk.
-fn temporary() -> PathBuf {
+pub(crate) fn temporary() -> PathBuf {
     let of_system = || Some(PathBuf::from("/var/tmp")).filter(|directory| directory.is_dir());
     let of_user = std::env::var_os("TMPDIR").filter(|directory| !directory.is_empty()).map(PathBuf::from);
     of_user.or_else(of_system).unwrap_or_else(std::env::temp_dir)

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use mainstem_coordinator::{Attempt, Deployer, Deployment};
 use mainstem_core::ids::JobId;
 use mainstem_core::protocol::Failure;
-use mainstem_engine::{JobMetrics, Placement, RunningAttempt};
+use mainstem_engine::{JobMetrics, MemoryBudget, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
 use mainstem_state::CheckpointStore;
 use tokio::runtime::Handle;
@@ -21,6 +21,8 @@ pub(crate) struct LocalDeployer {
     pub(crate) working_dir: PathBuf,
     pub(crate) store: Arc<CheckpointStore>,
     pub(crate) metrics: Arc<JobMetrics>,
+    /// The memory of this process.
+    pub(crate) memory: Arc<MemoryBudget>,
     /// Where subtasks run; apart from the coordinator's runtime, which they must not starve.
     pub(crate) data_runtime: Handle,
     /// The subtasks of the attempt that runs.
@@ -46,6 +48,7 @@ impl Deployer for LocalDeployer {
             working_dir: self.working_dir.clone(),
             store: self.store.clone(),
             metrics: self.metrics.clone(),
+            memory: self.memory.clone(),
             placement: Placement::Alone,
         });
         let RunningAttempt { subtasks, events, tasks } = running.map_err(mainstem_engine::EngineError::into_failure)?;

@@ -13,6 +13,7 @@ mod http;
 mod inspect;
 mod job;
 mod lag;
+mod memory;
 mod metrics;
 mod replay;
 mod restore;

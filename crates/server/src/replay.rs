@@ -6,7 +6,7 @@ use anyhow::Context;
 use mainstem_core::ids::JobId;
 use mainstem_planner::Replay;
 
-use crate::cli::{CopiesArgs, HttpArgs, ReplayArgs, RestoreArgs, RunArgs};
+use crate::cli::{CopiesArgs, HttpArgs, MemoryArgs, ReplayArgs, RestoreArgs, RunArgs};
 use crate::run;
 use crate::sql_files::SqlFiles;
 
@@ -30,6 +30,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         job_id: Some(id.clone()),
         fresh: args.fresh,
         restore: RestoreArgs { from_savepoint: None, repeat_output: false },
+        memory: MemoryArgs::default(),
         copies: CopiesArgs { copies_dir: None, copies_max: 0 },
         savepoint_on_stop: None,
         http: HttpArgs { http: None, http_token_file: None },

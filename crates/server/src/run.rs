@@ -33,6 +33,7 @@ use crate::http;
 use crate::inspect;
 use crate::job;
 use crate::lag;
+use crate::memory;
 use crate::restore::{self, Restored};
 use crate::sql_files::SqlFiles;
 use crate::status::{StatusReporter, Totals};
@@ -148,6 +149,7 @@ async fn run_job(
         working_dir,
         store: store.checkpoints(),
         metrics: metrics.clone(),
+        memory: memory::budget(&args.memory),
         data_runtime: runtimes.data.handle().clone(),
         running: JoinSet::new(),
     };

@@ -1,6 +1,6 @@
 //! What a running job shows of itself: a live line on a terminal, or JSON objects for machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::lag::{self, TableLag};
+use crate::memory::OperatorMemory;
 
 /// Time between two refreshes of the line.
 const LINE_INTERVAL: Duration = Duration::from_millis(250);
@@ -144,6 +145,7 @@ impl StatusReporter {
                 "in_flight_bytes": status.last_checkpoint_in_flight_bytes,
                 "unaligned_checkpoints": status.unaligned_checkpoints,
                 "state": self.state(&status),
+                "memory": self.memory(),
                 "restarts": status.restarts,
                 "restored_local_bytes": restored_local,
                 "restored_store_bytes": restored_store,
@@ -151,6 +153,14 @@ impl StatusReporter {
             });
             eprintln!("{line}");
         }
+    }
+
+    /// What the state of each operator takes in memory.
+    fn memory(&self) -> Vec<OperatorMemory> {
+        // Of no subtask are watermarks asked for.
+        let counters = self.metrics.counters(&BTreeSet::new());
+        let of = |(id, name): (&OperatorId, &String)| OperatorMemory::of(*id, name, counters.get(id)?.memory);
+        self.names.iter().filter_map(of).collect()
     }
 
     /// How large the state of each operator was in the newest checkpoint.

@@ -10,7 +10,7 @@ use mainstem_core::cluster::messages::{AttemptCounters, AttemptId, AttemptOrder,
 use mainstem_core::cluster::{FenceCommand, Fences, KeptReports};
 use mainstem_core::ids::{Epoch, Generation, JobId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
-use mainstem_engine::{DataPlane, Deployment, JobMetrics, Placement, RunningAttempt};
+use mainstem_engine::{DataPlane, Deployment, JobMetrics, MemoryBudget, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
 use mainstem_rt::failpoint;
 use mainstem_state::{CheckpointStore, LocalCopies};
@@ -37,6 +37,7 @@ pub(crate) struct Attempts {
     /// Checkpoint stores by their directory.
     stores: BTreeMap<PathBuf, Arc<CheckpointStore>>,
     copies: Option<LocalCopies>,
+    memory: Arc<MemoryBudget>,
     counters: Counters,
 }
 
@@ -76,6 +77,7 @@ impl Attempts {
         data: Arc<DataPlane>,
         uplink: Uplink,
         copies: Option<LocalCopies>,
+        memory: Arc<MemoryBudget>,
         data_runtime: Handle,
         counters: Counters,
     ) -> Attempts {
@@ -89,6 +91,7 @@ impl Attempts {
             stopping: BTreeMap::new(),
             stores: BTreeMap::new(),
             copies,
+            memory,
             counters,
         }
     }
@@ -212,6 +215,7 @@ impl Attempts {
             working_dir: order.working_dir.into(),
             store,
             metrics: metrics.clone(),
+            memory: self.memory.clone(),
             placement: Placement::Cluster { worker: self.worker.clone(), slots: order.slots, data: self.data.clone() },
         };
         // A mistake in one job's plan must not take the others down (C5).

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstem_core::cluster::messages::{FromWorker, WorkerId, WorkerOffer};
-use mainstem_engine::{DataPlane, EngineError};
+use mainstem_engine::{DataPlane, EngineError, MemoryBudget};
 use mainstem_net::{Listener, NetError, Service, Transport};
 use mainstem_state::LocalCopies;
 use tokio::runtime::Handle;
@@ -44,6 +44,8 @@ pub struct WorkerOptions {
     pub transport: Transport,
     /// Where state files are kept that the worker has read or written, if they are.
     pub copies: Option<LocalCopies>,
+    /// The memory of the worker.
+    pub memory: Arc<MemoryBudget>,
     /// Where subtasks run. Not the runtime on which the worker itself runs, which they must not starve.
     pub data_runtime: Handle,
     /// Where the attempts that run can be looked at.
@@ -75,6 +77,7 @@ pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), W
         compress,
         transport,
         copies,
+        memory,
         data_runtime,
         counters,
     } = options;
@@ -83,7 +86,7 @@ pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), W
     let offer = WorkerOffer { worker, data_address, slots, draining: false };
     let uplink = Uplink::default();
     let (worker, runtime) = (offer.worker.clone(), data_runtime.clone());
-    let mut attempts = Attempts::new(worker, data.clone(), uplink.clone(), copies, runtime, counters);
+    let mut attempts = Attempts::new(worker, data.clone(), uplink.clone(), copies, memory, runtime, counters);
     let accepting = async {
         loop {
             match listener.accept().await {

@@ -361,6 +361,7 @@ impl Inner {
             sum.bytes_read += counters.bytes_read;
             sum.restored_local_bytes += counters.restored_local_bytes;
             sum.restored_store_bytes += counters.restored_store_bytes;
+            sum.memory.add(&counters.memory);
             sum.watermarks.extend(&counters.watermarks);
             sum.subtasks.extend(&counters.subtasks);
             match (&mut sum.lag, &counters.lag) {

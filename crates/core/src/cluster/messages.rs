@@ -105,6 +105,32 @@ impl AttemptOrder {
     }
 }
 
+/// What the state of an operator takes in memory, over the subtasks on a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateMemory {
+    /// Bytes, with rows that wait for state.
+    pub bytes: u64,
+    /// Parts that are in memory.
+    pub parts_hot: u64,
+    /// Parts that are not.
+    pub parts_cold: u64,
+    /// Parts that were read again since the process started.
+    pub part_loads: u64,
+    /// Rows that had to wait for a part since the process started.
+    pub deferred_rows: u64,
+}
+
+impl StateMemory {
+    /// Adds what it takes on another worker.
+    pub fn add(&mut self, other: &StateMemory) {
+        self.bytes += other.bytes;
+        self.parts_hot += other.parts_hot;
+        self.parts_cold += other.parts_cold;
+        self.part_loads += other.part_loads;
+        self.deferred_rows += other.deferred_rows;
+    }
+}
+
 /// Counters of an operator on one worker, for those who look on. Watermarks by subtask.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorCounters {
@@ -129,6 +155,9 @@ pub struct OperatorCounters {
     /// The same, read from the store.
     #[serde(default)]
     pub restored_store_bytes: u64,
+    /// What its state takes in memory.
+    #[serde(default)]
+    pub memory: StateMemory,
     /// Watermark of each subtask that runs on the worker.
     pub watermarks: Vec<(u32, Timestamp)>,
     /// The same counts by subtask, for those that run on the worker.

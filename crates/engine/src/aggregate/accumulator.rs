@@ -47,6 +47,9 @@ impl Changes<'_> {
 
 /// One aggregate over all groups.
 pub(super) trait Accumulator: Send {
+    /// Bytes of memory that it takes, about.
+    fn bytes(&self) -> usize;
+
     /// Makes room, so that there are so many groups at least. New ones are empty.
     fn grow(&mut self, groups: usize);
 
@@ -99,6 +102,9 @@ pub(super) trait Accumulator: Send {
 /// Rows that are kept of each group, stored in a table of their own. A row that is stored again replaces the one
 /// before it.
 pub(super) trait Collection {
+    /// Bytes of memory that it takes, about.
+    fn bytes(&self) -> usize;
+
     /// Types of the columns.
     fn types(&self) -> Vec<DataType>;
 

@@ -11,6 +11,10 @@ use hashbrown::HashMap;
 
 use super::accumulator::{Changes, Collection};
 use super::row_codec::RowCodec;
+use crate::memory;
+
+/// Groups that are looked at to tell how much memory all take.
+const SAMPLED_GROUPS: usize = 64;
 
 /// A row and its place among all rows that ever came.
 struct Arrived {
@@ -103,6 +107,18 @@ impl Arrivals {
 }
 
 impl Collection for Arrivals {
+    fn bytes(&self) -> usize {
+        let groups = self.groups.len();
+        let of_group = |group: &Vec<Arrived>| {
+            let rows = group.iter().map(|arrived| arrived.row.len() + memory::SMALL).sum::<usize>();
+            memory::of_vec(group) + rows
+        };
+        // Groups may differ by much: what the sample says of a row counts for all of them.
+        let sampled = self.groups.iter().take(groups).step_by((groups / SAMPLED_GROUPS).max(1));
+        let (rows, bytes) = sampled.fold((0, 0), |(rows, bytes), group| (rows + group.len(), bytes + of_group(group)));
+        memory::of_vec(&self.groups) + memory::of_vec(&self.removed) + (bytes * self.len).checked_div(rows).unwrap_or(0)
+    }
+
     fn types(&self) -> Vec<DataType> {
         [DataType::Int64, DataType::Boolean].into_iter().chain(self.codec.types().iter().cloned()).collect()
     }

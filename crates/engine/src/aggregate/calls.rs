@@ -56,6 +56,12 @@ struct Table {
 }
 
 impl Calls {
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let calls = self.calls.iter().map(|call| call.accumulator.bytes());
+        calls.chain(self.tables.iter().map(|table| table.values.bytes())).sum()
+    }
+
     /// Compiles the calls of an operator.
     pub(super) fn new(spec: &GroupAggregate, context: &EvalContext) -> std::result::Result<Calls, EngineError> {
         let mut all = Calls {

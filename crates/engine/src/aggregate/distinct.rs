@@ -11,6 +11,7 @@ use datafusion_common::Result;
 
 use super::accumulator::Collection;
 use super::slots::{SlotIndex, put};
+use crate::memory;
 
 const NONE: u32 = u32::MAX;
 
@@ -171,6 +172,14 @@ fn insert(links: &mut Vec<Links>, first: &mut [u32], slot: u32, group: u32) {
 }
 
 impl Collection for DistinctTable {
+    fn bytes(&self) -> usize {
+        self.index.bytes()
+            + memory::of_vec(&self.counts)
+            + memory::of_vec(&self.links)
+            + memory::of_vec(&self.first)
+            + memory::of_vec(&self.changed)
+    }
+
     fn types(&self) -> Vec<DataType> {
         std::iter::once(self.of.clone()).chain(std::iter::repeat_n(DataType::Int64, self.calls)).collect()
     }

@@ -9,6 +9,7 @@ use mainstem_core::change::ChangeKind;
 
 use super::accumulator::take;
 use crate::element::StreamBatch;
+use crate::memory;
 
 /// Greatest number of rows of a batch that is given.
 const EMIT_ROWS_MAX: usize = 8192;
@@ -24,6 +25,12 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let before = self.before.iter().flatten().map(|column| memory::of_column(column.as_ref())).sum::<usize>();
+        memory::of_vec(&self.slots) + memory::of_vec(&self.present) + before
+    }
+
     /// No groups, for so many calls.
     pub(super) fn new(calls: usize) -> Self {
         Pending { slots: Vec::new(), present: Vec::new(), before: vec![Vec::new(); calls] }

@@ -11,6 +11,7 @@ use datafusion_common::{DataFusionError, Result};
 
 use super::accumulator::{Accumulator, Changes, only_selected};
 use super::row_codec::RowCodec;
+use crate::memory;
 
 /// Least or greatest values of one primitive type.
 pub(super) struct Extreme<P: ArrowPrimitiveType> {
@@ -48,6 +49,10 @@ pub(super) fn extreme(of: &DataType, greatest: bool) -> Result<Box<dyn Accumulat
 }
 
 impl<P: ArrowPrimitiveType> Accumulator for Extreme<P> {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.best)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.best.resize(groups.max(self.best.len()), None);
     }
@@ -139,6 +144,11 @@ impl Picked {
 }
 
 impl Accumulator for Picked {
+    fn bytes(&self) -> usize {
+        let kept = &self.kept;
+        memory::of_vec(kept) + memory::of_sampled(kept.len(), kept.iter(), |bytes| bytes.capacity() + memory::SMALL)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.kept.resize(groups.max(self.kept.len()), Vec::new());
     }

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion_common::Result;
 
 use super::accumulator::{Accumulator, Changes};
+use crate::memory;
 
 #[derive(Clone, Copy, Default)]
 struct Cell {
@@ -69,6 +70,10 @@ impl FloatSum {
 }
 
 impl Accumulator for FloatSum {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.cells)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.cells.resize(groups.max(self.cells.len()), Cell::default());
     }

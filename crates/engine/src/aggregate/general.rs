@@ -12,6 +12,7 @@ use mainstem_plan::aggregate::CompiledAggregate;
 use super::accumulator::{Accumulator, Changes, Collection, take};
 use super::arrivals::Arrivals;
 use super::multiset::Multiset;
+use crate::memory;
 
 /// DataFusion's function and the type in which we give its results.
 struct Function {
@@ -48,6 +49,12 @@ fn column(values: Vec<ScalarValue>, of: &DataType) -> Result<ArrayRef> {
 struct Results(Vec<Option<ScalarValue>>);
 
 impl Results {
+    fn bytes(&self) -> usize {
+        let beside =
+            |value: &Option<ScalarValue>| value.as_ref().map_or(0, |v| v.size().saturating_sub(size_of_val(v)));
+        memory::of_vec(&self.0) + memory::of_sampled(self.0.len(), self.0.iter(), beside)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.0.resize(groups.max(self.0.len()), None);
     }
@@ -97,6 +104,14 @@ fn compute(function: &Function, kept: &Kept, group: u32) -> Result<ScalarValue> 
 }
 
 impl Accumulator for Recomputed {
+    fn bytes(&self) -> usize {
+        let kept = match &self.kept {
+            Kept::Counted(multiset) => multiset.bytes(),
+            Kept::InOrder(arrivals) => arrivals.bytes(),
+        };
+        kept + self.results.bytes()
+    }
+
     fn grow(&mut self, groups: usize) {
         self.results.grow(groups);
         if let Kept::InOrder(arrivals) = &mut self.kept {
@@ -174,6 +189,12 @@ fn resumed(function: &Function, state: Option<&Vec<ScalarValue>>) -> Result<Box<
 }
 
 impl Accumulator for Merged {
+    fn bytes(&self) -> usize {
+        let of_state = |state: &Option<Vec<ScalarValue>>| state.iter().flatten().map(ScalarValue::size).sum::<usize>();
+        let states = &self.states;
+        memory::of_vec(states) + memory::of_sampled(states.len(), states.iter(), of_state) + self.results.bytes()
+    }
+
     fn grow(&mut self, groups: usize) {
         self.states.resize(groups.max(self.states.len()), None);
         self.results.grow(groups);

@@ -1,6 +1,8 @@
 //! What is known of each group besides its key and its aggregates: how many rows it has, whether its row stands
 //! downstream, and what has happened to it lately.
 
+use crate::memory;
+
 /// See the module.
 pub(super) struct Groups {
     lives: Vec<Life>,
@@ -37,6 +39,11 @@ pub(super) struct Taken {
 }
 
 impl Groups {
+    /// Bytes of memory that they take.
+    pub(super) fn bytes(&self) -> usize {
+        memory::of_vec(&self.lives) + memory::of_vec(&self.changed)
+    }
+
     /// No groups. `global`: there are no keys.
     pub(super) fn new(global: bool) -> Self {
         Groups { lives: Vec::new(), global, changed: Vec::new(), oldest_ms: i64::MAX }

@@ -9,6 +9,7 @@ use datafusion_common::Result;
 use mainstem_plan::aggregate::INTEGER_SUM as SUM;
 
 use super::accumulator::{Accumulator, Changes};
+use crate::memory;
 
 #[derive(Clone, Copy, Default)]
 struct Cell {
@@ -30,6 +31,10 @@ impl IntegerAverage {
 }
 
 impl Accumulator for IntegerAverage {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.cells)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.cells.resize(groups.max(self.cells.len()), Cell::default());
     }

@@ -10,6 +10,7 @@ use datafusion_common::Result;
 
 use super::accumulator::{Accumulator, Changes, Collection};
 use super::row_codec::RowCodec;
+use crate::memory;
 
 type GroupRow = (u32, Box<[u8]>);
 
@@ -87,6 +88,13 @@ fn of_group(group: u32) -> (std::ops::Bound<GroupRow>, std::ops::Bound<GroupRow>
 }
 
 impl Collection for Multiset {
+    fn bytes(&self) -> usize {
+        let of_row = |row: &GroupRow| row.1.len() + memory::SMALL;
+        let counts = memory::of_tree(&self.counts) + memory::of_sampled(self.counts.len(), self.counts.keys(), of_row);
+        let changed = self.changed.len();
+        counts + memory::of_tree_len::<GroupRow, ()>(changed) + memory::of_sampled(changed, self.changed.iter(), of_row)
+    }
+
     fn types(&self) -> Vec<DataType> {
         self.codec.types().iter().cloned().chain([DataType::Int64]).collect()
     }
@@ -136,6 +144,10 @@ impl ExtremeOfAll {
 }
 
 impl Accumulator for ExtremeOfAll {
+    fn bytes(&self) -> usize {
+        self.values.bytes()
+    }
+
     fn grow(&mut self, _groups: usize) {}
 
     fn update(&mut self, args: &[ArrayRef], changes: &Changes<'_>) -> Result<()> {

@@ -13,6 +13,7 @@ use self::bytes::ByteSlots;
 use self::integers::IntegerSlots;
 pub(super) use self::integers::put;
 use crate::keys::fits_integer;
+use crate::memory;
 
 /// See the module.
 pub(super) struct SlotIndex {
@@ -48,6 +49,16 @@ impl Allocator<'_> {
 }
 
 impl SlotIndex {
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let keys = match &self.keys {
+            Keys::Single { .. } => 0,
+            Keys::Integers(slots) => slots.bytes(),
+            Keys::Bytes(slots) => slots.bytes(),
+        };
+        keys + memory::of_vec(&self.free)
+    }
+
     /// An index without keys, for key columns of the given types.
     pub(super) fn new(types: &[DataType]) -> Result<SlotIndex, ArrowError> {
         let keys = match types {

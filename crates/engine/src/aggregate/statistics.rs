@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion_common::Result;
 
 use super::accumulator::{Accumulator, Changes};
+use crate::memory;
 
 #[derive(Clone, Copy, Default)]
 struct Moments {
@@ -52,6 +53,10 @@ impl Variance {
 }
 
 impl Accumulator for Variance {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.moments)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.moments.resize(groups.max(self.moments.len()), Moments::default());
     }
@@ -118,6 +123,10 @@ impl Boolean {
 }
 
 impl Accumulator for Boolean {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.counts)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.counts.resize(groups.max(self.counts.len()), [0; 2]);
     }

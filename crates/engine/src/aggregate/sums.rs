@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Float64Type, Int64
 use datafusion_common::{DataFusionError, Result};
 
 use super::accumulator::{Accumulator, Changes, only_selected};
+use crate::memory;
 
 /// Counts the rows in which no argument is null.
 #[derive(Default)]
@@ -16,6 +17,10 @@ pub(super) struct Count {
 }
 
 impl Accumulator for Count {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.counts)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.counts.resize(groups.max(self.counts.len()), 0);
     }
@@ -130,6 +135,10 @@ pub(super) fn average_decimal(summed: DataType, output: DataType) -> Result<Sum<
 }
 
 impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.cells)
+    }
+
     fn grow(&mut self, groups: usize) {
         self.cells.resize(groups.max(self.cells.len()), Cell::default());
     }

@@ -291,6 +291,14 @@ fn kept_pairs(pairs: &[Pair], mask: &BooleanArray) -> Vec<Pair> {
 }
 
 impl Operator for IntervalJoin {
+    fn state_bytes(&self) -> usize {
+        self.sides.iter().map(Side::bytes).sum()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.sides.iter().map(Side::next_due).min()
+    }
+
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let times = event_times(&self.name, &batch.rows, self.times[input])?;
         let keys = if input == 0 { self.keys.left(&batch.rows)? } else { self.keys.right(&batch.rows)? };

@@ -6,6 +6,8 @@ use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
+use crate::memory;
+
 /// Batches of fewer rows are put together with their neighbours.
 const CHUNK_ROWS: usize = 8192;
 
@@ -16,12 +18,19 @@ pub(crate) struct KeptRows {
     /// The number of the first row of each chunk.
     starts: Vec<u32>,
     len: u32,
+    /// What the rows take.
+    bytes: usize,
 }
 
 impl KeptRows {
+    /// Bytes of memory that they take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + memory::of_vec(&self.chunks)
+    }
+
     /// No rows.
     pub(crate) fn new(schema: SchemaRef) -> Self {
-        KeptRows { schema, chunks: Vec::new(), starts: Vec::new(), len: 0 }
+        KeptRows { schema, chunks: Vec::new(), starts: Vec::new(), len: 0, bytes: 0 }
     }
 
     /// Number of rows.
@@ -48,9 +57,11 @@ impl KeptRows {
             && before.num_rows() <= last.num_rows() * 2
         {
             last = compute::concat_batches(&self.schema, [before, &last])?;
+            self.bytes -= memory::of_rows(before);
             self.chunks.pop();
             start = self.starts.pop().expect("one for each chunk");
         }
+        self.bytes += memory::of_rows(&last);
         self.chunks.push(last);
         self.starts.push(start);
         Ok(())

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::EngineError;
 use crate::keys::{fits_integer, hash_integer};
+use crate::memory;
 
 /// Which columns are the keys of either side.
 pub(crate) struct KeyFormat {
@@ -170,6 +171,16 @@ pub(crate) struct KeyIndex {
 const NO_ROW: u32 = u32::MAX;
 
 impl KeyIndex {
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let values = match &self.values {
+            Values::Exact => 0,
+            Values::Integers(_, known) => memory::of_vec(known),
+            Values::Rows(rows) => rows.size(),
+        };
+        self.heads.allocation_size() + memory::of_vec(&self.next) + values
+    }
+
     /// Adds a row with the key of the given row of a batch.
     pub(crate) fn push(&mut self, keys: &Keys, row: usize) {
         let id = keys.ids[row];

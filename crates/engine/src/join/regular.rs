@@ -19,6 +19,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::row::Rows;
 use mainstem_core::change::ChangeKind;
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{Join, JoinKind};
 
@@ -315,6 +316,14 @@ struct Incoming<'a> {
 }
 
 impl Operator for RegularJoin {
+    fn state_bytes(&self) -> usize {
+        self.keys.bytes() + self.sides.iter().map(Side::bytes).sum::<usize>()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let numbers = self.numbers(input, &batch.rows)?;
         let rows = match &self.sides[input] {

@@ -230,6 +230,17 @@ impl TemporalJoin {
 }
 
 impl Operator for TemporalJoin {
+    fn state_bytes(&self) -> usize {
+        let waiting = self.waiting.values().map(|waiting| crate::memory::of_rows(&waiting.rows)).sum::<usize>();
+        waiting + self.versions.bytes() + self.changed.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.times?;
+        // Versions that no row needs any more may as well be released later.
+        Some(self.waiting.first_key_value().map_or(Timestamp::MAX, |((time, _), _)| Timestamp(*time)))
+    }
+
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         if input == 0 { self.take_left(batch, out) } else { self.take_right(&batch) }
     }

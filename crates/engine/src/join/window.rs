@@ -128,6 +128,14 @@ impl WindowJoin {
 }
 
 impl Operator for WindowJoin {
+    fn state_bytes(&self) -> usize {
+        self.windows.values().flat_map(|window| &window.sides).map(KeptRows::bytes).sum()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        Some(self.windows.first_key_value().map_or(Timestamp::MAX, |(end, _)| Timestamp(end - 1)))
+    }
+
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let name = &self.joiner.name;
         let mut rows = batch.rows.clone();

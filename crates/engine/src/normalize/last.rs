@@ -7,6 +7,7 @@ use hashbrown::hash_map::EntryRef;
 use mainstem_core::change::ChangeKind;
 
 use super::{Given, Incoming, Outcome, RowBytes};
+use crate::memory;
 
 /// See the module.
 #[derive(Default)]
@@ -15,6 +16,12 @@ pub(super) struct LastRows {
 }
 
 impl LastRows {
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of_entry = |(key, row): (&RowBytes, &RowBytes)| key.len() + row.len() + 2 * memory::SMALL;
+        self.table.allocation_size() + memory::of_sampled(self.table.len(), self.table.iter(), of_entry)
+    }
+
     /// Takes rows. Each gives its own change, none is left out for a later one of the batch: who joins with the version
     /// of a row at some time needs all of them.
     pub(super) fn apply(&mut self, incoming: &Incoming<'_>) -> Outcome {

@@ -11,6 +11,7 @@ use hashbrown::hash_map::Entry;
 use mainstem_core::change::ChangeKind;
 
 use super::{Given, Incoming, Outcome, RowBytes};
+use crate::memory;
 
 /// See the module.
 pub(super) struct RowStacks {
@@ -33,6 +34,15 @@ struct Touched {
 }
 
 impl RowStacks {
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of_entry = |(key, rows): (&RowBytes, &Vec<RowBytes>)| {
+            let rows_bytes = rows.iter().map(|row| row.len() + memory::SMALL).sum::<usize>();
+            key.len() + memory::SMALL + memory::of_vec(rows) + rows_bytes
+        };
+        self.table.allocation_size() + memory::of_sampled(self.table.len(), self.table.iter(), of_entry)
+    }
+
     /// No rows. Rows that are to be taken away and are not there are counted by `unmatched`.
     pub(super) fn new(unmatched: Arc<AtomicU64>) -> RowStacks {
         RowStacks { table: HashMap::new(), rows: 0, unmatched }

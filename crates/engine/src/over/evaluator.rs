@@ -52,6 +52,14 @@ pub(crate) struct Carry {
     pub(crate) accumulators: Vec<Option<Box<dyn Accumulator>>>,
 }
 
+impl Carry {
+    /// Bytes of memory beside the place itself.
+    pub(crate) fn bytes(&self) -> usize {
+        let accumulators = self.accumulators.iter().flatten().map(|accumulator| accumulator.size()).sum::<usize>();
+        crate::memory::of_vec(&self.accumulators) + accumulators
+    }
+}
+
 impl Evaluator {
     /// Compiles the calls. `output`: columns of the operator's output. `has_peers`: whether rows can be equal in
     /// the order.

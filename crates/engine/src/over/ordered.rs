@@ -27,6 +27,7 @@ use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::expiry::Expiry;
 use crate::late::LateRows;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Release, Restored, TableRows};
 use crate::partitions::Partitions;
 use crate::row_codec::RowCodec;
@@ -270,6 +271,20 @@ impl OrderedOver {
 }
 
 impl Operator for OrderedOver {
+    fn state_bytes(&self) -> usize {
+        let of_state =
+            |state: &PartitionState| memory::of_vec(&state.given) + state.carry.as_ref().map_or(0, Carry::bytes);
+        let states = memory::of_vec(&self.states) + memory::of_sampled(self.states.len(), self.states.iter(), of_state);
+        let waiting = memory::of_lists(&self.waiting);
+        self.partitions.bytes() + states + waiting + self.store.bytes() + self.expiry.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.time?;
+        // What it forgets as time passes may as well be forgotten later.
+        Some(self.waiting.first_key_value().map_or(Timestamp::MAX, |(time, _)| Timestamp(*time)))
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let (rows, times) = match self.time {
             Some(time) => {

@@ -14,6 +14,7 @@ use arrow::error::ArrowError;
 use hashbrown::HashMap;
 use mainstem_core::change::ChangeKind;
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{Frame, Operator as Spec, OverAggregate};
 
@@ -25,6 +26,7 @@ use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::expiry::Expiry;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Restored};
 use crate::partitions::Partitions;
 use crate::row_codec::{RowBytes, RowCodec};
@@ -204,6 +206,24 @@ impl UpdatingOver {
 }
 
 impl Operator for UpdatingOver {
+    fn state_bytes(&self) -> usize {
+        let of_row = |((row, _), known): (&Key, &Known)| {
+            row.len() + memory::ARC + known.results.as_ref().map_or(0, |results| results.len() + memory::ARC)
+        };
+        let sample = self.rows.iter().flat_map(BTreeMap::iter);
+        let rows = memory::of_tree_len::<Key, Known>(self.live);
+        self.partitions.bytes()
+            + memory::of_vec(&self.rows)
+            + rows
+            + memory::of_sampled(self.live, sample, of_row)
+            + memory::of_tree(&self.dirty)
+            + self.expiry.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let slots = self.slots(&batch.rows)?;
         let values = self.values(&batch.rows)?;

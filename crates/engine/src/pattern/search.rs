@@ -112,6 +112,13 @@ impl Miss {
 }
 
 impl Search {
+    /// Bytes of memory beside the place itself, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of_match = |of: &Match| size_of::<Match>() + of.counts.capacity() * size_of::<u32>();
+        let rows = self.rows.capacity() * size_of::<(i64, RowId)>();
+        rows + self.under_way.iter().map(of_match).sum::<usize>() + self.complete.iter().map(of_match).sum::<usize>()
+    }
+
     /// Makes it the search of a free slot. The slot stays in the list of those that were touched, once.
     pub(super) fn clear(&mut self) {
         *self = Search { is_touched: self.is_touched, ..Search::default() };

@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{Operator as Spec, Rank};
 
@@ -19,6 +20,7 @@ use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::expiry::Expiry;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Restored};
 use crate::partitions::Partitions;
 use crate::row_codec::{RowBytes, RowCodec};
@@ -137,6 +139,17 @@ impl RankedRows {
 }
 
 impl Operator for AllRows {
+    fn state_bytes(&self) -> usize {
+        let of_row = |row: &RowBytes| row.len() + memory::ARC;
+        let sample = self.rows.iter().flat_map(BTreeMap::keys);
+        let rows = memory::of_tree_len::<RowBytes, u64>(self.live) + memory::of_sampled(self.live, sample, of_row);
+        self.partitions.bytes() + memory::of_vec(&self.rows) + rows + memory::of_tree(&self.dirty) + self.expiry.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let slots = self.slots(&batch.rows)?;
         let rows = self.codec.encode(&batch.rows).map_err(|e| self.failed(&e))?;

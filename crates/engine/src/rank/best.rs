@@ -30,6 +30,7 @@ use crate::error::EngineError;
 use crate::event_time::event_times;
 use crate::expiry::Expiry;
 use crate::late::LateRows;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Release, Restored, TableRows};
 use crate::partitions::Partitions;
 use crate::row_store::{RowId, RowStore};
@@ -302,6 +303,16 @@ impl Touched {
 }
 
 impl<K: OrderKey> Operator for BestRows<K> {
+    fn state_bytes(&self) -> usize {
+        let ranked = memory::of_sampled(self.ranked.len(), self.ranked.iter(), Ranked::bytes);
+        self.partitions.bytes() + memory::of_vec(&self.ranked) + ranked + self.store.bytes() + self.expiry.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.windows.column?;
+        Some(self.windows.open.first_key_value().map_or(Timestamp::MAX, |(end, _)| Timestamp(end - 1)))
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let (rows, ends) = self.on_time(batch, out)?;
         if rows.num_rows() == 0 {

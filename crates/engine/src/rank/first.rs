@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{Operator as Spec, Rank};
 
@@ -14,6 +15,7 @@ use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::expiry::Expiry;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
 use crate::partitions::Partitions;
 
@@ -92,6 +94,15 @@ impl FirstRows {
 }
 
 impl Operator for FirstRows {
+    fn state_bytes(&self) -> usize {
+        let counts = memory::of_vec(&self.counts) + memory::of_vec(&self.changed) + memory::of_vec(&self.is_changed);
+        self.partitions.bytes() + counts + self.expiry.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let columns: Vec<ArrayRef> =
             self.rank.partition.iter().map(|column| batch.rows.column(*column).clone()).collect();

@@ -25,6 +25,14 @@ pub(crate) enum Ranked<K> {
 }
 
 impl<K: OrderKey> Ranked<K> {
+    /// Bytes of memory beside the place itself.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Ranked::None | Ranked::One(_) => 0,
+            Ranked::Many(entries) => crate::memory::of_vec(entries),
+        }
+    }
+
     /// The rows, best first.
     pub(crate) fn entries(&self) -> &[Entry<K>] {
         match self {

@@ -16,6 +16,7 @@ use mainstem_plan::operator::{SLICE_COLUMNS, WindowAggregate};
 
 use crate::error::EngineError;
 use crate::keys::KeyIndex;
+use crate::memory;
 
 /// Keys and aggregates of one windowed aggregation, ready to evaluate.
 pub(crate) struct Aggregation {
@@ -152,6 +153,9 @@ impl AggregateInput {
     }
 }
 
+/// What an accumulator takes whatever it holds.
+const ACCUMULATOR_BYTES: usize = 128;
+
 /// The accumulators of a slice or a window: one group a key.
 pub(crate) struct Groups {
     keys: KeyIndex,
@@ -160,6 +164,13 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
+    /// Bytes of memory that they take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let accumulators =
+            self.accumulators.iter().map(|accumulator| accumulator.size() + ACCUMULATOR_BYTES).sum::<usize>();
+        self.keys.bytes() + accumulators + memory::of_vec(&self.indices) + size_of::<Groups>()
+    }
+
     /// Number of keys.
     pub(crate) fn len(&self) -> usize {
         self.keys.len()

@@ -20,6 +20,7 @@ use super::combine::{Place, Plan};
 use super::slicing::Span;
 use crate::error::EngineError;
 use crate::keys::KeyIndex;
+use crate::memory;
 
 const NONE: u32 = u32::MAX;
 const NOWHERE: Place = (usize::MAX, 0);
@@ -125,6 +126,18 @@ impl Block {
             block.put_in_front(aggregation, &run)?;
         }
         Ok(block)
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let columns = self.states.iter().flatten().chain(&self.prefix).chain(&self.keys);
+        let of_suffix = |suffix: &Suffix| memory::of_vec(&suffix.keys) + memory::of_vec(&suffix.next);
+        let by_key = memory::of_vec(&self.heads) + memory::of_vec(&self.prefix_rows) + memory::of_vec(&self.positions);
+        self.index.bytes()
+            + columns.map(|column| memory::of_column(column)).sum::<usize>()
+            + self.suffixes.iter().map(of_suffix).sum::<usize>()
+            + memory::of_vec(&self.prefix_keys)
+            + by_key
     }
 
     fn part(&mut self, aggregation: &Aggregation, partial: &RecordBatch) -> Result<Part, EngineError> {

@@ -39,6 +39,12 @@ pub(super) trait Slices: Send {
 
     /// Number of rows that are kept.
     fn rows(&self) -> usize;
+
+    /// Bytes of memory that all of it takes, about.
+    fn bytes(&self) -> usize;
+
+    /// The first window that has rows and is not closed.
+    fn next_window(&self) -> Option<Span>;
 }
 
 /// How results become output rows: results, then properties of the window.
@@ -130,6 +136,14 @@ pub(crate) fn emit(
 }
 
 impl Operator for FinalAggregate {
+    fn state_bytes(&self) -> usize {
+        self.slices.bytes() + self.log.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        Some(self.slices.next_window().map_or(Timestamp::MAX, |window| Timestamp(window.end - 1)))
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
         let mut last_end = i64::MIN;
         for (key, partial) in slice_runs(&batch.rows, self.aggregation.key_count()) {

@@ -11,6 +11,7 @@ use mainstem_core::protocol::StateHandle;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
+use crate::memory;
 use crate::operator::{Capture, PendingHandle, Restored, TableRows};
 
 /// Name and version of the table of partial aggregates.
@@ -48,12 +49,17 @@ impl WindowMeta {
 }
 
 impl PartialLog {
+    /// Bytes of memory of what the next checkpoint is to write.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Notes partial aggregates that have come, the last of whose windows ends at `last_end`.
     pub(crate) fn append(&mut self, partial: &RecordBatch, last_end: i64) {
         if self.overflowed {
             return;
         }
-        self.bytes += partial.get_array_memory_size();
+        self.bytes += memory::of_rows(partial);
         self.entries.push((partial.clone(), last_end));
         if self.bytes > LOG_BYTES_MAX {
             self.overflowed = true;
@@ -79,7 +85,7 @@ impl PartialLog {
         let mut freed = 0;
         self.entries.retain(|(partial, last_end)| {
             let keep = !is_closed(*last_end);
-            freed += if keep { 0 } else { partial.get_array_memory_size() };
+            freed += if keep { 0 } else { memory::of_rows(partial) };
             keep
         });
         self.bytes = self.bytes.saturating_sub(freed);

@@ -13,6 +13,10 @@ use crate::operator::{Capture, Collector, Operator, Release, Restored};
 pub(crate) struct ByProcessingTime<O>(pub(crate) O);
 
 impl<O: Operator> Operator for ByProcessingTime<O> {
+    fn state_bytes(&self) -> usize {
+        self.0.state_bytes()
+    }
+
     fn process(&mut self, input: usize, mut batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         // Lateness is a matter of event time.
         batch.own_watermark = None;

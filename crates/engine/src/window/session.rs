@@ -26,6 +26,7 @@ use crate::error::EngineError;
 use crate::event_time::event_times;
 use crate::keys::{KeyConverter, KeyIndex};
 use crate::late::LateRows;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Release, Restored, held_back};
 
 /// Partial aggregates of one session before they are merged into one.
@@ -302,6 +303,24 @@ impl SessionAggregate {
 }
 
 impl Operator for SessionAggregate {
+    fn state_bytes(&self) -> usize {
+        let of_session = |session: &Session| session.key.as_ref().len() + memory::of_vec(&session.fragments);
+        let of_key = |(key, spans): (&OwnedRow, &Vec<(Span, u64)>)| key.as_ref().len() + memory::of_vec(spans);
+        let sessions = &self.sessions;
+        let by_key = memory::of_sampled(self.by_key.len(), self.by_key.iter(), of_key);
+        memory::of_map(sessions)
+            + memory::of_sampled(sessions.len(), sessions.values(), of_session)
+            + memory::of_map(&self.by_key)
+            + by_key
+            + memory::of_tree_len::<(i64, u64), ()>(self.by_end.len())
+            + self.store.values().map(|(rows, _)| memory::of_rows(rows)).sum::<usize>()
+            + self.log.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        Some(self.by_end.first().map_or(Timestamp::MAX, |(end, _)| Timestamp(*end)))
+    }
+
     fn process(&mut self, _input: usize, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
         let ends = batch.rows.column(self.aggregation.key_count() + 1).as_primitive::<Int64Type>();
         let (Some(first_end), Some(last_end)) = (compute::min(ends), compute::max(ends)) else { return Ok(()) };

@@ -12,6 +12,7 @@ use super::final_aggregate::{EMIT_ROWS_MAX, Slices, WindowOutput, emit};
 use super::partial::{SliceKey, partial_batch};
 use super::slicing::{Slicing, Span};
 use crate::error::EngineError;
+use crate::memory;
 use crate::operator::{Collector, Release};
 
 /// Rows of a slice from which on it is worth while to merge them before its first window closes.
@@ -36,6 +37,8 @@ pub(super) struct SharedSlices {
 struct Partials {
     parts: Vec<RecordBatch>,
     rows: usize,
+    /// Of memory, about.
+    bytes: usize,
     /// Rows when they were merged last.
     settled_rows: usize,
 }
@@ -44,6 +47,7 @@ impl Partials {
     fn add(&mut self, aggregation: &Aggregation, key: SliceKey, partial: &RecordBatch) -> Result<(), EngineError> {
         self.parts.push(partial.clone());
         self.rows += partial.num_rows();
+        self.bytes += memory::of_rows(partial);
         // Each key is there once for each subtask that sends, and again for each time that it was sent early.
         if self.parts.len() > 1 && self.rows > 2 * self.settled_rows.max(SETTLE_ROWS_MIN) {
             let mut groups = aggregation.groups()?;
@@ -52,7 +56,9 @@ impl Partials {
             }
             self.rows = groups.len();
             self.settled_rows = groups.len();
-            self.parts = vec![partial_batch(aggregation, vec![(key, groups)])?];
+            let merged = partial_batch(aggregation, vec![(key, groups)])?;
+            self.bytes = memory::of_rows(&merged);
+            self.parts = vec![merged];
         }
         Ok(())
     }
@@ -70,13 +76,6 @@ impl SharedSlices {
             alone: BTreeMap::new(),
             block: None,
         }
-    }
-
-    /// The first window that has rows and is not closed.
-    fn next_window(&self) -> Option<Span> {
-        let shared = self.slices.first_key_value().map(|(slice, _)| self.slicing.first_open(*slice, self.closed));
-        let alone = self.alone.first_key_value().map(|(window, _)| *window);
-        shared.into_iter().chain(alone).min()
     }
 
     /// Where a window is divided. States that hold all values would take the square of their room as suffixes: such windows
@@ -169,5 +168,16 @@ impl Slices for SharedSlices {
 
     fn rows(&self) -> usize {
         self.slices.values().chain(self.alone.values()).map(|partials| partials.rows).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        let slices = self.slices.values().chain(self.alone.values()).map(|partials| partials.bytes).sum::<usize>();
+        slices + self.block.as_ref().map_or(0, Block::bytes)
+    }
+
+    fn next_window(&self) -> Option<Span> {
+        let shared = self.slices.first_key_value().map(|(slice, _)| self.slicing.first_open(*slice, self.closed));
+        let alone = self.alone.first_key_value().map(|(window, _)| *window);
+        shared.into_iter().chain(alone).min()
     }
 }

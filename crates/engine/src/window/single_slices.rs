@@ -63,4 +63,12 @@ impl Slices for SingleSlices {
     fn rows(&self) -> usize {
         self.windows.values().map(Groups::len).sum()
     }
+
+    fn bytes(&self) -> usize {
+        self.windows.values().map(Groups::bytes).sum()
+    }
+
+    fn next_window(&self) -> Option<Span> {
+        self.windows.first_key_value().map(|(window, _)| *window)
+    }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::Question;
 use crate::lag::TableLag;
+use crate::memory::OperatorMemory;
 
 /// From a command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -198,6 +199,9 @@ pub(crate) struct JobSummary {
     pub(crate) restored_local_bytes: u64,
     /// The same, read from the store.
     pub(crate) restored_store_bytes: u64,
+    /// What the state of each operator takes in memory.
+    #[serde(default)]
+    pub(crate) memory: Vec<OperatorMemory>,
     #[serde(default)]
     pub(crate) dead_letters: u64,
     /// Of the sources whose readers know.

@@ -131,6 +131,7 @@ fn details(job: &JobSummary) -> String {
         let (local, store) = (job.restored_local_bytes, job.restored_store_bytes);
         lines.push(format!("restored     {local} bytes from local copies, {store} bytes from the store"));
     }
+    lines.extend(job.memory.iter().map(|of| format!("memory       {of}")));
     if let Some(status) = &job.status {
         lines.push(format!("restarts     {}", status.restarts));
         lines.extend(checkpoint_line(status));

@@ -27,6 +27,7 @@ use crate::cli::CoordinatorArgs;
 use crate::figures::{Figures, Question, Watched};
 use crate::job;
 use crate::lag;
+use crate::memory::OperatorMemory;
 
 /// Runs a coordinator until it is told to end.
 pub(crate) fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
@@ -321,6 +322,11 @@ fn summary(view: JobView) -> JobSummary {
         lag: lag::of_tables(&lag::tables_read(&graph), |id| counters.get(&id).filter(|_| view.active)?.lag.clone()),
         restored_local_bytes: counters.values().map(|c| c.restored_local_bytes).sum(),
         restored_store_bytes: counters.values().map(|c| c.restored_store_bytes).sum(),
+        memory: graph
+            .nodes
+            .iter()
+            .filter_map(|node| OperatorMemory::of(node.id, &node.name, counters.get(&node.id)?.memory))
+            .collect(),
         job: view.job,
         savepoint: view.savepoint,
         savepoints: view.savepoints,

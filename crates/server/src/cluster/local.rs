@@ -79,13 +79,15 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
     }
     for id in 1..=args.workers {
         let name = format!("worker-{id}");
-        let arguments = vec![
+        let mut arguments = vec![
             "worker".to_owned(),
             format!("--name={name}"),
             format!("--coordinators={}", layout.coordinators.join(",")),
             format!("--slots={}", args.slots),
+            format!("--memory-shared-by={}", args.workers),
             format!("--copies-dir={}", directory.join(&name).display()),
         ];
+        arguments.extend(args.memory.map(|bytes| format!("--memory={bytes}")));
         start(name, arguments);
     }
     eprintln!(

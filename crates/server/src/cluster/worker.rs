@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 
 use super::http_backend;
 use crate::cli::WorkerArgs;
-use crate::copies;
+use crate::{copies, memory};
 
 /// Runs a worker until it is told to end.
 pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
@@ -42,6 +42,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
             compress: args.compress,
             transport,
             copies,
+            memory: memory::budget(&args.memory),
             data_runtime: data.handle().clone(),
             counters: counters.clone(),
         };

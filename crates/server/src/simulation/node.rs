@@ -12,6 +12,7 @@ use mainstem_consensus::{Options, Timing};
 use mainstem_core::cluster::FleetConfig;
 use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::time::Timestamp;
+use mainstem_engine::MemoryBudget;
 use mainstem_net::Transport;
 use mainstem_rt::{Clock, Sleep};
 use mainstem_worker::{Counters, WorkerOptions};
@@ -199,6 +200,7 @@ impl Machine {
             transport: transport.clone(),
             // They would lie on the real disk.
             copies: None,
+            memory: MemoryBudget::new(1 << 30, &std::env::temp_dir(), || {}),
             data_runtime: runtime.handle().clone(),
             counters: Counters::default(),
         };

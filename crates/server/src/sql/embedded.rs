@@ -17,9 +17,10 @@ use mainstem_rt::{Clock, SystemClock};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::cli::MemoryArgs;
 use crate::deployer::LocalDeployer;
-use crate::job;
 use crate::run::Runtimes;
+use crate::{job, memory};
 
 /// A job to run.
 pub(super) struct Launch {
@@ -119,6 +120,7 @@ pub(super) async fn launch(runtimes: &Runtimes, launch: Launch) -> anyhow::Resul
         working_dir,
         store: store.checkpoints(),
         metrics: metrics.clone(),
+        memory: memory::budget(&MemoryArgs::default()),
         data_runtime: runtimes.data.handle().clone(),
         running: JoinSet::new(),
     };

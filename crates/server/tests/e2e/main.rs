@@ -21,6 +21,7 @@ mod http_api;
 mod idle;
 mod kafka;
 mod kill;
+mod memory;
 mod named_points;
 mod nats;
 mod oracle;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use self::index::Index;
 use super::CheckpointStore;
+use super::state::{Fetched, blocks_in_file};
 use crate::error::StateError;
 
 /// Bytes that may wait to be written; a single larger file may wait alone.
@@ -220,25 +221,29 @@ impl Shared {
 
     /// The bytes of a copy that is what the handle says. Blocks.
     fn read(&self, name: &str, handle: &StateHandle) -> Option<Bytes> {
-        if !self.lock().index.touch(name) {
-            return None;
-        }
-        let path = self.directory.join(name);
-        let read = || {
+        self.read_with(name, |path| {
             // A copy that has grown is not read whatever its size.
-            let size = fs::metadata(&path).map_err(|error| error.to_string())?.len();
+            let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
             if size != handle.size {
                 return Err(format!("it has {size} bytes instead of {}", handle.size));
             }
-            let bytes = fs::read(&path).map_err(|error| error.to_string())?;
+            let bytes = fs::read(path).map_err(|error| error.to_string())?;
             let crc = crc32c::crc32c(&bytes);
             if bytes.len() as u64 != handle.size || crc != handle.crc32c {
                 return Err(format!("its checksum is {crc:08x} instead of {:08x}", handle.crc32c));
             }
             Ok(Bytes::from(bytes))
-        };
-        match read() {
-            Ok(bytes) => Some(bytes),
+        })
+    }
+
+    /// What is read of a copy; one that cannot be used is removed. Blocks.
+    fn read_with<T>(&self, name: &str, read: impl FnOnce(&Path) -> Result<T, String>) -> Option<T> {
+        if !self.lock().index.touch(name) {
+            return None;
+        }
+        let path = self.directory.join(name);
+        match read(&path) {
+            Ok(read) => Some(read),
             Err(reason) => {
                 self.damaged.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
@@ -340,6 +345,14 @@ impl CheckpointStore {
         let (copies, name) = self.copy_of(job, &handle.path)?;
         let (shared, handle) = (copies.shared.clone(), handle.clone());
         run_blocking(move || shared.read(&name, &handle)).await.ok().flatten()
+    }
+
+    /// The blocks of a state file that hold some of the key groups of its handle, from its local copy, where there is one.
+    pub(super) async fn read_copied_blocks(&self, job: &JobId, handle: &StateHandle) -> Option<Vec<Fetched>> {
+        let (copies, name) = self.copy_of(job, &handle.path)?;
+        let (shared, handle) = (copies.shared.clone(), handle.clone());
+        let read = run_blocking(move || shared.read_with(&name, |path| blocks_in_file(path, &handle)));
+        read.await.ok().flatten()
     }
 
     /// The file is gone, and with it its copy.

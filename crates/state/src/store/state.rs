@@ -1,5 +1,9 @@
 //! Writing and reading state files through the store.
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
@@ -14,6 +18,10 @@ use crate::state_file::{self, Block, Footer, HEADER, TRAILER_BYTES, TableDelta, 
 
 /// Bytes at the end of a file that are read first; most footers lie within.
 const TAIL_BYTES: u64 = 64 << 10;
+/// A file of so many bytes is not worth being read by pieces.
+const WHOLE_BYTES: u64 = 256 << 10;
+/// A file of which pieces are read is fetched whole for its copy up to so many bytes: it is in memory for a moment.
+const COPIED_BYTES: u64 = 32 << 20;
 
 /// What was read of a state file.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,13 +101,29 @@ impl CheckpointStore {
             None if whole => (self.fetch_whole(job, handle, range).await?, Origin::Store),
             None => (self.fetch_range(job, handle, range).await?, Origin::Store),
         };
-        let decoded = run_blocking(move || {
-            let deltas = fetched.into_iter().map(|f| state_file::decode_block(&f.table, &f.block, &f.bytes, range));
-            deltas.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()
-        });
-        let decoded = decoded.await.map_err(|e| StateError::Bug(format!("decoding state: {e}")))?;
-        let tables = decoded.map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })?;
-        Ok(StateRead { tables, origin })
+        decode(job, handle, fetched, range, origin).await
+    }
+
+    /// The same for those who come back for other key groups of the file: no more of it is read than the blocks that hold
+    /// some of those of its handle, also of a local copy, unless the file is small. A file that is not very large is
+    /// fetched whole where copies are kept, so that the next one finds it. Says how many bytes it has read, too.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::read_state`].
+    pub async fn read_state_piece(&self, job: &JobId, handle: &StateHandle) -> Result<(StateRead, u64), StateError> {
+        let range = handle.key_groups;
+        if handle.size <= WHOLE_BYTES {
+            return Ok((self.read_state(job, handle, range).await?, handle.size));
+        }
+        let (fetched, origin) = match self.read_copied_blocks(job, handle).await {
+            Some(fetched) => (fetched, Origin::LocalCopy),
+            None if self.copies.is_some() && handle.size <= COPIED_BYTES => {
+                (self.fetch_whole(job, handle, range).await?, Origin::Store)
+            }
+            None => (self.fetch_range(job, handle, range).await?, Origin::Store),
+        };
+        let bytes = fetched.iter().map(|fetched| fetched.bytes.len() as u64).sum();
+        Ok((decode(job, handle, fetched, range, origin).await?, bytes))
     }
 
     /// Checks that a state file exists with the size and the checksum of its handle. Reads all of it, holding
@@ -185,10 +209,68 @@ impl CheckpointStore {
 }
 
 /// A block that was read and is not verified yet.
-struct Fetched {
+pub(super) struct Fetched {
     table: TableHead,
     block: Block,
     bytes: Bytes,
+}
+
+/// The rows of blocks whose key groups lie in the range.
+async fn decode(
+    job: &JobId,
+    handle: &StateHandle,
+    fetched: Vec<Fetched>,
+    range: KeyGroupRange,
+    origin: Origin,
+) -> Result<StateRead, StateError> {
+    let decoded = run_blocking(move || {
+        let deltas = fetched.into_iter().map(|f| state_file::decode_block(&f.table, &f.block, &f.bytes, range));
+        deltas.filter_map(Result::transpose).collect::<Result<Vec<_>, String>>()
+    });
+    let decoded = decoded.await.map_err(|e| StateError::Bug(format!("decoding state: {e}")))?;
+    let tables = decoded.map_err(|reason| StateError::Corrupt { path: full(job, &handle.path), reason })?;
+    Ok(StateRead { tables, origin })
+}
+
+/// The blocks of a file on this machine that hold some of the key groups of its handle, each with the checksum that the
+/// file says.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(super) fn blocks_in_file(path: &Path, handle: &StateHandle) -> Result<Vec<Fetched>, String> {
+    let failed = |error: io::Error| error.to_string();
+    let mut file = File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    if size != handle.size {
+        return Err(format!("it has {size} bytes instead of {}", handle.size));
+    }
+    let mut read = |from: u64, to: u64| {
+        let mut bytes = vec![0; offset(to - from)];
+        file.seek(SeekFrom::Start(from)).and_then(|_| file.read_exact(&mut bytes)).map_err(failed)?;
+        Ok::<_, String>(Bytes::from(bytes))
+    };
+    if read(0, HEADER.len() as u64)? != HEADER[..] {
+        return Err("it does not begin as a state file of this version does".to_owned());
+    }
+    let start = Footer::start(&read(size - TAIL_BYTES.min(size), size)?, size)?;
+    let end = read(start, size)?;
+    let footer = Footer::decode(&end, start)?;
+    // The checksum of the whole file, of which not all is read: it may be another file of the same name and size.
+    let all = footer.tables.iter().flat_map(|table| &table.blocks);
+    let crc = all.fold(crc32c::crc32c(&HEADER), |crc, b| crc32c::crc32c_combine(crc, b.crc32c, offset(b.length)));
+    let crc = crc32c::crc32c_combine(crc, crc32c::crc32c(&end), end.len());
+    if crc != handle.crc32c {
+        return Err(format!("its checksum is {crc:08x} instead of {:08x}", handle.crc32c));
+    }
+    let mut fetched = Vec::new();
+    for (table, block) in blocks(footer).filter(|(_, block)| block.overlaps(handle.key_groups)) {
+        let bytes = read(block.offset, block.offset + block.length)?;
+        if crc32c::crc32c(&bytes) != block.crc32c {
+            return Err(format!("wrong checksum of {} bytes at offset {}", block.length, block.offset));
+        }
+        fetched.push(Fetched { table, block, bytes });
+    }
+    Ok(fetched)
 }
 
 /// The blocks of a whole file, whose checksum was verified, that hold some of the key groups.

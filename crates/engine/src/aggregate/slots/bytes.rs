@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Allocator;
 use super::integers::put;
+use crate::memory;
 
 /// Below so many bytes nothing is gained by moving them together.
 const COMPACT_BYTES_MIN: usize = 1 << 20;
@@ -44,6 +45,10 @@ enum Encoding {
 }
 
 impl ByteSlots {
+    pub(super) fn bytes(&self) -> usize {
+        self.table.allocation_size() + memory::of_vec(&self.spans) + memory::of_vec(&self.bytes)
+    }
+
     pub(super) fn new(types: &[DataType]) -> Result<Self, ArrowError> {
         let encoding = match types {
             [DataType::Utf8] => Encoding::Text,

@@ -11,6 +11,7 @@ use hashbrown::hash_table::Entry;
 
 use super::Allocator;
 use crate::keys::hash_integer;
+use crate::memory;
 
 /// Spreads spaces over the numbers, so that equal values in neighbouring spaces do not meet.
 const SPACE: i64 = 0x5851_f42d_4c95_7f2d;
@@ -37,6 +38,10 @@ fn hash(key: i64, space: u32) -> u64 {
 }
 
 impl IntegerSlots {
+    pub(super) fn bytes(&self) -> usize {
+        self.table.allocation_size() + memory::of_vec(&self.keys)
+    }
+
     pub(super) fn new(data_type: DataType) -> Self {
         IntegerSlots { data_type, table: HashTable::new(), keys: Vec::new(), null: None }
     }

@@ -10,6 +10,8 @@ use arrow::error::ArrowError;
 
 use crate::join::kept_rows::KeptRows;
 use crate::join::key_index::{KeyFormat, KeyIndex, Keys};
+use crate::memory;
+use mainstem_core::time::Timestamp;
 
 /// Shortest segment, so that an interval of no length does not make one for each millisecond.
 const SEGMENT_MS_MIN: i64 = 1_000;
@@ -65,6 +67,26 @@ pub(super) struct Kept<'a> {
 }
 
 impl Side {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of_segment = |segment: &Segment| {
+            segment.rows.bytes()
+                + memory::of_vec(&segment.times)
+                + memory::of_vec(&segment.own)
+                + segment.index.bytes()
+                + memory::of_vec(&segment.ids)
+                + memory::of_vec(&segment.matched)
+                + memory::of_vec(&segment.order)
+        };
+        self.segments.iter().map(of_segment).sum()
+    }
+
+    /// The least watermark that can release a row.
+    pub(super) fn next_due(&self) -> Timestamp {
+        let first = self.segments.front().map(|segment| segment.bucket.saturating_mul(self.segment_ms));
+        Timestamp(first.map_or(i64::MAX, |first| first.saturating_add(self.reach)))
+    }
+
     /// A side without rows. `length_ms`: of the interval.
     pub(super) fn new(schema: SchemaRef, length_ms: i64, reach: i64, notes_matches: bool) -> Self {
         let segment_ms = (length_ms / SEGMENTS).max(SEGMENT_MS_MIN);

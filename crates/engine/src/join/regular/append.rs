@@ -20,6 +20,11 @@ pub(super) struct AppendSide {
 }
 
 impl AppendSide {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.bytes() + self.rings.bytes()
+    }
+
     /// A side without rows.
     pub(super) fn new(schema: &SchemaRef) -> AppendSide {
         let rows = KeptRows::new(schema.clone());

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::rings::NONE;
 use crate::keys::{fits_integer, hash_integer};
+use crate::memory;
 use crate::slab::{Slab, Slot};
 
 /// See the module.
@@ -35,6 +36,16 @@ enum Index {
 }
 
 impl JoinKeys {
+    /// Bytes of memory that they take.
+    pub(super) fn bytes(&self) -> usize {
+        let index = match &self.index {
+            Index::All => 0,
+            Index::Integer { table, keys } => table.allocation_size() + memory::of_vec(keys),
+            Index::Rows { table, bytes, keys, .. } => table.allocation_size() + bytes.bytes() + memory::of_vec(keys),
+        };
+        index + memory::of_vec(&self.free)
+    }
+
     /// No keys of columns with these types.
     pub(super) fn new(types: &[DataType], null_equal: Vec<bool>) -> Result<JoinKeys, ArrowError> {
         let index = match types {

@@ -5,6 +5,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use mainstem_core::change::ChangeKind;
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::Join;
 
@@ -185,6 +186,14 @@ impl NotIn {
 }
 
 impl Operator for NotIn {
+    fn state_bytes(&self) -> usize {
+        self.keys.bytes() + self.left.bytes() + self.right.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let numbers = self.numbers(input, &batch.rows)?;
         let side = if input == 0 { &self.left } else { &self.right };

@@ -1,5 +1,7 @@
 //! Which rows of a side have which key: for each key a ring of rows, in the order in which they were added.
 
+use crate::memory;
+
 /// No row, no key.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -14,6 +16,11 @@ pub(super) struct Rings {
 }
 
 impl Rings {
+    /// Bytes of memory that they take.
+    pub(super) fn bytes(&self) -> usize {
+        memory::of_vec(&self.newest) + memory::of_vec(&self.after) + self.before.as_ref().map_or(0, memory::of_vec)
+    }
+
     /// No rows.
     pub(super) fn new(with_removal: bool) -> Rings {
         Rings { before: with_removal.then(Vec::new), ..Rings::default() }

@@ -4,6 +4,7 @@ use arrow::array::{Int8Array, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use mainstem_core::change::ChangeKind;
 use mainstem_core::ids::Epoch;
+use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{SetKind, SetOperation as Spec};
 
@@ -111,6 +112,14 @@ impl SetOperation {
 }
 
 impl Operator for SetOperation {
+    fn state_bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        None
+    }
+
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let rows = self.table.rows_of(batch.rows.columns(), batch.rows.num_rows()).map_err(self.failed())?;
         let (mut positions, mut kinds) = (Vec::new(), Vec::new());

@@ -16,6 +16,14 @@ pub(super) enum Side {
 }
 
 impl Side {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Side::Append(side) => side.bytes(),
+            Side::Table(side) => side.bytes(),
+        }
+    }
+
     /// A side that is a table.
     pub(super) fn table(side: TableSide) -> Side {
         Side::Table(Box::new(side))

@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::rings::{NONE, Rings};
+use crate::memory;
 use crate::slab::{Slab, Slot};
 
 /// Rows of a batch of stored rows.
@@ -74,6 +75,21 @@ struct Expiry {
 }
 
 impl TableSide {
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let expiry = self.expiry.as_ref().map_or(0, |expiry| {
+            memory::of_vec(&expiry.changed) + expiry.by_time.values().map(memory::of_vec).sum::<usize>()
+        });
+        self.bytes.bytes()
+            + self.index.allocation_size()
+            + self.rings.bytes()
+            + memory::of_vec(&self.entries)
+            + memory::of_vec(&self.free)
+            + memory::of_vec(&self.dirty)
+            + memory::of_vec(&self.gone)
+            + expiry
+    }
+
     /// A side without rows. `ttl_ms`: rows that do not change for so long are forgotten.
     pub(super) fn new(schema: &SchemaRef, ttl_ms: Option<u64>) -> Result<TableSide, ArrowError> {
         // A row format needs at least one column; a constant stands in for none.

@@ -12,6 +12,7 @@ use super::versions::Version;
 use crate::delta_files::NEEDED_FOR_EVER;
 use crate::error::EngineError;
 use crate::event_time::event_times;
+use crate::memory;
 use crate::operator::{Capture, Restored, TableRows};
 use crate::window::WindowMeta;
 
@@ -32,6 +33,12 @@ pub(super) struct Changed {
 }
 
 impl Changed {
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of_part = |(rows, versions): &(RecordBatch, Vec<Version>)| memory::of_rows(rows) + memory::of_vec(versions);
+        self.parts.iter().map(of_part).sum()
+    }
+
     /// Notes versions with their rows; `live`: how many versions there are.
     pub(super) fn note(&mut self, rows: &RecordBatch, versions: impl Iterator<Item = Version>, live: usize) {
         if self.overflowed {

@@ -10,6 +10,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::{HashMap, HashSet};
 
 use crate::join::kept_rows::KeptRows;
+use crate::memory;
 
 /// Rows of versions that are gone are tolerated up to so many beside as many as there are versions.
 const DEAD_ROWS_MAX: usize = 1 << 14;
@@ -88,6 +89,16 @@ pub(super) struct Versions {
 }
 
 impl Versions {
+    /// Bytes of memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let of_key = |(key, versions): (&Arc<[u8]>, &Vec<Version>)| {
+            key.len() + memory::ARC + memory::SMALL + memory::of_vec(versions)
+        };
+        let by_key = self.by_key.allocation_size() + memory::of_sampled(self.by_key.len(), self.by_key.iter(), of_key);
+        let due = memory::of_sampled(self.due.len(), self.due.values(), memory::of_vec);
+        self.store.bytes() + by_key + memory::of_tree(&self.due) + due
+    }
+
     pub(super) fn new(schema: SchemaRef) -> Self {
         let store = KeptRows::new(schema.clone());
         Versions { schema, store, by_key: HashMap::new(), due: BTreeMap::new(), live: 0 }

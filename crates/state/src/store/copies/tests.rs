@@ -138,6 +138,47 @@ async fn a_copy_that_is_not_what_was_written_is_removed_and_the_store_is_read() 
 }
 
 #[tokio::test]
+async fn pieces_are_read_from_a_copy_and_from_the_store_and_damage_is_noticed() {
+    let place = Place::new();
+    let store = place.store(64 << 20);
+    // Several blocks: of some only the footer says what they are.
+    let handle = write(&store, 5, 1_200_000).await;
+    until(&store, "a copy", |counts| counts.written == 1).await;
+    let plain = CheckpointStore::local(place.stored.path()).unwrap();
+    let path = place.copies().remove(0);
+    let bytes = fs::read(&path).unwrap();
+    let damages = [None, Some((0, "header")), Some((bytes.len() - 30, "footer")), Some((bytes.len() / 2, "a block"))];
+    for (index, damage) in damages.into_iter().enumerate() {
+        until(&store, "a copy again", |counts| counts.written == 1 + index.saturating_sub(1) as u64).await;
+        if let Some((position, _)) = damage {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 1;
+            fs::write(&path, damaged).unwrap();
+        }
+        let mut origins = Vec::new();
+        for start in (0..100).step_by(25) {
+            let handle = StateHandle { key_groups: KeyGroupRange { start, end: start + 25 }, ..handle.clone() };
+            let (read, read_bytes) = store.read_state_piece(&job(), &handle).await.unwrap();
+            let (from_store, _) = plain.read_state_piece(&job(), &handle).await.unwrap();
+            assert_eq!(read.tables, from_store.tables, "{damage:?} {start}");
+            assert!(!read.tables.is_empty() && from_store.origin == Origin::Store);
+            assert!(read.origin == Origin::Store || read_bytes < handle.size, "{damage:?} {start}");
+            origins.push(read.origin);
+        }
+        assert_eq!(origins.contains(&Origin::Store), damage.is_some(), "{damage:?}");
+    }
+    // Another file of the same name and size.
+    let other = fs::read(place.stored.path().join("jobs/j").join(&handle.path)).unwrap();
+    until(&store, "a copy again", |counts| counts.written == 4).await;
+    fs::write(&path, &other).unwrap();
+    let expected = StateHandle { crc32c: handle.crc32c ^ 1, ..handle.clone() };
+    let piece = StateHandle { key_groups: KeyGroupRange { start: 0, end: 8 }, ..expected };
+    let damaged = counts(&store).damaged;
+    assert!(store.read_state_piece(&job(), &piece).await.unwrap_err().is_damage());
+    assert_eq!(counts(&store).damaged, damaged + 1);
+}
+
+#[tokio::test]
 async fn copies_keep_to_their_bound() {
     let place = Place::new();
     let size = write(&CheckpointStore::in_memory(), 1, 50).await.size;

@@ -1,0 +1,79 @@
+//! Writing and reading the state files of one operator of a subtask.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute;
+use arrow::error::ArrowError;
+use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
+use mainstem_core::protocol::StateHandle;
+use mainstem_rt::run_blocking;
+use mainstem_state::{CheckpointStore, Origin, TableDelta};
+
+use crate::error::EngineError;
+use crate::memory;
+use crate::operator::{Restored, TableRows};
+use crate::uploader::sort_by_key_group;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct StateFiles {
+    pub(crate) store: Arc<CheckpointStore>,
+    pub(crate) job: JobId,
+    pub(crate) generation: Generation,
+    pub(crate) operator: OperatorId,
+    /// Index of the subtask.
+    pub(crate) subtask: u32,
+    /// Key groups of the job.
+    pub(crate) key_groups: u16,
+}
+
+impl StateFiles {
+    /// Writes tables as one file, durable on return; none where there are no rows. `part`: see
+    /// [`CheckpointStore::write_state`].
+    pub(crate) async fn write(
+        &self,
+        epoch: Epoch,
+        part: &str,
+        mut tables: Vec<TableRows>,
+    ) -> Result<Option<StateHandle>, EngineError> {
+        tables.retain(|table| table.rows.iter().any(|rows| rows.num_rows() > 0));
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        let key_groups = self.key_groups;
+        // One after the other, so that no more than one table is there twice.
+        let sort =
+            move || tables.into_iter().map(|table| sort_by_key_group(&table, key_groups)).collect::<Result<_, _>>();
+        let sorted = run_blocking(sort).await;
+        let tables: Vec<TableDelta> = sorted.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
+        let (generation, operator, subtask) = (self.generation, self.operator, self.subtask);
+        let written = self.store.write_state(&self.job, generation, epoch, operator, subtask, part, tables).await?;
+        Ok(Some(written))
+    }
+
+    /// The rows of a file for the key groups of its handle, how many bytes were read, and where.
+    pub(crate) async fn read(&self, handle: StateHandle) -> Result<(Restored, u64, Origin), EngineError> {
+        let (read, bytes) = self.store.read_state_piece(&self.job, &handle).await?;
+        let tables =
+            read.tables.into_iter().map(|table| own_rows(table.rows).map(|rows| (table.table, table.version, rows)));
+        let tables = tables.collect::<Result<_, ArrowError>>().map_err(|e| EngineError::arrow(&handle.path, &e))?;
+        Ok((Restored { handle, tables }, bytes, read.origin))
+    }
+
+    /// Deletes a file that no checkpoint names. One that stays is removed by the next attempt.
+    pub(crate) async fn delete(&self, path: &str) {
+        if let Err(error) = self.store.delete(&self.job, path).await {
+            tracing::info!(job = %self.job, path, %error, "a state file of no use stays until the next attempt");
+        }
+    }
+}
+
+/// Rows that are a small piece of what was read, by themselves: operators may keep them as they come.
+fn own_rows(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    if memory::of_rows(&rows) > rows.get_array_memory_size() / 2 {
+        return Ok(rows);
+    }
+    let all = UInt32Array::from_iter_values(0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX));
+    compute::take_record_batch(&rows, &all)
+}

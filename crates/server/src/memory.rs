@@ -1,0 +1,86 @@
+//! How much memory a worker may use, where nobody says it, and what is shown of its use.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fmt, fs};
+
+use mainstem_core::cluster::messages::StateMemory;
+use mainstem_core::ids::OperatorId;
+use mainstem_engine::MemoryBudget;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::MemoryArgs;
+use crate::{allocator, copies};
+
+/// Of the memory that the process may use, in percent.
+const DEFAULT_PERCENT: u64 = 60;
+/// Where the system does not say how much there is.
+const UNKNOWN_BYTES: u64 = 4 << 30;
+/// Files with the most that the control group of the process may use: version 2, version 1.
+const GROUP_FILES: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+
+/// The memory of this worker.
+pub(crate) fn budget(args: &MemoryArgs) -> Arc<MemoryBudget> {
+    let bytes = args.memory.unwrap_or_else(|| default_bytes(u64::from(args.memory_shared_by)));
+    let scratch = args.scratch_dir.clone().unwrap_or_else(scratch);
+    MemoryBudget::new(bytes, &scratch, allocator::give_back_soon)
+}
+
+/// What each of so many workers on this machine uses where nobody says it.
+fn default_bytes(workers: u64) -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
+    let groups = GROUP_FILES.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let there = groups.chain(machine).min().unwrap_or(UNKNOWN_BYTES);
+    there / 100 * DEFAULT_PERCENT / workers.max(1)
+}
+
+fn scratch() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(copies::temporary, PathBuf::from)
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
+}
+
+/// What the state of an operator takes in memory, as it is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OperatorMemory {
+    pub(crate) operator: u32,
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) memory: StateMemory,
+}
+
+impl OperatorMemory {
+    /// Of an operator that has any.
+    pub(crate) fn of(operator: OperatorId, name: &str, memory: StateMemory) -> Option<OperatorMemory> {
+        let has_any = memory.bytes > 0 || memory.parts_hot + memory.parts_cold > 0;
+        has_any.then(|| OperatorMemory { operator: operator.0, name: name.to_owned(), memory })
+    }
+}
+
+impl fmt::Display for OperatorMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StateMemory { bytes, parts_hot, parts_cold, part_loads, deferred_rows } = self.memory;
+        write!(f, "{} {} holds {bytes} bytes", self.operator, self.name)?;
+        if parts_cold + part_loads > 0 {
+            let parts = parts_hot + parts_cold;
+            write!(f, ", {parts_hot} of {parts} parts; {part_loads} read again, {deferred_rows} rows waited")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_found() {
+        assert_eq!(total("MemTotal:       24576 kB\nMemFree:  1 kB\n"), Some(24576 << 10));
+        assert_eq!(total("nothing"), None);
+        assert!(default_bytes(1) >= 64 << 20 && default_bytes(2) <= default_bytes(1) / 2 + 1);
+    }
+}
