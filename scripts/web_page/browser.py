@@ -152,11 +152,15 @@ class Page:
                 raise TimeoutError(f"not within {seconds} s: {what}\n--- the page shows:\n{text}\n--- its complaints: {self.complaints}")
             time.sleep(0.05)
 
-    def click(self, label):
-        """Clicks the button of that label as soon as there is one."""
+    def button(self, label):
+        """Waits for a button of that label, and gives the expression for it."""
         button = f"[...document.querySelectorAll('button')].find((one) => one.innerText === '{label}')"
         self.until(button, f"a button '{label}'")
-        self.value(f"{button}.click()")
+        return button
+
+    def click(self, label):
+        """Clicks the button of that label as soon as there is one."""
+        self.value(f"{self.button(label)}.click()")
 
     def press(self, key, text=""):
         for kind in ("keyDown", "keyUp"):

@@ -95,8 +95,7 @@ def editing(browser, server, shots):
 
 def act(page, button, value=None):
     """Chooses an action, by the keyboard, and answers its question."""
-    page.until(f"[...document.querySelectorAll('button')].some((one) => one.innerText === '{button}')", f"the button {button}")
-    page.value(f"[...document.querySelectorAll('button')].find((one) => one.innerText === '{button}').focus()")
+    page.value(f"{page.button(button)}.focus()")
     page.press("Enter")
     page.until("document.querySelector('dialog[open] [type=submit]')", f"the question behind {button}")
     if value is None:

@@ -1,7 +1,7 @@
 // The card of a task: its operators with the rows that leave them, its load and its watermark.
 
 import { h } from '../lib/dom.js';
-import { rate, percent, duration, eventTime, plural, NONE } from '../lib/format.js';
+import { rate, percent, behind, eventTime, plural } from '../lib/format.js';
 import { icon } from '../ui/icons.js';
 import { load } from '../ui/parts.js';
 import { pressure, flowOf } from './tasks.js';
@@ -9,9 +9,8 @@ import { pressure, flowOf } from './tasks.js';
 // `props`: what makes it a control. `slowest`: the least watermark of all tasks.
 export function card(task, props, now, slowest) {
   const level = pressure(task.blocked);
-  const delay = task.watermark === null ? null : Math.max(0, now - task.watermark);
   const holds = task.watermark !== null && task.watermark === slowest;
-  const watermark = task.atEnd ? 'at the end' : delay === null ? NONE : `−${duration(delay)}`;
+  const watermark = task.atEnd ? 'at the end' : behind(task.watermark, now);
   const flows = task.operators.map((operator) => `${operator.name} ${rate(flowOf(operator))}`).join(', ');
   const spoken = [
     flows,

@@ -157,8 +157,7 @@ function crossings(graph, layers) {
 }
 
 // Where each node lies across its layer: as near to the middle of its neighbours as the order allows.
-function place(graph, across, gap) {
-  const size = across;
+function place(graph, size, gap) {
   const at = new Map();
   for (const layer of graph.layers) {
     let next = 0;

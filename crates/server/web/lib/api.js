@@ -6,7 +6,7 @@ const ANSWER_MS_MAX = 20_000;
 // What a stream may hold that is no complete event yet.
 const EVENT_CHARACTERS_MAX = 1_000_000;
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, code, message, line = null, column = null) {
     super(message);
     this.status = status;
@@ -33,7 +33,7 @@ function headers(extra) {
 // A path below /api/v1; its parts are escaped.
 export const path = (...parts) => `${BASE}/${parts.map(encodeURIComponent).join('/')}`;
 
-export async function ask(method, address, { body, signal } = {}) {
+async function ask(method, address, { body, signal } = {}) {
   const limit = AbortSignal.timeout(ANSWER_MS_MAX);
   let answer;
   try {

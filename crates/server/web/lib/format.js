@@ -81,6 +81,11 @@ export function ago(ms) {
   return ms < 1000 ? 'now' : `${duration(ms)} ago`;
 }
 
+// How far a watermark is behind `now`.
+export function behind(watermark, now) {
+  return known(watermark) ? `−${duration(Math.max(0, now - watermark))}` : NONE;
+}
+
 export function percent(share) {
   return known(share) ? `${Math.round(share * 100)} %` : NONE;
 }
@@ -114,6 +119,6 @@ export function utcShort(ms, now) {
   return text.slice(0, 10) === eventTime(now).slice(0, 10) ? text.slice(11, 19) : text.slice(0, 16);
 }
 
-export function plural(number, one, many = `${one}s`) {
-  return `${exact(number)} ${number === 1 ? one : many}`;
+export function plural(number, one) {
+  return `${exact(number)} ${number === 1 ? one : `${one}s`}`;
 }

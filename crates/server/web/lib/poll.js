@@ -50,7 +50,7 @@ export class Poll {
 
   async ask(signal) {
     try {
-      this.data = await this.load(signal, this.data);
+      this.data = await this.load(signal);
       this.error = null;
       this.failures = 0;
       this.at = performance.now();

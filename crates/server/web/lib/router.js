@@ -32,6 +32,6 @@ export function setQuery(changes) {
   history.replaceState(history.state, '', href(path, next));
 }
 
-export function go(path, query) {
-  location.hash = href(path, query);
+export function go(path) {
+  location.hash = href(path);
 }

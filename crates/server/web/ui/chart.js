@@ -10,7 +10,7 @@ const HEIGHT = 100;
 const WIDTH = 1000;
 
 // A round number at or above `value`: 1, 2, 2.5 or 5 times a power of ten.
-export function roundUp(value) {
+function roundUp(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);

@@ -1,7 +1,7 @@
 // Small parts that views share: chips of states, figures, notices, bars of load.
 
 import { h } from '../lib/dom.js';
-import { NONE, percent } from '../lib/format.js';
+import { behind, eventTime, NONE, percent } from '../lib/format.js';
 import { mark } from './icons.js';
 
 // How much a state asks for attention: the kind of its chip, and where it comes when jobs are sorted by state.
@@ -75,6 +75,13 @@ export const loadLegend = () =>
     h('span', null, h('i', { class: 'swatch' }), 'idle'),
   );
 
+// How far the watermark of a subtask is behind `now`, as a cell of a table; the watermark itself is the cell's title.
+export function watermarkCell(row, now) {
+  if (row.watermark_at_end) return 'at the end';
+  if (row.watermark_ms === null) return NONE;
+  return h('span', { title: `${eventTime(row.watermark_ms)} UTC` }, behind(row.watermark_ms, now));
+}
+
 export function panel(title, props, ...children) {
   const { end, label } = props || {};
   return h(
@@ -98,6 +105,10 @@ export const loading = (rows = 8) =>
 export function failed(error, what) {
   return notice(error.status === 501 || error.status === 404 ? 'warn' : 'bad', `${what} cannot be shown:`, error.message);
 }
+
+// A panel that has nothing to show: its first answer is under way, or is an error.
+export const unansweredPanel = (title, error, what, rows) =>
+  panel(title, {}, h('div', { class: 'body' }, error ? failed(error, what) : loading(rows)));
 
 export const facts = (pairs) =>
   h(

@@ -1,4 +1,5 @@
-// Tables with a fixed lay-out, so that changing figures move nothing, with rows that keep their identity, and sorted by any column.
+// Tables with a fixed lay-out, so that changing figures move nothing, with rows that keep their identity, and sorted by any column;
+// and the filter for their rows.
 
 import { h } from '../lib/dom.js';
 
@@ -111,7 +112,7 @@ function heading(column, order, onOrder) {
 }
 
 // What is not known comes last, whichever way it is sorted; what is equal keeps its place.
-export function sortRows(rows, columns, { by, down }) {
+function sortRows(rows, columns, { by, down }) {
   const column = columns.find((one) => one.id === by);
   if (!column || !column.sort) return rows;
   const sign = down ? -1 : 1;
@@ -123,4 +124,10 @@ export function sortRows(rows, columns, { by, down }) {
       return sign * (typeof a === 'string' ? a.localeCompare(b, 'en', { numeric: true }) : a - b);
     })
     .map(([row]) => row);
+}
+
+// A test for what is typed into a filter: whether a text holds each of its words, in any order and case.
+export function matcher(filter) {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  return (text) => words.every((word) => text.toLowerCase().includes(word));
 }

@@ -7,7 +7,7 @@ import { href, setQuery } from '../lib/router.js';
 import { received } from '../lib/clock.js';
 import { clock, plural, NONE } from '../lib/format.js';
 import { failed, loading, panel } from '../ui/parts.js';
-import { table } from '../ui/table.js';
+import { matcher, table } from '../ui/table.js';
 
 const EVERY_MS = 5000;
 const LIMIT = 300;
@@ -107,13 +107,9 @@ export class AuditView {
   }
 
   list(data) {
-    const words = this.text.toLowerCase().split(/\s+/).filter(Boolean);
+    const matches = matcher(this.text);
     const rows = data.records
-      .filter((record) =>
-        words.every((word) =>
-          `${record.what} ${record.by} ${record.job} ${record.reason} ${factsOf(record)}`.toLowerCase().includes(word),
-        ),
-      )
+      .filter((record) => matches(`${record.what} ${record.by} ${record.job} ${record.reason} ${factsOf(record)}`))
       .reverse();
     const capped = data.records.length >= LIMIT;
     return panel(

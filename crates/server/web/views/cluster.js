@@ -7,7 +7,7 @@ import { href } from '../lib/router.js';
 import { received } from '../lib/clock.js';
 import { exact, plural, NONE } from '../lib/format.js';
 import { actionDialog } from '../ui/dialogs.js';
-import { chip, failed, figures, loading, panel } from '../ui/parts.js';
+import { chip, failed, figures, panel, unansweredPanel } from '../ui/parts.js';
 import { table } from '../ui/table.js';
 
 const EVERY_MS = 2000;
@@ -71,7 +71,7 @@ export class ClusterView {
 
   workerList() {
     const { data, error } = this.workers;
-    if (!data) return panel('Workers', {}, h('div', { class: 'body' }, error ? failed(error, 'The workers') : loading(4)));
+    if (!data) return unansweredPanel('Workers', error, 'The workers', 4);
     return panel(
       'Workers',
       {},
@@ -173,8 +173,7 @@ export class ClusterView {
 
   coordinatorList() {
     const { data, error } = this.coordinators;
-    if (!data)
-      return panel('Coordinators', {}, h('div', { class: 'body' }, error ? failed(error, 'The coordinators') : loading(3)));
+    if (!data) return unansweredPanel('Coordinators', error, 'The coordinators', 3);
     const kinds = { leader: 'ok', member: 'idle', joining: 'accent' };
     return panel(
       'Coordinators',

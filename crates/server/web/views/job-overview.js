@@ -8,7 +8,7 @@ import { tasksOf } from '../graph/tasks.js';
 import { chart, Cursor, roundUpMs } from '../ui/chart.js';
 import { icon } from '../ui/icons.js';
 import { table } from '../ui/table.js';
-import { panel, failed, load, loading, loadLegend, facts } from '../ui/parts.js';
+import { panel, unansweredPanel, load, loadLegend, facts, watermarkCell } from '../ui/parts.js';
 
 const SPANS = [
   [2, '2 min'],
@@ -31,12 +31,12 @@ export class OverviewTab {
   }
 
   draw(job, now) {
-    return h('div', { class: 'stack' }, this.dataflow(now), this.timeLines(job, now));
+    return h('div', { class: 'stack' }, this.dataflow(now), this.timeLines(job));
   }
 
   dataflow(now) {
     const { data, error } = this.graph;
-    if (!data) return panel('Dataflow', {}, h('div', { class: 'body' }, error ? failed(error, 'The dataflow') : loading(6)));
+    if (!data) return unansweredPanel('Dataflow', error, 'The dataflow', 6);
     const graph = this.drawing.draw(data, now);
     const { tasks } = tasksOf(data);
     const task = tasks.find((one) => one.id === this.drawing.picked);
@@ -107,16 +107,7 @@ export class OverviewTab {
               label: 'Watermark',
               width: 7,
               number: true,
-              cell: (row) =>
-                row.watermark_at_end
-                  ? 'at the end'
-                  : row.watermark_ms === null
-                    ? NONE
-                    : h(
-                        'span',
-                        { title: `${eventTime(row.watermark_ms)} UTC` },
-                        `−${duration(Math.max(0, now - row.watermark_ms))}`,
-                      ),
+              cell: (row) => watermarkCell(row, now),
             },
           ],
         }),
@@ -124,7 +115,7 @@ export class OverviewTab {
     );
   }
 
-  timeLines(job, now) {
+  timeLines(job) {
     const to = this.view.job.data.now_ms;
     // A young job fills the axis, too.
     const began = Math.min(of(job.job)[0]?.at ?? to, to - LEAST_MS);

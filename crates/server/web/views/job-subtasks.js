@@ -1,9 +1,9 @@
 // Every subtask of a job, to find the one that is slow, skewed or behind.
 
 import { h } from '../lib/dom.js';
-import { count, duration, eventTime, exact, percent, rate, plural, NONE } from '../lib/format.js';
-import { failed, load, loading, loadLegend } from '../ui/parts.js';
-import { table } from '../ui/table.js';
+import { count, exact, percent, rate, plural } from '../lib/format.js';
+import { failed, load, loading, loadLegend, watermarkCell } from '../ui/parts.js';
+import { matcher, table } from '../ui/table.js';
 import { workerName } from './job-overview.js';
 
 export class SubtasksTab {
@@ -21,10 +21,8 @@ export class SubtasksTab {
     const all = data.operators.flatMap((operator) =>
       operator.subtasks.map((subtask) => ({ ...subtask, operator: operator.name, id: operator.id, task: operator.task })),
     );
-    const words = this.text.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = all.filter((row) =>
-      words.every((word) => `${row.operator} ${workerName(row.worker)} #${row.index}`.toLowerCase().includes(word)),
-    );
+    const matches = matcher(this.text);
+    const rows = all.filter((row) => matches(`${row.operator} ${workerName(row.worker)} #${row.index}`));
     const redraw = () => this.view.app.redraw();
     return h(
       'div',
@@ -144,16 +142,7 @@ function columns(now) {
       width: 7.2,
       number: true,
       sort: (row) => (row.watermark_ms === null ? null : now - row.watermark_ms),
-      cell: (row) =>
-        row.watermark_at_end
-          ? 'at the end'
-          : row.watermark_ms === null
-            ? NONE
-            : h(
-                'span',
-                { title: `${eventTime(row.watermark_ms)} UTC` },
-                `−${duration(Math.max(0, now - row.watermark_ms))}`,
-              ),
+      cell: (row) => watermarkCell(row, now),
     },
   ];
 }

@@ -6,7 +6,7 @@ import { Poll } from '../lib/poll.js';
 import { go, href } from '../lib/router.js';
 import { clockOf, received } from '../lib/clock.js';
 import { note, merge } from '../lib/record.js';
-import { count, rate, bytes, duration, exact, ago, percent, plural, utcShort, NONE } from '../lib/format.js';
+import { count, rate, bytes, duration, exact, ago, behind, percent, plural, utcShort, NONE } from '../lib/format.js';
 import { figures, notice, loading, failed, stateChip, lagOf } from '../ui/parts.js';
 import { jobActions } from './job-actions.js';
 import { pointOf } from './jobs.js';
@@ -234,7 +234,6 @@ function figuresOf(job, now) {
   const age = checkpoint.completed_at_ms ? Math.max(0, now - checkpoint.completed_at_ms) : null;
   const lag = lagOf(job.lag);
   const wrong = job.dropped_records + job.dead_letters;
-  const delay = job.watermark_ms === null ? null : Math.max(0, now - job.watermark_ms);
   return [
     {
       label: 'Rows in',
@@ -256,7 +255,7 @@ function figuresOf(job, now) {
     },
     {
       label: 'Watermark',
-      value: job.watermark_at_end ? 'at the end' : delay === null ? NONE : `−${duration(delay)}`,
+      value: job.watermark_at_end ? 'at the end' : behind(job.watermark_ms, now),
       note: job.watermark_ms === null ? '' : utcShort(job.watermark_ms, now),
       title: 'Event time (UTC) up to which all rows have come, and how far that is behind the clock',
     },

@@ -1,13 +1,13 @@
 // All jobs, those first that need somebody.
 
 import { h } from '../lib/dom.js';
-import { count, rate, bytes, duration, exact, plural, NONE, eventTime } from '../lib/format.js';
+import { count, rate, bytes, behind, duration, exact, plural, NONE, eventTime } from '../lib/format.js';
 import { get, path } from '../lib/api.js';
 import { Poll } from '../lib/poll.js';
 import { href, setQuery } from '../lib/router.js';
 import { clockOf, received } from '../lib/clock.js';
 import { note, series } from '../lib/record.js';
-import { table } from '../ui/table.js';
+import { matcher, table } from '../ui/table.js';
 import { spark } from '../ui/chart.js';
 import { figures, load, loading, failed, stateChip, rankOfState, lagOf } from '../ui/parts.js';
 
@@ -23,7 +23,7 @@ const GROUPS = [
   ['ended', 'Ended', (job) => job.end !== null],
 ];
 
-export function needsAttention(job) {
+function needsAttention(job) {
   const late = job.state === 'running' && job.checkpoint && job.checkpoint.age_ms > CHECKPOINT_AGE_MS_MAX;
   return ['failed', 'restarting', 'waiting'].includes(job.state) || Boolean(late);
 }
@@ -81,8 +81,8 @@ export class JobsView {
     if (!data) return [head, this.jobs.error ? failed(this.jobs.error, 'The jobs') : loading(12)];
     const now = clockOf(data);
     const all = [...data.jobs].sort((a, b) => a.job.localeCompare(b.job, 'en', { numeric: true }));
-    const words = this.text.toLowerCase().split(/\s+/).filter(Boolean);
-    const matching = all.filter((job) => words.every((word) => `${job.job} ${job.state}`.toLowerCase().includes(word)));
+    const matches = matcher(this.text);
+    const matching = all.filter((job) => matches(`${job.job} ${job.state}`));
     const [, , test] = GROUPS.find(([id]) => id === this.group) || GROUPS[0];
     return [
       head,
@@ -270,7 +270,7 @@ function columns(now, data) {
           : h(
               'span',
               { title: `${eventTime(job.watermark_ms)} UTC` },
-              delay(job) === null ? NONE : `−${duration(Math.max(0, delay(job)))}`,
+              behind(job.end ? null : job.watermark_ms, now),
             ),
     },
     {
