@@ -184,8 +184,12 @@ impl<'a, D: Deployer> Running<'a, D> {
             driver.spec.tasks.iter().filter_map(|t| t.source.map(|s| (t.head, s))).collect();
         let sources = subtasks.iter().filter(|s| source_of.contains_key(&s.operator)).copied().collect();
         let config = driver.spec.options.validate().expect("checked before the first attempt");
+        if let Some(cadence) = &mut driver.cadence {
+            cadence.on_attempt(now);
+        }
         let checkpoints = CheckpointCoordinator::new(CheckpointStart {
             config,
+            cadence: driver.cadence.clone(),
             generation: recovered.generation,
             sources,
             restored: recovered.epoch(),
@@ -234,7 +238,9 @@ impl<'a, D: Deployer> Running<'a, D> {
             commands.extend(self.driver.lifecycle.on(now, JobEvent::RescaleRequested));
         }
         self.driver.publish_state();
+        self.show_cadence();
         let outcome = self.run(resumed, !commands.is_empty()).await;
+        self.driver.cadence = self.checkpoints.cadence().cloned();
         // Whatever still runs is told to end; the next deployment waits until it has.
         for subtask in self.attempt.subtasks.values() {
             let _ = subtask.try_send(ToSubtask::Cancel);

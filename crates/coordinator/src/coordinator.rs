@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstem_connectors::CheckpointListener;
-use mainstem_core::checkpoint::End;
+use mainstem_core::checkpoint::{Cadence, End};
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::job::{JobCommand, JobEvent, JobLifecycle, JobState};
 use mainstem_core::protocol::Failure;
@@ -59,6 +59,8 @@ pub(crate) struct Driver<D> {
     pub(crate) ended_with_savepoint: bool,
     /// The epoch from which the newest attempt went on, or at which it was taken over, where there was one here.
     pub(crate) restored_from: Option<Epoch>,
+    /// What was measured of checkpoints and failures here, where the time between checkpoints is to be chosen.
+    pub(crate) cadence: Option<Cadence>,
     /// Whether an attempt that another coordinator has left behind was looked for.
     has_looked_back: bool,
 }
@@ -118,6 +120,7 @@ impl JobCoordinator {
         let sources = std::mem::take(&mut self.spec.sources).into_iter().map(source).collect();
         let mut driver = Driver {
             wanted_parallelism: self.spec.parallelism,
+            cadence: self.spec.options.auto.map(Cadence::new),
             spec: self.spec,
             home: self.home,
             clock: self.clock,
@@ -234,6 +237,9 @@ impl<D: Deployer> Driver<D> {
         tracing::warn!(job = %self.spec.job, failure = %failure.message, "attempt failed");
         self.reason.clone_from(&failure.message);
         self.spec.history.attempt_failed(self.home.log.state().generation, &failure);
+        if let Some(cadence) = &mut self.cadence {
+            cadence.on_failure(self.clock.monotonic());
+        }
         let restarts = self.lifecycle.restarts() + 1;
         self.status.send_modify(|s| {
             s.last_failure = Some(failure.message.clone());

@@ -23,7 +23,7 @@ pub use history::{
     CheckpointNote, CheckpointStage, EventKind, EventNote, FailureNote, HistoryView, JobHistory, Totals,
 };
 pub use job_store::{JobHome, JobStore, StoredJob, recorded};
-pub use mainstem_core::checkpoint::CheckpointOptions;
+pub use mainstem_core::checkpoint::{CadenceBounds, CheckpointOptions};
 pub use meta_log::{
     DeployedAttempt, EpochRecord, JobCreated, JobEnd, JobRecord, JobRestored, LocalMetaLog, MetaLog, MetaLogError,
     Record, RestoredFrom, RunningAttempt, SavepointOutcome, SavepointRecord,

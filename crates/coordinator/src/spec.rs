@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstem_connectors::{Committer, SplitEnumerator};
-use mainstem_core::checkpoint::CheckpointOptions;
+use mainstem_core::checkpoint::{CadenceChoice, CheckpointOptions};
 use mainstem_core::cluster::messages::{OperatorCounters, WorkerOffer};
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::job::JobState;
@@ -201,6 +201,9 @@ pub struct JobStatus {
     pub last_checkpoint_at: Option<Timestamp>,
     /// How long it took, from the barrier to the record of its completion.
     pub last_checkpoint_duration_ms: Option<i64>,
+    /// The time between checkpoints as it was chosen last; none: it is set.
+    #[serde(default)]
+    pub cadence: Option<CadenceChoice>,
     /// Bytes of state that it refers to.
     pub last_checkpoint_bytes: Option<u64>,
     /// The longest that one of its subtasks aligned the barrier.
@@ -242,6 +245,7 @@ impl Default for JobStatus {
             last_committed: None,
             last_checkpoint_at: None,
             last_checkpoint_duration_ms: None,
+            cadence: None,
             last_checkpoint_bytes: None,
             last_checkpoint_alignment_ms: None,
             last_checkpoint_in_flight_bytes: None,

@@ -13,6 +13,7 @@
 //! - I4: an object is deleted only when no retained checkpoint and no running one names it; an epoch is
 //!   retired only when its output is published and enough newer ones of the same kind are kept.
 
+mod cadence;
 mod messages;
 mod options;
 mod retention;
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::cadence::{Cadence, CadenceBounds, CadenceChoice};
 pub use self::messages::{CheckpointCommand, CheckpointEvent, End};
 pub use self::options::CheckpointOptions;
 pub use self::retention::Retention;
@@ -57,6 +59,8 @@ impl Default for CheckpointConfig {
 pub struct CheckpointStart {
     /// When checkpoints are taken.
     pub config: CheckpointConfig,
+    /// Chooses the time between them; none: it is that of `config`.
+    pub cadence: Option<Cadence>,
     /// The attempt.
     pub generation: Generation,
     /// Every subtask of the attempt.
@@ -108,6 +112,7 @@ struct Running {
 #[derive(Clone, Debug)]
 pub struct CheckpointCoordinator {
     config: CheckpointConfig,
+    cadence: Option<Cadence>,
     generation: Generation,
     subtasks: BTreeSet<SubtaskId>,
     sources: BTreeSet<SubtaskId>,
@@ -142,8 +147,9 @@ impl CheckpointCoordinator {
             start.replay.iter().zip(expected).all(|(b, e)| b.epoch == e),
             "replayed epochs follow the restored one"
         );
-        CheckpointCoordinator {
+        let mut machine = CheckpointCoordinator {
             config,
+            cadence: start.cadence,
             generation: start.generation,
             subtasks: start.subtasks,
             sources: start.sources,
@@ -153,14 +159,28 @@ impl CheckpointCoordinator {
             retention: Retention::new(config.retained, start.retained, start.unreadable),
             last_begun: start.restored,
             epoch_now: start.epoch_now,
-            due_at: start.started_at.plus_ms(to_ms(config.interval_ms)),
+            due_at: start.started_at,
             exhausted: BTreeSet::new(),
             finished: BTreeSet::new(),
             stop_requested: false,
             end: None,
             savepoint: None,
             closed: false,
-        }
+        };
+        machine.due_at = machine.next_due(start.started_at);
+        machine
+    }
+
+    /// What has been measured, where the time between checkpoints is chosen.
+    #[must_use]
+    pub fn cadence(&self) -> Option<&Cadence> {
+        self.cadence.as_ref()
+    }
+
+    /// When the barrier after one of now is due.
+    fn next_due(&self, now: Timestamp) -> Timestamp {
+        let chosen = self.cadence.as_ref().map(|cadence| cadence.choice(now).interval_ms);
+        now.plus_ms(to_ms(chosen.unwrap_or(self.config.interval_ms)))
     }
 
     /// Goes on with epochs that another coordinator has begun in the same attempt, oldest first; call it before anything
@@ -228,13 +248,17 @@ impl CheckpointCoordinator {
                 }
             }
             CheckpointEvent::CompleteRecorded { epoch } => {
-                self.step(epoch, Phase::RecordingComplete, Phase::Complete, &mut commands);
+                if self.step(epoch, Phase::RecordingComplete, Phase::Complete, &mut commands) {
+                    self.measure(now, epoch, Cadence::on_complete);
+                }
             }
             CheckpointEvent::Committed { epoch } => {
                 self.step(epoch, Phase::Committing, Phase::Committed, &mut commands);
             }
             CheckpointEvent::CommitRecorded { epoch } => {
-                self.step(epoch, Phase::RecordingCommitted, Phase::Done, &mut commands);
+                if self.step(epoch, Phase::RecordingCommitted, Phase::Done, &mut commands) {
+                    self.measure(now, epoch, Cadence::on_published);
+                }
             }
             CheckpointEvent::RetiredRecorded { epochs } => {
                 let in_use = self.running.values().flat_map(|r| r.objects.iter().chain(state_paths(&r.snapshots)));
@@ -305,7 +329,7 @@ impl CheckpointCoordinator {
             let end = self.begins_last().then(|| if self.is_exhausted() { End::InputEnd } else { End::Stop });
             self.begin(now, barrier, false, end);
             self.note_savepoint_epoch(barrier.epoch);
-            self.due_at = now.plus_ms(to_ms(self.config.interval_ms));
+            self.due_at = self.next_due(now);
             commands.push(CheckpointCommand::InjectBarrier { barrier, last: end.is_some() });
         }
     }
@@ -366,6 +390,14 @@ impl CheckpointCoordinator {
             self.fail(format!("subtask {subtask} ended before the job did"), commands);
         } else {
             self.finished.insert(subtask);
+        }
+    }
+
+    /// Takes down how long after its barrier an epoch has come so far. Replayed ones are in a hurry and say nothing.
+    fn measure(&mut self, now: Timestamp, epoch: Epoch, note: fn(&mut Cadence, i64)) {
+        let running = self.running.get(&epoch).filter(|running| !running.replayed);
+        if let (Some(cadence), Some(running)) = (&mut self.cadence, running) {
+            note(cadence, now.since_ms(running.injected_at));
         }
     }
 

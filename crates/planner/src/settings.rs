@@ -30,8 +30,8 @@ pub enum SettingKind {
     Number(u64, u64),
     /// A duration such as `10 s`.
     Duration,
-    /// A duration, or `none`.
-    DurationOrNone,
+    /// A duration, or this word.
+    DurationOr(&'static str),
     /// Zero, or a duration of at least [`IDLE_TIMEOUT_MIN_MS`].
     IdleTimeout,
     /// One of these words.
@@ -42,10 +42,24 @@ pub enum SettingKind {
 pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "execution.checkpointing.aligned-checkpoint-timeout",
-        kind: SettingKind::DurationOrNone,
+        kind: SettingKind::DurationOr("none"),
         help: "So long after it has left the sources a checkpoint's barrier no longer waits for rows that are in flight; they are stored with the checkpoint. 0 is at once, none is never. Default 1 min.",
     },
-    Setting { key: "execution.checkpointing.interval", kind: SettingKind::Duration, help: "Time between checkpoints." },
+    Setting {
+        key: "execution.checkpointing.auto.recovery-time",
+        kind: SettingKind::Duration,
+        help: "With 'execution.checkpointing.interval' = 'auto': a failure is to be over after so long. Default 1 min.",
+    },
+    Setting {
+        key: "execution.checkpointing.auto.visibility-latency",
+        kind: SettingKind::Duration,
+        help: "With 'execution.checkpointing.interval' = 'auto': output is to be visible so long after what it follows from has come. Default 10 s.",
+    },
+    Setting {
+        key: "execution.checkpointing.interval",
+        kind: SettingKind::DurationOr("auto"),
+        help: "Time between checkpoints, or auto: it is chosen from what checkpoints and failures are measured to cost. Default 10 s.",
+    },
     Setting {
         key: "execution.checkpointing.unaligned.enabled",
         kind: SettingKind::Word(&["true", "false"]),
@@ -148,10 +162,10 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), String> {
             Some(_) => Ok(()),
             None => wrong("a duration such as '10 s' or '500 ms'".to_owned()),
         },
-        SettingKind::DurationOrNone if value.trim().eq_ignore_ascii_case("none") => Ok(()),
-        SettingKind::DurationOrNone => match duration_ms(value) {
+        SettingKind::DurationOr(word) if value.trim().eq_ignore_ascii_case(word) => Ok(()),
+        SettingKind::DurationOr(word) => match duration_ms(value) {
             Some(_) => Ok(()),
-            None => wrong("a duration such as '30 s', or none".to_owned()),
+            None => wrong(format!("a duration such as '30 s', or {word}")),
         },
         SettingKind::IdleTimeout => match idle_timeout_ms(value) {
             Some(_) => Ok(()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mainstem_connectors::{CommitterContext, EnumeratorContext, Staging};
-use mainstem_coordinator::{CheckpointOptions, SourceSpec, TaskSpec};
+use mainstem_coordinator::{CadenceBounds, CheckpointOptions, JobEnd, JobStatus, SourceSpec, TaskSpec};
 use mainstem_core::graph::StreamGraph;
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
@@ -14,8 +14,24 @@ use mainstem_core::retry::RetryPolicy;
 use mainstem_plan::operator::{JobGraph, Operator, OperatorKind};
 use mainstem_planner::JobPlan;
 
+/// Where a job stands.
+pub(crate) fn state_in_a_word(status: Option<&JobStatus>, end: Option<&JobEnd>, is_active: bool) -> String {
+    match (status, end, is_active) {
+        (_, Some(JobEnd::Finished), false) => "finished".to_owned(),
+        (_, Some(JobEnd::Stopped), false) => "stopped".to_owned(),
+        (_, Some(JobEnd::Failed { .. }), false) => "failed".to_owned(),
+        (Some(status), _, true) if status.waiting.is_some() => "waiting".to_owned(),
+        (Some(status), _, true) => status.state.to_string(),
+        (None, _, true) => "active".to_owned(),
+        (_, None, false) => "ended".to_owned(),
+    }
+}
+
 /// Time between checkpoints unless the user says otherwise.
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// Where that time is chosen: until output is visible, and until a failure is over.
+const VISIBILITY_DEFAULT: Duration = Duration::from_secs(10);
+const RECOVERY_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Subtasks of each operator: the flag, else the setting, else what is given.
 pub(crate) fn parallelism(flag: Option<u32>, plan: &JobPlan, otherwise: impl FnOnce() -> u32) -> anyhow::Result<u32> {
@@ -49,25 +65,52 @@ pub(crate) fn key_groups(plan: &JobPlan) -> anyhow::Result<u16> {
     }
 }
 
-/// Time between checkpoints: the flag, else the setting, else the default.
-fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> anyhow::Result<Duration> {
-    let key = "execution.checkpointing.interval";
-    let setting = match plan.settings.get(key) {
-        Some(text) => {
-            let parsed = mainstem_connectors::parse_duration(text).filter(|d| !d.is_zero());
-            Some(parsed.with_context(|| format!("SET '{key}' = '{text}': expected a duration such as '1 s'"))?)
+const INTERVAL: &str = "execution.checkpointing.interval";
+
+/// A setting that is a time, and not none.
+fn time(plan: &JobPlan, key: &str) -> anyhow::Result<Option<Duration>> {
+    let Some(text) = plan.settings.get(key) else { return Ok(None) };
+    let parsed = mainstem_connectors::parse_duration(text).filter(|duration| !duration.is_zero());
+    Ok(Some(parsed.with_context(|| format!("SET '{key}' = '{text}': expected a duration such as '1 s'"))?))
+}
+
+fn whole_ms(time: Duration, what: &str) -> anyhow::Result<i64> {
+    i64::try_from(time.as_millis()).with_context(|| format!("{what} is too long"))
+}
+
+/// Time between checkpoints: the flag, else the setting, else the default; and, where it is to be chosen, within which bounds.
+fn checkpoint_interval(flag: Option<Duration>, plan: &JobPlan) -> anyhow::Result<(Duration, Option<CadenceBounds>)> {
+    let is_auto = plan.settings.get(INTERVAL).is_some_and(|text| text.trim().eq_ignore_ascii_case("auto"));
+    let bound = |name: &str, default: Duration| {
+        let key = format!("execution.checkpointing.auto.{name}");
+        let time = time(plan, &key)?;
+        if time.is_some() && (!is_auto || flag.is_some()) {
+            let cause = if is_auto {
+                "with --checkpoint-interval"
+            } else {
+                "without SET 'execution.checkpointing.interval' = 'auto'"
+            };
+            bail!("SET '{key}' has no effect {cause}");
         }
-        None => None,
+        whole_ms(time.unwrap_or(default), &format!("'{key}'"))
     };
-    Ok(flag.or(setting).unwrap_or(CHECKPOINT_INTERVAL_DEFAULT))
+    let bounds = CadenceBounds {
+        visibility_ms: bound("visibility-latency", VISIBILITY_DEFAULT)?,
+        recovery_ms: bound("recovery-time", RECOVERY_DEFAULT)?,
+    };
+    match flag {
+        Some(interval) => Ok((interval, None)),
+        None if is_auto => Ok((CHECKPOINT_INTERVAL_DEFAULT, Some(bounds))),
+        None => Ok((time(plan, INTERVAL)?.unwrap_or(CHECKPOINT_INTERVAL_DEFAULT), None)),
+    }
 }
 
 /// When checkpoints are taken and how failures are met: the flag, else the settings, else the defaults.
 pub(crate) fn checkpoint_options(flag: Option<Duration>, plan: &JobPlan) -> anyhow::Result<CheckpointOptions> {
-    let interval = checkpoint_interval(flag, plan)?;
-    let interval_ms = i64::try_from(interval.as_millis()).context("the checkpoint interval is too long")?;
+    let (interval, auto) = checkpoint_interval(flag, plan)?;
+    let interval_ms = whole_ms(interval, "the checkpoint interval")?;
     let restart = restart_policy(plan)?;
-    let mut options = CheckpointOptions { interval_ms, restart, ..CheckpointOptions::default() };
+    let mut options = CheckpointOptions { interval_ms, auto, restart, ..CheckpointOptions::default() };
     options.aligned_timeout_ms = aligned_timeout(plan, options.aligned_timeout_ms)?;
     if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
         let retained = text.parse::<u32>().ok().filter(|n| *n > 0);

@@ -140,6 +140,8 @@ impl StatusReporter {
                 "watermark_ms": watermark,
                 "last_committed_epoch": status.last_committed.map(|e| e.0),
                 "last_checkpoint_ms": status.last_checkpoint_duration_ms,
+                "checkpoint_interval_ms": status.cadence.as_ref().map(|choice| choice.interval_ms),
+                "checkpoint_interval_reason": status.cadence.as_ref().map(|choice| &choice.reason),
                 "state_bytes": status.last_checkpoint_bytes,
                 "last_alignment_ms": status.last_checkpoint_alignment_ms,
                 "in_flight_bytes": status.last_checkpoint_in_flight_bytes,

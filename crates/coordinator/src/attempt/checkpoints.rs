@@ -73,6 +73,7 @@ impl<D: Deployer> Running<'_, D> {
             }
             CheckpointCommand::RecordCommitted { epoch } => {
                 self.driver.record_committed(self.recovered.generation, epoch).await?;
+                self.show_cadence();
                 Ok(Some(CheckpointEvent::CommitRecorded { epoch }))
             }
             CheckpointCommand::RecordRetired { epochs } => {
@@ -115,6 +116,13 @@ impl<D: Deployer> Running<'_, D> {
             }
             CheckpointCommand::FailAttempt { failure } => Err(failure),
         }
+    }
+
+    /// Shows what was chosen of the time between checkpoints.
+    pub(super) fn show_cadence(&self) {
+        let now = self.driver.clock.monotonic();
+        let choice = self.checkpoints.cadence().map(|cadence| cadence.choice(now));
+        self.driver.status.send_modify(|status| status.cadence = choice);
     }
 
     fn open_epoch(&mut self, barrier: Barrier) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CheckpointConfig;
+use super::{CadenceBounds, CheckpointConfig};
 use crate::retry::RetryPolicy;
 
 /// When checkpoints are taken, what is kept, and how failures are met. Times in milliseconds.
@@ -10,6 +10,9 @@ use crate::retry::RetryPolicy;
 pub struct CheckpointOptions {
     /// From one barrier to the next. Default 10 s.
     pub interval_ms: i64,
+    /// Instead, it is chosen within these bounds.
+    #[serde(default)]
+    pub auto: Option<CadenceBounds>,
     /// Least time between the end of a checkpoint and the next barrier. Default 0.
     pub min_pause_ms: i64,
     /// A checkpoint that takes longer fails the attempt. Default 10 min.
@@ -40,6 +43,7 @@ impl Default for CheckpointOptions {
     fn default() -> Self {
         CheckpointOptions {
             interval_ms: 10_000,
+            auto: None,
             min_pause_ms: 0,
             timeout_ms: 600_000,
             aligned_timeout_ms: aligned_timeout_default(),
@@ -65,6 +69,10 @@ impl CheckpointOptions {
                 .ok_or_else(|| format!("{name} must be positive, it is {value} ms"))
         };
         positive("the time-out of an operation", self.operation_timeout_ms)?;
+        if let Some(CadenceBounds { visibility_ms, recovery_ms }) = self.auto {
+            positive("the time until output is visible", visibility_ms)?;
+            positive("the time of a recovery", recovery_ms)?;
+        }
         if self.in_flight_max == 0 || self.retained == 0 {
             return Err("checkpoints in flight and checkpoints retained must be at least 1".to_owned());
         }

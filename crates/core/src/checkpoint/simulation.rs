@@ -608,6 +608,7 @@ impl Attempt {
         };
         let sources = BTreeSet::from([source(0), source(1)]);
         let machine = CheckpointCoordinator::new(CheckpointStart {
+            cadence: None,
             config,
             generation,
             subtasks: BTreeSet::from([source(0), source(1), SINK]),

@@ -10,6 +10,7 @@ const WALL: Timestamp = Timestamp(5_000);
 
 pub(super) fn start() -> CheckpointStart {
     CheckpointStart {
+        cadence: None,
         config: CheckpointConfig {
             interval_ms: 100,
             min_pause_ms: 10,

@@ -71,6 +71,7 @@ impl World {
         let of = |operator| (0..order.parallelism).map(move |index| SubtaskId { operator, index });
         let sources: BTreeSet<SubtaskId> = of(SOURCE).collect();
         let machine = CheckpointCoordinator::new(CheckpointStart {
+            cadence: None,
             config: driver.options.validate().expect("in range"),
             generation: order.attempt.generation,
             subtasks: of(SOURCE).chain(of(COUNTER)).collect(),

@@ -10,6 +10,7 @@ use mainstem_core::ids::{Generation, JobId};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Question;
+use crate::job;
 use crate::lag::TableLag;
 use crate::memory::OperatorMemory;
 
@@ -218,14 +219,6 @@ pub(crate) struct JobSummary {
 impl JobSummary {
     /// Where it stands, in a word.
     pub(crate) fn state(&self) -> String {
-        match (&self.status, &self.end, self.active) {
-            (_, Some(JobEnd::Finished), false) => "finished".to_owned(),
-            (_, Some(JobEnd::Stopped), false) => "stopped".to_owned(),
-            (_, Some(JobEnd::Failed { .. }), false) => "failed".to_owned(),
-            (Some(status), _, true) if status.waiting.is_some() => "waiting".to_owned(),
-            (Some(status), _, true) => status.state.to_string(),
-            (None, _, true) => "active".to_owned(),
-            (_, None, false) => "ended".to_owned(),
-        }
+        job::state_in_a_word(self.status.as_ref(), self.end.as_ref(), self.active)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
 use mainstem_coordinator::{JobEnd, JobStatus};
+use mainstem_core::checkpoint::CadenceChoice;
 use mainstem_core::ids::JobId;
 use mainstem_net::{Hello, RpcClient, RpcError, Service, Transport};
 use serde_json::json;
@@ -135,6 +136,9 @@ fn details(job: &JobSummary) -> String {
     if let Some(status) = &job.status {
         lines.push(format!("restarts     {}", status.restarts));
         lines.extend(checkpoint_line(status));
+        if let Some(CadenceChoice { interval_ms, reason }) = &status.cadence {
+            lines.push(format!("interval     {interval_ms} ms: {reason}"));
+        }
         lines.extend(status.last_failure.iter().map(|failure| format!("last failure {failure}")));
         lines.extend(status.waiting.iter().map(|waiting| format!("it {waiting}")));
     }

@@ -9,6 +9,7 @@ use mainstem_core::time::Timestamp;
 use super::model::{CheckpointSummary, End, Job, Lag, Point, SavepointOutcome, SavepointUnderWay, SplitLag};
 use super::samples::Shares;
 use super::{Known, ShapeOperator};
+use crate::job;
 
 /// A job in a list.
 pub(super) fn job(known: &Known, now: Timestamp) -> Job {
@@ -77,6 +78,7 @@ fn checkpoint(known: &Known, now: Timestamp) -> CheckpointSummary {
     let view = &known.view;
     let status = view.status.as_ref();
     let of = |value: fn(&JobStatus) -> Option<i64>| status.and_then(value);
+    let chosen = status.and_then(|status| status.cadence.as_ref());
     let completed_at = of(|status| status.last_checkpoint_at.map(|at| at.0));
     CheckpointSummary {
         complete: view.complete.0,
@@ -84,6 +86,8 @@ fn checkpoint(known: &Known, now: Timestamp) -> CheckpointSummary {
         completed_at_ms: completed_at,
         age_ms: completed_at.filter(|_| view.active).map(|at| now.since_ms(Timestamp(at)).max(0)),
         duration_ms: of(|status| status.last_checkpoint_duration_ms),
+        interval_ms: chosen.map_or(view.options.interval_ms, |choice| choice.interval_ms.cast_signed()),
+        interval_reason: chosen.map(|choice| choice.reason.clone()),
         bytes: status.and_then(|status| status.last_checkpoint_bytes),
         alignment_ms: status.and_then(|status| status.last_checkpoint_alignment_ms),
         in_flight_bytes: status.and_then(|status| status.last_checkpoint_in_flight_bytes),
@@ -126,15 +130,7 @@ impl Known {
     /// Where it stands, in a word.
     pub(crate) fn state(&self) -> String {
         let view = &self.view;
-        match (&view.status, &view.end, view.active) {
-            (_, Some(JobEnd::Finished), false) => "finished".to_owned(),
-            (_, Some(JobEnd::Stopped), false) => "stopped".to_owned(),
-            (_, Some(JobEnd::Failed { .. }), false) => "failed".to_owned(),
-            (Some(status), _, true) if status.waiting.is_some() => "waiting".to_owned(),
-            (Some(status), _, true) => status.state.to_string(),
-            (None, _, true) => "active".to_owned(),
-            (_, None, false) => "ended".to_owned(),
-        }
+        job::state_in_a_word(view.status.as_ref(), view.end.as_ref(), view.active)
     }
 
     /// Rows in are those of sources, rows out those of sinks, all else is over all operators.

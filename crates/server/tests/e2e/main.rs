@@ -6,6 +6,7 @@
 mod aggregates;
 mod bad_records;
 mod bank;
+mod cadence;
 mod changelogs;
 mod cluster;
 mod copies;

@@ -264,7 +264,7 @@ function figuresOf(job, now) {
       value: job.end ? `epoch ${checkpoint.complete ?? NONE}` : ago(age),
       note: job.end ? 'newest' : `epoch ${checkpoint.complete ?? NONE} · ${duration(checkpoint.duration_ms)}`,
       kind: !job.end && age > 60_000 ? 'warn' : '',
-      title: `newest complete: epoch ${checkpoint.complete ?? NONE}, which took ${duration(checkpoint.duration_ms)}; newest published: epoch ${checkpoint.published ?? NONE}`,
+      title: `newest complete: epoch ${checkpoint.complete ?? NONE}, which took ${duration(checkpoint.duration_ms)}; newest published: epoch ${checkpoint.published ?? NONE}; one every ${duration(checkpoint.interval_ms)}${checkpoint.interval_reason === null ? '' : `, chosen because ${checkpoint.interval_reason}`}`,
     },
     { label: 'State', value: bytes(checkpoint.bytes), note: 'newest checkpoint' },
     {

@@ -92,6 +92,10 @@ pub(crate) struct CheckpointSummary {
     pub(crate) completed_at_ms: Option<i64>,
     pub(crate) age_ms: Option<i64>,
     pub(crate) duration_ms: Option<i64>,
+    /// From one barrier to the next, as it is set or was chosen.
+    pub(crate) interval_ms: i64,
+    /// Why it was chosen so; null: it is set.
+    pub(crate) interval_reason: Option<String>,
     /// State that it refers to.
     pub(crate) bytes: Option<u64>,
     pub(crate) alignment_ms: Option<u64>,
