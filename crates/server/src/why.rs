@@ -1,7 +1,8 @@
-//! `mainstem why JOB`: why windows have not fired, why a checkpoint was slow, why the job waits, restarts or has failed; from
+//! `mainstem why JOB`: why windows have not fired, why a checkpoint was slow, what bounds the throughput, why the job waits, restarts or has failed; from
 //! what the cluster tells of it and from its newest checkpoint. Says nothing that it does not know.
 
 mod findings;
+mod live;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,11 +12,12 @@ use clap::Args;
 use mainstem_core::ids::JobId;
 use mainstem_core::time::Timestamp;
 use mainstem_rt::{Clock, SystemClock};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::findings::{Finding, of_checkpoint, of_record, of_summary};
 use crate::cli::{ClientArgs, NodeArgs};
 use crate::cluster::{self, JobSummary, ShellClient};
+use crate::figures::{Part, Question};
 use crate::state;
 
 /// Arguments of `why`.
@@ -65,7 +67,11 @@ async fn found(args: &WhyArgs) -> anyhow::Result<Vec<Finding>> {
     let now = SystemClock::default().now();
     let mut findings = Vec::new();
     match &asked {
-        Ok(Some(summary)) => findings.extend(of_summary(summary, now)),
+        Ok(Some(live)) => {
+            findings.extend(of_summary(&live.summary, now));
+            findings.extend(live.graph.as_ref().map(live::of_graph).unwrap_or_default());
+            findings.extend(live.checkpoints.as_ref().map(live::of_checkpoints).unwrap_or_default());
+        }
         Ok(None) => {}
         Err(error) => findings.push(Finding::new("cluster", format!("{error:#}"))),
     }
@@ -94,13 +100,26 @@ async fn found(args: &WhyArgs) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// What a cluster tells of a job.
+struct Live {
+    summary: JobSummary,
+    /// Its dataflow with figures, and its newest checkpoints, where a leader answers.
+    graph: Option<Value>,
+    checkpoints: Option<Value>,
+}
+
 /// What the cluster tells, where there is one.
-async fn live(args: &WhyArgs, is_here: bool) -> anyhow::Result<Option<JobSummary>> {
+async fn live(args: &WhyArgs, is_here: bool) -> anyhow::Result<Option<Live>> {
     if args.coordinators.is_empty() && !is_here {
         return Ok(None);
     }
-    let client = ClientArgs { coordinators: args.coordinators.clone(), node: args.node.clone() };
-    ShellClient::new(&client)?.job(&args.job).await.map(Some)
+    let client = ShellClient::new(&ClientArgs { coordinators: args.coordinators.clone(), node: args.node.clone() })?;
+    let summary = client.job(&args.job).await?;
+    if !summary.active {
+        return Ok(Some(Live { summary, graph: None, checkpoints: None }));
+    }
+    let part = async |part| client.look(Question::Job { job: args.job.clone(), part }).await.ok().flatten();
+    Ok(Some(Live { graph: part(Part::Graph).await, checkpoints: part(Part::Checkpoints).await, summary }))
 }
 
 /// How long ago something was, for people.

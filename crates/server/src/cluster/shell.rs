@@ -4,10 +4,12 @@ use anyhow::{Context, bail};
 use mainstem_coordinator::JobEnd;
 use mainstem_coordinator::cluster::Wish;
 use mainstem_core::ids::JobId;
+use serde_json::Value;
 
-use super::api::{JobSummary, Request, Response, SubmitRequest};
+use super::api::{JobSummary, LookView, Request, Response, SubmitRequest};
 use super::client::{Client, LOOK_EVERY, unexpected};
 use crate::cli::ClientArgs;
+use crate::figures::Question;
 
 /// The cluster, as the shell sees it.
 pub(crate) struct ShellClient(Client);
@@ -51,6 +53,14 @@ impl ShellClient {
     pub(crate) async fn job(&self, job: &JobId) -> anyhow::Result<JobSummary> {
         let Response::Jobs { jobs, .. } = self.0.ask_any(&Request::Jobs).await? else { return unexpected() };
         jobs.into_iter().find(|summary| summary.job == *job).with_context(|| format!("there is no job '{job}'"))
+    }
+
+    /// Live figures, as the HTTP port shows them.
+    pub(crate) async fn look(&self, question: Question) -> anyhow::Result<Option<Value>> {
+        match self.0.ask_leader(&Request::Look(question)).await? {
+            Response::Look(LookView { found, .. }) => Ok(found),
+            _ => unexpected(),
+        }
     }
 
     /// Asks for a last checkpoint of a job and its end.

@@ -45,6 +45,20 @@ fn why_asks_the_cluster_and_names_the_split_that_holds_windows_back() {
     cluster.wait_until("it has published", |jobs| jobs.number("job", "committed") > 1);
     let shown = text(&sandbox.run_ok(&["why", "job"]).stdout);
     assert_says(&shown, &["state        running", "checkpoints  the newest one took ", "as of        epoch "]);
+    // Figures are there once the leader has looked twice.
+    let begun = Instant::now();
+    let told = loop {
+        let told = text(&sandbox.run_ok(&["why", "job"]).stdout);
+        if told.contains("throughput ") {
+            break told;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{told}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_says(
+        &told,
+        &["phases       epoch ", "until the state of all subtasks was stored (last [", "; publishing took "],
+    );
     // In a cluster the dataflow is with the coordinators, so operators have numbers.
     assert_says(&shown, &["windows      op0: the ", "split 'part-"]);
     let json = sandbox.run_ok(&["why", "job", "--json"]).stdout;
