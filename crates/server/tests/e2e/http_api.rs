@@ -147,12 +147,14 @@ fn checkpoints_have_phases(client: &HttpClient) {
         let phases = ms("snapshot_ms") + ms("manifest_ms") + ms("record_ms");
         assert_eq!(ms("duration_ms"), phases, "phases follow each other: {checkpoint}");
         assert!(
-            ms("publish_ms") >= 0 && ms("alignment_ms") <= ms("snapshot_ms") + 1 && ms("bytes") > 0,
+            ms("publish_ms") >= 0 && ms("alignment_ms") <= ms("snapshot_ms") + 1 && ms("bytes") >= 0,
             "{checkpoint}"
         );
         assert_eq!(checkpoint["acknowledged"], checkpoint["subtasks"]);
         assert!(checkpoint["slowest"]["name"].is_string(), "{checkpoint}");
     }
+    // The first ones may come before the first rows.
+    assert!(checkpoints.iter().any(|checkpoint| checkpoint["bytes"].as_i64() > Some(0)), "{answer}");
     assert!(answer["totals"]["completed"].as_u64() >= Some(2), "{answer}");
     let commits = client.get_json("/api/v1/jobs/job/commits");
     assert!(commits["commits"][0]["published_at_ms"].is_number(), "{commits}");
