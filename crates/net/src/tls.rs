@@ -9,7 +9,7 @@ use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
     AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage, RootCertStore, ServerConfig,
 };
@@ -38,26 +38,14 @@ impl TlsConfig {
     /// Reads the files. The provider of cryptography is named here, so the process needs no default.
     pub(crate) fn read(files: &TlsFiles) -> Result<TlsConfig, NetError> {
         let authority = Authority::read(files)?;
-        let chain = certificates("certificate", &files.certificate)?;
-        let key_fault = |reason: String| fault("key", &files.key, reason);
-        let key = PrivateKeyDer::from_pem_slice(&read("key", &files.key)?)
-            .map_err(|error| key_fault(format!("it holds no private key in PEM form ({error})")))?;
-        let mismatch = |error: Error| key_fault(format!("{error}; it must be the key of the certificate"));
+        let identity = Identity::read(files)?;
+        let server = server(files, &authority, &identity, authority.client_verifier())?;
+        let mismatch = |error| mismatch(files, error);
         let client = ClientConfig::builder_with_provider(authority.provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(mismatch)?
             .with_webpki_verifier(authority.server_verifier(files)?)
-            .with_client_auth_cert(chain.clone(), key.clone_key())
-            .map_err(mismatch)?;
-        let server = ServerConfig::builder_with_provider(authority.provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(mismatch)?
-            .with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(authority.roots, authority.provider)
-                    .build()
-                    .map_err(|error| fault("authority", &files.authority, error.to_string()))?,
-            )
-            .with_single_cert(chain, key)
+            .with_client_auth_cert(identity.chain, identity.key)
             .map_err(mismatch)?;
         Ok(TlsConfig { client: Arc::new(client), server: Arc::new(server) })
     }
@@ -66,22 +54,43 @@ impl TlsConfig {
 /// For a port at which clients need no certificate; one that is shown must be of the authority.
 pub(crate) fn server_for_clients(files: &TlsFiles) -> Result<Arc<ServerConfig>, NetError> {
     let authority = Authority::read(files)?;
-    let chain = certificates("certificate", &files.certificate)?;
-    let key_fault = |reason: String| fault("key", &files.key, reason);
-    let key = PrivateKeyDer::from_pem_slice(&read("key", &files.key)?)
-        .map_err(|error| key_fault(format!("it holds no private key in PEM form ({error})")))?;
-    let mismatch = |error: Error| key_fault(format!("{error}; it must be the key of the certificate"));
-    let clients = WebPkiClientVerifier::builder_with_provider(authority.roots, authority.provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| fault("authority", &files.authority, error.to_string()))?;
-    let config = ServerConfig::builder_with_provider(authority.provider)
+    let clients = authority.client_verifier().allow_unauthenticated();
+    Ok(Arc::new(server(files, &authority, &Identity::read(files)?, clients)?))
+}
+
+fn server(
+    files: &TlsFiles,
+    authority: &Authority,
+    identity: &Identity,
+    clients: ClientCertVerifierBuilder,
+) -> Result<ServerConfig, NetError> {
+    let clients = clients.build().map_err(|error| fault("authority", &files.authority, error.to_string()))?;
+    let mismatch = |error| mismatch(files, error);
+    ServerConfig::builder_with_provider(authority.provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(mismatch)?
         .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)
-        .map_err(mismatch)?;
-    Ok(Arc::new(config))
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+        .map_err(mismatch)
+}
+
+fn mismatch(files: &TlsFiles, error: Error) -> NetError {
+    fault("key", &files.key, format!("{error}; it must be the key of the certificate"))
+}
+
+/// What this node shows.
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    fn read(files: &TlsFiles) -> Result<Identity, NetError> {
+        let chain = certificates("certificate", &files.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&read("key", &files.key)?)
+            .map_err(|error| fault("key", &files.key, format!("it holds no private key in PEM form ({error})")))?;
+        Ok(Identity { chain, key })
+    }
 }
 
 /// Whom this node trusts.
@@ -97,6 +106,10 @@ impl Authority {
             roots.add(certificate).map_err(|error| fault("authority", &files.authority, error.to_string()))?;
         }
         Ok(Authority { provider: Arc::new(ring::default_provider()), roots: Arc::new(roots) })
+    }
+
+    fn client_verifier(&self) -> ClientCertVerifierBuilder {
+        WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
     }
 
     fn server_verifier(&self, files: &TlsFiles) -> Result<Arc<WebPkiServerVerifier>, NetError> {

@@ -147,6 +147,27 @@ pub enum OperatorKind {
 }
 
 impl OperatorKind {
+    /// The table outside that it reads, writes or looks up in.
+    #[must_use]
+    pub fn table(&self) -> Option<&TableSpec> {
+        match self {
+            OperatorKind::Source(source) => Some(&source.table),
+            OperatorKind::Sink(sink) => Some(&sink.table),
+            OperatorKind::LookupJoin(lookup) => Some(&lookup.table),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn table_mut(&mut self) -> Option<&mut TableSpec> {
+        match self {
+            OperatorKind::Source(source) => Some(&mut source.table),
+            OperatorKind::Sink(sink) => Some(&mut sink.table),
+            OperatorKind::LookupJoin(lookup) => Some(&mut lookup.table),
+            _ => None,
+        }
+    }
+
     /// Whether the clock releases what it keeps, at the end of each epoch.
     #[must_use]
     pub fn closes_by_clock(&self) -> bool {

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use async_trait::async_trait;
-use mainstem_coordinator::{Attempt, Deployer, Deployment};
+use mainstem_coordinator::{Attempt, Deployer, Deployment, JobSpec};
 use mainstem_core::ids::JobId;
 use mainstem_core::protocol::Failure;
 use mainstem_engine::{JobMetrics, MemoryBudget, Placement, RunningAttempt};
@@ -15,18 +16,42 @@ use tokio::task::JoinSet;
 
 /// Deploys attempts of one job onto the data runtime of this process.
 pub(crate) struct LocalDeployer {
-    pub(crate) job: JobId,
-    pub(crate) graph: Arc<JobGraph>,
-    pub(crate) key_groups: u16,
-    pub(crate) working_dir: PathBuf,
-    pub(crate) store: Arc<CheckpointStore>,
-    pub(crate) metrics: Arc<JobMetrics>,
+    job: JobId,
+    graph: Arc<JobGraph>,
+    key_groups: u16,
+    working_dir: PathBuf,
+    store: Arc<CheckpointStore>,
+    metrics: Arc<JobMetrics>,
     /// The memory of this process.
-    pub(crate) memory: Arc<MemoryBudget>,
+    memory: Arc<MemoryBudget>,
     /// Where subtasks run; apart from the coordinator's runtime, which they must not starve.
-    pub(crate) data_runtime: Handle,
+    data_runtime: Handle,
     /// The subtasks of the attempt that runs.
-    pub(crate) running: JoinSet<()>,
+    running: JoinSet<()>,
+}
+
+impl LocalDeployer {
+    /// Of the job of a specification, with its files in a store, subtasks on this runtime, and this memory for their state.
+    pub(crate) fn new(
+        spec: &JobSpec,
+        graph: Arc<JobGraph>,
+        metrics: Arc<JobMetrics>,
+        store: Arc<CheckpointStore>,
+        memory: Arc<MemoryBudget>,
+        data_runtime: Handle,
+    ) -> anyhow::Result<LocalDeployer> {
+        Ok(LocalDeployer {
+            job: spec.job.clone(),
+            graph,
+            key_groups: spec.key_groups,
+            working_dir: std::env::current_dir().context("cannot find the current directory")?,
+            store,
+            metrics,
+            memory,
+            data_runtime,
+            running: JoinSet::new(),
+        })
+    }
 }
 
 #[async_trait]

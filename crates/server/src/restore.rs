@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use mainstem_connectors::{Staging, TableSpec, absolute_references, is_path_option};
+use mainstem_connectors::{Staging, absolute_references, is_path_option};
 use mainstem_coordinator::RestoreFrom;
 use mainstem_core::ids::JobId;
 use mainstem_objects::Place;
@@ -79,8 +79,8 @@ fn graph(savepoint: &Savepoint, planned: &JobGraph, sql_hash: &str, working_dir:
     for node in &mut graph.nodes {
         let reads = matches!(node.op.kind, OperatorKind::Source(_));
         let now = planned.nodes.iter().find(|planned| tables_match(&node.op.kind, &planned.op.kind));
-        let now = now.and_then(|planned| table(&planned.op.kind));
-        let (Some(now), Some(table)) = (now, table_mut(&mut node.op.kind)) else { continue };
+        let now = now.and_then(|planned| planned.op.kind.table());
+        let (Some(now), Some(table)) = (now, node.op.kind.table_mut()) else { continue };
         let options = now.options.clone();
         let changed = changed_options(&table.options, &options, working_dir);
         if let Some((name, now, before)) = changed.iter().find(|(name, ..)| reads || name == "connector") {
@@ -101,7 +101,7 @@ fn graph(savepoint: &Savepoint, planned: &JobGraph, sql_hash: &str, working_dir:
 fn differences(before: &JobGraph, now: &JobGraph) -> Vec<String> {
     let without_options = |op: &Operator| {
         let mut op = op.clone();
-        if let Some(table) = table_mut(&mut op.kind) {
+        if let Some(table) = op.kind.table_mut() {
             table.options.clear();
         }
         op
@@ -128,32 +128,10 @@ fn differences(before: &JobGraph, now: &JobGraph) -> Vec<String> {
     differences
 }
 
-fn table_mut(kind: &mut OperatorKind) -> Option<&mut TableSpec> {
-    match kind {
-        OperatorKind::Source(source) => Some(&mut source.table),
-        OperatorKind::Sink(sink) => Some(&mut sink.table),
-        OperatorKind::LookupJoin(lookup) => Some(&mut lookup.table),
-        _ => None,
-    }
-}
-
-fn table(kind: &OperatorKind) -> Option<&TableSpec> {
-    match kind {
-        OperatorKind::Source(source) => Some(&source.table),
-        OperatorKind::Sink(sink) => Some(&sink.table),
-        OperatorKind::LookupJoin(lookup) => Some(&lookup.table),
-        _ => None,
-    }
-}
-
 /// Whether two operators use the same table in the same way.
 fn tables_match(one: &OperatorKind, other: &OperatorKind) -> bool {
-    match (one, other) {
-        (OperatorKind::Source(one), OperatorKind::Source(other)) => one.table.name == other.table.name,
-        (OperatorKind::Sink(one), OperatorKind::Sink(other)) => one.table.name == other.table.name,
-        (OperatorKind::LookupJoin(one), OperatorKind::LookupJoin(other)) => one.table.name == other.table.name,
-        _ => false,
-    }
+    let is_same = one.table().zip(other.table()).is_some_and(|(one, other)| one.name == other.name);
+    is_same && std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
 /// Options that are not the same: name, what it is now and what it was, in words.

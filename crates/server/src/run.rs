@@ -21,7 +21,7 @@ use mainstem_rt::{Clock, SystemClock};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use self::watched::{RunBackend, RunningJob};
 use crate::cli::RunArgs;
@@ -90,7 +90,6 @@ async fn run_job(
     let sql = files.text();
     let parallelism = job::parallelism(args.parallelism, plan, job::cores)?;
     let working_dir = std::env::current_dir().context("cannot find the current directory")?;
-    let current = working_dir.clone();
     let store = JobStore::open(&args.state_dir, id, clock.clone()).await?;
     let mut store = store.with_copies(copies::of_run(&args.copies)?);
     let stored = if args.fresh { None } else { store.load().await? };
@@ -142,20 +141,13 @@ async fn run_job(
         status: status.clone(),
         history,
     };
-    let deployer = LocalDeployer {
-        job: id.clone(),
-        graph: graph.clone(),
-        key_groups,
-        working_dir,
-        store: store.checkpoints(),
-        metrics: metrics.clone(),
-        memory: memory::budget(&args.memory),
-        data_runtime: runtimes.data.handle().clone(),
-        running: JoinSet::new(),
-    };
+    let data_runtime = runtimes.data.handle().clone();
+    let memory = memory::budget(&args.memory);
+    let deployer =
+        LocalDeployer::new(&spec, graph.clone(), metrics.clone(), store.checkpoints(), memory, data_runtime)?;
     let reporter = reporter(&graph, metrics, clock.clone(), status.clone(), args.json);
     let on_stop = args.savepoint_on_stop.as_ref();
-    let on_stop = on_stop.map(|directory| Place::absolute(&current, directory).display().to_string());
+    let on_stop = on_stop.map(|directory| Place::absolute(&working_dir, directory).display().to_string());
     let started = clock.now();
     // A second sender: the job must not take the end of the signal task for a wish to stop.
     let serving = serve(args, shown, control_sender.clone(), clock.clone()).await?;

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use mainstem_connectors::{absolute_references, is_path_option};
+use mainstem_connectors::{TableSpec, absolute_references, is_path_option};
 use mainstem_coordinator::cluster::Submission;
 use mainstem_core::ids::JobId;
 use mainstem_core::time::Timestamp;
-use mainstem_plan::operator::{JobGraph, OperatorKind};
+use mainstem_plan::operator::JobGraph;
 
 use super::api::SubmitRequest;
 use crate::job;
@@ -80,12 +80,7 @@ pub(crate) async fn restore(
 /// Files are looked for by coordinators and read by workers, wherever those were started.
 fn make_paths_absolute(graph: &mut JobGraph, working_dir: &Path) {
     for node in &mut graph.nodes {
-        let options = match &mut node.op.kind {
-            OperatorKind::Source(source) => &mut source.table.options,
-            OperatorKind::Sink(sink) => &mut sink.table.options,
-            OperatorKind::LookupJoin(lookup) => &mut lookup.table.options,
-            _ => continue,
-        };
+        let Some(TableSpec { options, .. }) = node.op.kind.table_mut() else { continue };
         for value in options.values_mut() {
             *value = absolute_references(value, working_dir);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use mainstem_connectors::TableSpec;
 use mainstem_core::graph::Exchange;
 use mainstem_core::ids::OperatorId;
 use mainstem_plan::lineage::lineage;
@@ -47,7 +46,7 @@ impl Shape {
             id: node.id,
             name: node.name.clone(),
             kind: kind(&node.op.kind),
-            table: table(&node.op.kind).map(|table| (table.name.clone(), table.options.clone())),
+            table: node.op.kind.table().map(|table| (table.name.clone(), table.options.clone())),
             task: task_of[&node.id],
             parallelism: node.parallelism,
             waits: node.op.kind.waits_for_watermark(),
@@ -90,15 +89,6 @@ impl ShapeOperator {
 
     pub(crate) fn connector(&self) -> Option<&str> {
         self.table.as_ref()?.1.get("connector").map(String::as_str)
-    }
-}
-
-fn table(kind: &OperatorKind) -> Option<&TableSpec> {
-    match kind {
-        OperatorKind::Source(source) => Some(&source.table),
-        OperatorKind::Sink(sink) => Some(&sink.table),
-        OperatorKind::LookupJoin(lookup) => Some(&lookup.table),
-        _ => None,
     }
 }
 

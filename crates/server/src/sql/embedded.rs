@@ -11,16 +11,15 @@ use mainstem_coordinator::{
     CheckpointOptions, Control, JobCoordinator, JobHistory, JobOutcome, JobSpec, JobStatus, JobStore,
 };
 use mainstem_core::ids::JobId;
-use mainstem_engine::JobMetrics;
+use mainstem_engine::{JobMetrics, MemoryBudget};
 use mainstem_plan::operator::{JobGraph, OperatorKind};
 use mainstem_rt::{Clock, SystemClock};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
-use crate::cli::MemoryArgs;
 use crate::deployer::LocalDeployer;
+use crate::job;
 use crate::run::Runtimes;
-use crate::{job, memory};
 
 /// A job to run.
 pub(super) struct Launch {
@@ -32,6 +31,8 @@ pub(super) struct Launch {
     pub(super) parallelism: u32,
     pub(super) key_groups: u16,
     pub(super) options: CheckpointOptions,
+    /// What all jobs of this process share.
+    pub(super) memory: Arc<MemoryBudget>,
 }
 
 /// A job that runs. When it is dropped, the job ends as if the process had been killed.
@@ -77,9 +78,8 @@ impl Running {
 
 /// Starts a job, or goes on with it where it was.
 pub(super) async fn launch(runtimes: &Runtimes, launch: Launch) -> anyhow::Result<Running> {
-    let Launch { job: id, graph, sql, state_dir, parallelism, key_groups, options } = launch;
+    let Launch { job: id, graph, sql, state_dir, parallelism, key_groups, options, memory } = launch;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let working_dir = std::env::current_dir().context("cannot find the current directory")?;
     let mut store = JobStore::open(&state_dir, &id, clock.clone()).await?;
     let stored = store.load().await?;
     let graph_json = serde_json::to_string(&graph).context("bug: the plan cannot be written")?;
@@ -113,17 +113,9 @@ pub(super) async fn launch(runtimes: &Runtimes, launch: Launch) -> anyhow::Resul
         restore: None,
         history: JobHistory::new(clock.clone()),
     };
-    let deployer = LocalDeployer {
-        job: id.clone(),
-        graph: graph.clone(),
-        key_groups,
-        working_dir,
-        store: store.checkpoints(),
-        metrics: metrics.clone(),
-        memory: memory::budget(&MemoryArgs::default()),
-        data_runtime: runtimes.data.handle().clone(),
-        running: JoinSet::new(),
-    };
+    let data_runtime = runtimes.data.handle().clone();
+    let deployer =
+        LocalDeployer::new(&spec, graph.clone(), metrics.clone(), store.checkpoints(), memory, data_runtime)?;
     let (control, wishes) = mpsc::channel(4);
     let (status_sender, status) = watch::channel(JobStatus::default());
     let coordinator = JobCoordinator::new(spec, store.into_home().await?, clock);

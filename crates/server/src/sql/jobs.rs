@@ -71,6 +71,7 @@ impl Jobs {
             graph: plan.graph,
             sql: script.text,
             state_dir: shell.state_dir.clone(),
+            memory: shell.memory.clone(),
         };
         let running = shell.runtimes.control.block_on(launch(&shell.runtimes, launched))?;
         if shell.is_typed && !shell.session.waits_for_jobs() {

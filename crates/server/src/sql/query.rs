@@ -50,6 +50,7 @@ pub(super) fn run(shell: &mut Shell, text: &str) -> anyhow::Result<()> {
         parallelism: job::parallelism(shell.parallelism, &plan, job::cores)?,
         key_groups: job::key_groups(&plan)?,
         options,
+        memory: shell.memory.clone(),
     };
     let (runtimes, interrupts) = (&shell.runtimes, &mut shell.interrupts);
     runtimes.control.block_on(async {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::bail;
+use mainstem_engine::MemoryBudget;
 use mainstem_plan::functions::registry;
 use mainstem_planner::{Declaration, DeclarationKind};
 use tokio::sync::watch;
@@ -16,9 +17,11 @@ use super::result;
 use super::session::{OWN_SETTINGS, Session, quoted};
 use super::split::{Token, tokens};
 use super::statement::{Show, Statement, statement};
+use crate::cli::MemoryArgs;
 use crate::cluster::ShellClient;
 use crate::hidden;
 use crate::job;
+use crate::memory;
 use crate::run::Runtimes;
 
 /// Threads of the jobs' coordinators.
@@ -36,6 +39,8 @@ pub(super) struct Shell {
     pub(super) is_typed: bool,
     /// Where INSERTs go; none: they run here.
     pub(super) cluster: Option<ShellClient>,
+    /// What all jobs of this shell share.
+    pub(super) memory: Arc<MemoryBudget>,
     screen: Option<Screen>,
     jobs: Jobs,
     numbers: u64,
@@ -58,6 +63,7 @@ impl Shell {
             interrupts,
             is_typed,
             cluster,
+            memory: memory::budget(&MemoryArgs::default()),
             screen: None,
             jobs: Jobs::default(),
             numbers: 0,

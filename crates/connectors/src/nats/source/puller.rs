@@ -206,7 +206,11 @@ impl Puller {
         let mut gathered = self.gathered();
         loop {
             let is_empty = gathered.chunk.messages.is_empty();
-            let deadline = if is_empty { pull_ends } else { gathered.deadline };
+            let deadline = match gathered.hole {
+                _ if is_empty => pull_ends,
+                Some(_) => gathered.deadline.max(self.next_look),
+                None => gathered.deadline,
+            };
             let came = tokio::select! {
                 () = self.reader.closed() => return Err(Stop::Unwanted),
                 came = timeout_at(deadline, pulled.next()) => came,
@@ -237,7 +241,7 @@ impl Puller {
             *given = number;
             let is_behind = self.until.is_some_and(|until| sequence >= until);
             if !is_behind {
-                gathered.take(&message, sequence, stored_ns, self.table.has_headers(), self.next_look);
+                gathered.take(&message, sequence, stored_ns, self.table.has_headers());
                 gathered.pending = self.wanted(pending, sequence + 1);
             }
             // A bounded split ends with what was there when the job started, so what comes later is none of it.
@@ -289,6 +293,7 @@ impl Puller {
         if self.until.is_some() {
             return Err(Stop::Finished);
         }
+        self.progress.on_behind(0);
         if behind > self.next {
             self.next = behind;
             self.fresh = false;
@@ -376,20 +381,12 @@ impl Puller {
 }
 
 impl Gathered {
-    fn take(
-        &mut self,
-        message: &jetstream::Message,
-        sequence: u64,
-        stored_ns: i64,
-        with_headers: bool,
-        next_look: Instant,
-    ) {
+    fn take(&mut self, message: &jetstream::Message, sequence: u64, stored_ns: i64, with_headers: bool) {
         if self.chunk.messages.is_empty() {
             self.deadline = Instant::now() + GATHER;
         }
-        if sequence > self.behind && self.hole.is_none() {
-            self.hole = Some(self.behind);
-            self.deadline = self.deadline.max(next_look);
+        if sequence > self.behind {
+            self.hole.get_or_insert(self.behind);
         }
         self.behind = sequence + 1;
         let start = self.chunk.bytes.len();
