@@ -55,8 +55,7 @@ impl Target {
             let created = match self {
                 Target::Directory(root) => {
                     let parent = root.join(TEMPORARY_DIRECTORY);
-                    std::fs::create_dir_all(&parent)
-                        .map_err(|e| io_error("create the directory", parent.display(), &e))?;
+                    make_directory(&parent).map_err(|e| io_error("create the directory", parent.display(), &e))?;
                     OpenFile::create(settings, root, temporary.clone(), directory.clone(), number, scratch)
                 }
                 Target::Objects(_) => {
@@ -140,4 +139,47 @@ fn sync_new_directory(root: &Path) -> Result<(), ConnectorError> {
         parent.sync_all().map_err(|e| io_error("make durable the parent of", root.display(), &e))?;
     }
     Ok(())
+}
+
+/// Makes a directory that others remove when it is empty.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    for _ in 1..CREATE_ATTEMPTS_MAX {
+        match std::fs::create_dir_all(directory) {
+            // It was there a moment ago, and was removed before anybody looked whether it is a directory.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !is_file(directory) => {}
+            made => return made,
+        }
+    }
+    std::fs::create_dir_all(directory)
+}
+
+fn is_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_removed_again_and_again_is_made() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join(TEMPORARY_DIRECTORY);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = std::fs::remove_dir(&directory);
+                }
+            });
+            let made: Vec<_> = (0..20_000).map(|_| make_directory(&directory)).filter(Result::is_err).collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert!(made.is_empty(), "{} {:?}", made.len(), made.first());
+        });
+        let _ = std::fs::remove_dir(&directory);
+        std::fs::write(&directory, "").unwrap();
+        assert_eq!(make_directory(&directory).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
 }
