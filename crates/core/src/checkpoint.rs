@@ -42,7 +42,7 @@ pub struct CheckpointConfig {
     pub min_pause_ms: u64,
     /// A checkpoint that is not complete after so many milliseconds fails the attempt.
     pub timeout_ms: u64,
-    /// Checkpoints that may run at a time, at least 1.
+    /// Checkpoints that may run at a time, at least 1; until they are complete.
     pub in_flight_max: usize,
     /// Checkpoints that are kept, at least 1. With 2, one unreadable file does not stop the job.
     pub retained: usize,
@@ -250,6 +250,7 @@ impl CheckpointCoordinator {
             CheckpointEvent::CompleteRecorded { epoch } => {
                 if self.step(epoch, Phase::RecordingComplete, Phase::Complete, &mut commands) {
                     self.measure(now, epoch, Cadence::on_complete);
+                    self.due_at = self.due_at.max(now.plus_ms(to_ms(self.config.min_pause_ms)));
                 }
             }
             CheckpointEvent::Committed { epoch } => {
@@ -279,7 +280,7 @@ impl CheckpointCoordinator {
             }
             CheckpointEvent::SavepointRecorded { savepoint } => self.on_savepoint_recorded(&savepoint, &mut commands),
         }
-        self.advance(now, &mut commands);
+        self.advance(&mut commands);
         commands
     }
 
@@ -417,7 +418,7 @@ impl CheckpointCoordinator {
     }
 
     /// Lets every running epoch, oldest first, take the steps that have become possible.
-    fn advance(&mut self, now: Timestamp, commands: &mut Vec<CheckpointCommand>) {
+    fn advance(&mut self, commands: &mut Vec<CheckpointCommand>) {
         if self.closed {
             return;
         }
@@ -456,17 +457,15 @@ impl CheckpointCoordinator {
             }
             ahead = running.phase;
         }
-        self.close_done(now, commands);
+        self.close_done(commands);
     }
 
     /// Takes out the epochs that are through, retires older ones for them, and ends the attempt after the last.
-    fn close_done(&mut self, now: Timestamp, commands: &mut Vec<CheckpointCommand>) {
+    fn close_done(&mut self, commands: &mut Vec<CheckpointCommand>) {
         while let Some(first) = self.running.first_entry()
             && first.get().phase == Phase::Done
         {
             let (epoch, done) = first.remove_entry();
-            let pause_over = now.plus_ms(to_ms(self.config.min_pause_ms));
-            self.due_at = self.due_at.max(pause_over);
             if let Some(savepoint) = self.savepoint_of(epoch) {
                 self.retention.hold(done.objects.clone());
                 commands.push(CheckpointCommand::CopySavepoint { savepoint, epoch });
@@ -517,8 +516,14 @@ impl CheckpointCoordinator {
         )
     }
 
+    /// Whether another epoch may begin. Beside those that are being taken, one may wait for its output to become visible: that
+    /// takes as long as the outside needs, and nothing but its order depends on it.
     fn has_room(&self) -> bool {
-        self.running.len() < if self.replaying { 1 } else { self.config.in_flight_max }
+        if self.replaying {
+            return self.running.is_empty();
+        }
+        let taken = self.running.values().filter(|running| running.phase < Phase::Complete).count();
+        taken < self.config.in_flight_max && self.running.len() <= self.config.in_flight_max
     }
 
     fn is_exhausted(&self) -> bool {

@@ -98,12 +98,25 @@ fn an_epoch_goes_through_its_steps_and_the_next_one_follows() {
     let commands = complete(&mut machine, 260, 1, &["s1"]);
     let output = BTreeMap::from([(OperatorId(1), vec![Committable { payload: "out1".to_owned() }])]);
     assert_eq!(commands, vec![CheckpointCommand::Commit { epoch: Epoch(1), committables: output }]);
-    assert_eq!(tick(&mut machine, 265), vec![]);
-    assert_eq!(publish(&mut machine, 270, 1), vec![]);
     // The interval is over, the pause is not.
-    assert_eq!(machine.next_wakeup(), Timestamp(280));
-    assert_eq!(tick(&mut machine, 279), vec![]);
-    assert_eq!(tick(&mut machine, 280), vec![inject(2, false)]);
+    assert_eq!(machine.next_wakeup(), Timestamp(270));
+    assert_eq!(publish(&mut machine, 265, 1), vec![]);
+    assert_eq!(tick(&mut machine, 269), vec![]);
+    assert_eq!(tick(&mut machine, 270), vec![inject(2, false)]);
+}
+
+#[test]
+fn the_next_epoch_does_not_wait_for_a_slow_publication_and_the_one_after_does() {
+    let mut machine = machine();
+    assert_eq!(tick(&mut machine, 100), vec![inject(1, false)]);
+    assert!(matches!(complete(&mut machine, 110, 1, &[]).as_slice(), [CheckpointCommand::Commit { .. }]));
+    assert_eq!(tick(&mut machine, 200), vec![inject(2, false)]);
+    // Its output waits for that of the first.
+    assert_eq!(complete(&mut machine, 210, 2, &[]), vec![]);
+    assert_eq!(machine.next_wakeup(), Timestamp::MAX);
+    assert_eq!(tick(&mut machine, 300), vec![]);
+    assert!(matches!(publish(&mut machine, 310, 1).as_slice(), [CheckpointCommand::Commit { epoch: Epoch(2), .. }]));
+    assert_eq!(tick(&mut machine, 310), vec![inject(3, false)]);
 }
 
 #[test]

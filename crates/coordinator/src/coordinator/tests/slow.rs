@@ -33,12 +33,13 @@ async fn later_barriers_and_a_stop_do_not_wait_for_a_commit() {
     job.world().commit_gate = Some(gate);
     let (sender, control) = mpsc::channel(1);
     let test = async {
-        until("three epochs are in flight", || job.staged() == 3).await;
-        until("three epochs are complete", || job.status().last_complete == Some(Epoch(3))).await;
+        // Three in flight, and one whose output waits to become visible.
+        until("four epochs have begun", || job.staged() == 4).await;
+        until("four epochs are complete", || job.status().last_complete == Some(Epoch(4))).await;
         sender.send(Control::Stop).await.unwrap();
         until("the stop is heard", || job.status().state == JobState::Stopping).await;
-        // No more than may be in flight, and nothing visible before its turn.
-        assert_eq!((job.staged(), job.status().last_committed, job.world().commits_begun), (3, None, 1));
+        // No more than that, and nothing visible before its turn.
+        assert_eq!((job.staged(), job.status().last_committed, job.world().commits_begun), (4, None, 1));
         open_gate.send(true).unwrap();
     };
     let ((outcome, status), ()) = tokio::join!(Box::pin(job.run_with(control)), test);
