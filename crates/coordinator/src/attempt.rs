@@ -160,7 +160,7 @@ async fn initial_splits<D: Deployer>(
         }
         if !driver.home.log.state().initial_splits.contains_key(&operator) {
             let discovery = driver.sources[&operator].discovery.ask(Discovery::First);
-            let splits = driver.attend(discovery).await?;
+            let splits = driver.attend_first(discovery).await?;
             let generation = recovered.generation;
             driver.home.log.append(Record::SplitsDiscovered { generation, operator, splits }).await?;
         }

@@ -343,6 +343,12 @@ impl<D: Deployer> Driver<D> {
         }
     }
 
+    /// Waits until the outside says what there is to read, and goes on to listen. A stop ends the job, which has not begun: the
+    /// outside may not answer for a long time.
+    pub(crate) async fn attend_first<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Halt> {
+        self.parts().told.attend(work, || true).await
+    }
+
     /// Waits for slow work before an attempt runs, and goes on to listen: a cancel abandons the work, a stop is
     /// kept for the attempt.
     pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Halt> {

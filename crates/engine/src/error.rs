@@ -81,6 +81,20 @@ pub enum EngineError {
         /// The worker's memory.
         bytes_max: u64,
     },
+    /// State that this version cannot read.
+    #[error(
+        "{path}: '{table}' has layout {found}, and this version of Mainstem reads {known}; run the version that wrote it, or          begin the job afresh"
+    )]
+    OtherVersion {
+        /// The file.
+        path: String,
+        /// The table in it, or the channel.
+        table: String,
+        /// The layout in the file.
+        found: u32,
+        /// The one that is read.
+        known: u32,
+    },
     /// The uploader has ended; it says why.
     #[error("bug: the uploader has ended before its subtask; please report it")]
     UploadsEnded,
@@ -120,7 +134,7 @@ impl EngineError {
             EngineError::State(error) => error.is_retryable(),
             EngineError::PeerGone | EngineError::PeerLost(_) | EngineError::Unreachable(_) => true,
             EngineError::TooMuchInFlight { .. } | EngineError::Scratch { .. } => true,
-            EngineError::OutOfMemory { .. } | EngineError::UploadsEnded => false,
+            EngineError::OutOfMemory { .. } | EngineError::OtherVersion { .. } | EngineError::UploadsEnded => false,
             EngineError::Evaluation { .. } | EngineError::Data { .. } | EngineError::Plan(_) | EngineError::Bug(_) => {
                 false
             }

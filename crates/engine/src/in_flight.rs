@@ -43,13 +43,13 @@ pub(crate) async fn resume(
 ) -> Result<(), EngineError> {
     for handle in deployment.in_flight_of(subtask) {
         for table in deployment.read_state(subtask.operator, handle).await? {
-            let place = place_of(&table.table).filter(|_| table.version == VERSION);
-            let unknown = || {
-                let TableDelta { table, version, .. } = &table;
-                EngineError::Bug(format!("{}: no channel '{table}' of layout {version}", handle.path))
-            };
+            if table.version != VERSION {
+                let (path, found, known) = (handle.path.clone(), table.version, VERSION);
+                return Err(EngineError::OtherVersion { path, table: table.table, found, known });
+            }
+            let unknown = || EngineError::Bug(format!("{}: there is no channel '{}'", handle.path, table.table));
             let batches = to_batches(&table.rows).map_err(|e| EngineError::arrow("exchange", &e))?;
-            if !gate.resume(place.ok_or_else(unknown)?, batches) {
+            if !gate.resume(place_of(&table.table).ok_or_else(unknown)?, batches) {
                 return Err(unknown());
             }
         }

@@ -171,8 +171,8 @@ impl Restored {
             if *found == version {
                 return Ok(rows);
             }
-            let path = &self.handle.path;
-            Err(EngineError::Bug(format!("{path}: table '{name}' has layout {found}, this version reads {version}")))
+            let (path, table) = (self.handle.path.clone(), name.to_owned());
+            Err(EngineError::OtherVersion { path, table, found: *found, known: version })
         })
     }
 }

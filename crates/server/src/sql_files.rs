@@ -93,9 +93,8 @@ impl SqlFiles {
     }
 
     fn describe(&self, mut error: SqlError) -> String {
-        let Some((path, text, line)) = self.file_of(error.line) else {
-            return format!("{self}:{error}");
-        };
+        let of_a_file = self.file_of(error.line).filter(|_| error.line > 0);
+        let Some((path, text, line)) = of_a_file else { return format!("{self}: {error}") };
         error.line = line;
         format!("{}:{}", path.display(), error.render(text))
     }
