@@ -1,6 +1,6 @@
 //! How much memory a worker may use, where nobody says it, and what is shown of its use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs};
 
@@ -16,8 +16,9 @@ use crate::{allocator, copies};
 const DEFAULT_PERCENT: u64 = 60;
 /// Where the system does not say how much there is.
 const UNKNOWN_BYTES: u64 = 4 << 30;
-/// Files with the most that the control group of the process may use: version 2, version 1.
-const GROUP_FILES: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+/// Where control groups are, and the file of one with the most that it may use: version 2, version 1.
+const GROUPS: [(&str, &str); 2] =
+    [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
 
 /// The memory of this worker.
 pub(crate) fn budget(args: &MemoryArgs) -> Arc<MemoryBudget> {
@@ -29,9 +30,26 @@ pub(crate) fn budget(args: &MemoryArgs) -> Arc<MemoryBudget> {
 /// What each of so many workers on this machine uses where nobody says it.
 fn default_bytes(workers: u64) -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
-    let groups = GROUP_FILES.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
-    let there = groups.chain(machine).min().unwrap_or(UNKNOWN_BYTES);
+    let groups = limit_files(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
+    let limits = groups.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let there = limits.chain(machine).min().unwrap_or(UNKNOWN_BYTES);
     there / 100 * DEFAULT_PERCENT / workers.max(1)
+}
+
+/// Files with the limits of a process, by its `/proc/PID/cgroup`: each group is limited by those that it is in, too.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let of_line = |line: &str| {
+        let (_, named) = line.split_once(':')?;
+        let (controllers, path) = named.split_once(':')?;
+        let (root, file) = match controllers {
+            "" => GROUPS[0],
+            _ if controllers.split(',').any(|controller| controller == "memory") => GROUPS[1],
+            _ => return None,
+        };
+        let own = Path::new(path.trim_start_matches('/'));
+        Some(own.ancestors().map(|group| Path::new(root).join(group).join(file)).collect::<Vec<_>>())
+    };
+    groups.lines().filter_map(of_line).flatten().collect()
 }
 
 fn scratch() -> PathBuf {
@@ -81,6 +99,18 @@ mod tests {
     fn the_memory_of_the_machine_is_found() {
         assert_eq!(total("MemTotal:       24576 kB\nMemFree:  1 kB\n"), Some(24576 << 10));
         assert_eq!(total("nothing"), None);
+        let groups = limit_files("4:memory:/a\n2:cpu,cpuacct:/b\n0::/system.slice/x.service\n");
+        let groups: Vec<&str> = groups.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(
+            groups,
+            [
+                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "/sys/fs/cgroup/system.slice/x.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
         assert!(default_bytes(1) >= 64 << 20 && default_bytes(2) <= default_bytes(1) / 2 + 1);
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
 
 /// Writes manual pages.
 pub(crate) fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
-    let mut command = crate::config::command();
+    let mut command = without_help(crate::config::command());
     command.build();
     match &args.directory {
         Some(directory) => {
@@ -51,10 +51,14 @@ pub(crate) fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The same command without `help COMMAND`, which needs no pages: they would say what others say.
+fn without_help(command: clap::Command) -> clap::Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
+}
+
 /// The page of a command, then those of its subcommands.
 fn render(command: clap::Command, pages: &mut Vec<u8>) -> std::io::Result<()> {
-    let inner: Vec<clap::Command> =
-        command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help").cloned().collect();
+    let inner: Vec<clap::Command> = command.get_subcommands().filter(|inner| !inner.is_hide_set()).cloned().collect();
     clap_mangen::Man::new(command).render(pages)?;
     inner.into_iter().try_for_each(|inner| render(inner, pages))
 }

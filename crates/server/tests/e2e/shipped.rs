@@ -26,6 +26,7 @@ fn manual_pages_are_written_for_every_command() {
     let page = |name: &str| std::fs::read_to_string(sandbox.path(&format!("pages/{name}.1"))).unwrap();
     assert_says(&page("mainstem"), &[".TH mainstem 1", "SUBCOMMANDS"]);
     assert_says(&page("mainstem-state-inspect"), &["state", "inspect", "hot keys"]);
+    assert!(!sandbox.path("pages/mainstem-state-help.1").exists());
     let all = text(&sandbox.run_ok(&["man"]).stdout);
     assert_says(&all, &[".TH mainstem 1", "savepoint"]);
 }
