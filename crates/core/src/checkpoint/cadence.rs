@@ -7,9 +7,6 @@
 //! passes beside the processing. Bounds of the user make the interval shorter; what a checkpoint takes keeps it from
 //! becoming shorter than the machine can follow.
 
-use std::fmt;
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
@@ -184,19 +181,17 @@ fn whole(ms: f64) -> u64 {
 }
 
 /// A time as it is told: two units at the most.
-fn shown(ms: f64) -> impl fmt::Display {
-    let text = match whole(ms.max(1.0)) {
-        ms @ ..10_000 => format!("{ms} ms"),
-        ms => {
-            let seconds = Duration::from_millis(ms).as_secs();
-            match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-                (0, 0, seconds) => format!("{seconds} s"),
-                (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-                (hours, minutes, _) => format!("{hours} h {minutes} min"),
-            }
-        }
-    };
-    text
+fn shown(ms: f64) -> String {
+    let ms = whole(ms.max(1.0));
+    if ms < 10_000 {
+        return format!("{ms} ms");
+    }
+    let seconds = ms / 1000;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
 }
 
 #[cfg(test)]
