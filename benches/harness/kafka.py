@@ -23,6 +23,7 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 auto.create.topics.enable=false
+log.retention.ms=-1
 transaction.max.timeout.ms=3600000
 """
 

@@ -40,8 +40,9 @@ impl Node {
         let of_clients = [&[("PLAINTEXT", port)], access.listeners.as_slice()].concat();
         let listening = |(name, port): &(&str, u16)| format!("{name}://127.0.0.1:{port}");
         let advertised = of_clients.iter().map(listening).collect::<Vec<_>>().join(",");
+        // Records of the tests are older than a broker keeps them by default, and it looks every five minutes.
         let properties = format!(
-            "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={}\n\
+            "log.retention.ms=-1\nprocess.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={}\n\
              listeners={advertised},CONTROLLER://127.0.0.1:{}\nadvertised.listeners={advertised}\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL\n\
              controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAINTEXT\nlog.dirs={}\n\
