@@ -6,15 +6,12 @@ import os
 import re
 import secrets
 import subprocess
-import sys
 import time
 import tomllib
 import urllib.error
 import urllib.request
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "web_page"))
-from ports import free_port  # noqa: E402  (found by the path above)
+from ports import free_port
 
 SECONDS_MAX = 60
 
