@@ -118,11 +118,11 @@ impl<D: Deployer> Running<'_, D> {
         }
     }
 
-    /// Shows what was chosen of the time between checkpoints.
+    /// Shows what was chosen of the time between checkpoints, where that is chosen.
     pub(super) fn show_cadence(&self) {
-        let now = self.driver.clock.monotonic();
-        let choice = self.checkpoints.cadence().map(|cadence| cadence.choice(now));
-        self.driver.status.send_modify(|status| status.cadence = choice);
+        let Some(cadence) = self.checkpoints.cadence() else { return };
+        let choice = cadence.choice(self.driver.clock.monotonic());
+        self.driver.status.send_modify(|status| status.cadence = Some(choice));
     }
 
     fn open_epoch(&mut self, barrier: Barrier) {

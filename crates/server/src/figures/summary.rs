@@ -1,6 +1,7 @@
 //! What is told of a job in a list of them, and as a point of its time line.
 
 use mainstem_coordinator::{JobEnd, JobStatus, SavepointOutcome as Outcome};
+use mainstem_core::checkpoint::CadenceChoice;
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::lag::LagUnit;
@@ -78,7 +79,6 @@ fn checkpoint(known: &Known, now: Timestamp) -> CheckpointSummary {
     let view = &known.view;
     let status = view.status.as_ref();
     let of = |value: fn(&JobStatus) -> Option<i64>| status.and_then(value);
-    let chosen = status.and_then(|status| status.cadence.as_ref());
     let completed_at = of(|status| status.last_checkpoint_at.map(|at| at.0));
     CheckpointSummary {
         complete: view.complete.0,
@@ -86,8 +86,8 @@ fn checkpoint(known: &Known, now: Timestamp) -> CheckpointSummary {
         completed_at_ms: completed_at,
         age_ms: completed_at.filter(|_| view.active).map(|at| now.since_ms(Timestamp(at)).max(0)),
         duration_ms: of(|status| status.last_checkpoint_duration_ms),
-        interval_ms: chosen.map_or(view.options.interval_ms, |choice| choice.interval_ms.cast_signed()),
-        interval_reason: chosen.map(|choice| choice.reason.clone()),
+        interval_ms: known.checkpoint_interval_ms(),
+        interval_reason: known.cadence().map(|choice| choice.reason.clone()),
         bytes: status.and_then(|status| status.last_checkpoint_bytes),
         alignment_ms: status.and_then(|status| status.last_checkpoint_alignment_ms),
         in_flight_bytes: status.and_then(|status| status.last_checkpoint_in_flight_bytes),
@@ -156,6 +156,16 @@ impl Known {
     fn rate(&self, kind: &'static str, counter: fn(&OperatorCounters) -> u64) -> Option<f64> {
         let of = |operator: &ShapeOperator| self.rates.of(self.view.counters.get(&operator.id)?, operator.id, counter);
         self.shape.of_kind(kind).filter_map(of).reduce(|a, b| a + b)
+    }
+
+    /// The time between checkpoints as the job has chosen it last; none: it is set.
+    pub(super) fn cadence(&self) -> Option<&CadenceChoice> {
+        self.view.status.as_ref()?.cadence.as_ref()
+    }
+
+    /// The time between checkpoints, as it was chosen or is set.
+    pub(crate) fn checkpoint_interval_ms(&self) -> i64 {
+        self.cadence().map_or(self.view.options.interval_ms, |choice| choice.interval_ms.cast_signed())
     }
 
     /// The least of those operators that keep rows until it comes; of the sinks, where there are none.

@@ -57,9 +57,7 @@ fn checkpoints(page: &mut Page, known: &Known, now: Timestamp) {
     let job = [("job", view.job.as_str())];
     page.whole(&names::EPOCH_COMPLETE, &job, view.complete.0);
     page.whole(&names::EPOCH_PUBLISHED, &job, view.committed.0);
-    let chosen = view.status.as_ref().and_then(|status| status.cadence.as_ref());
-    let interval_ms = chosen.map_or(view.options.interval_ms, |choice| choice.interval_ms.cast_signed());
-    page.real(&names::CHECKPOINT_INTERVAL, &job, seconds(interval_ms));
+    page.real(&names::CHECKPOINT_INTERVAL, &job, seconds(known.checkpoint_interval_ms()));
     let totals = known.history.as_ref().map(|history| history.totals()).unwrap_or_default();
     page.whole(&names::JOB_FAILURES, &job, totals.failures);
     page.whole(&names::CHECKPOINTS_COMPLETED, &job, totals.completed);
