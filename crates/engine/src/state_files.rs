@@ -8,12 +8,12 @@ use arrow::error::ArrowError;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::protocol::StateHandle;
 use mainstem_rt::run_blocking;
-use mainstem_state::{CheckpointStore, Origin, TableDelta};
+use mainstem_state::{CheckpointStore, GroupedTable, Origin};
 
 use crate::error::EngineError;
 use crate::memory;
 use crate::operator::{Restored, TableRows};
-use crate::uploader::sort_by_key_group;
+use crate::uploader::group_rows;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -42,11 +42,10 @@ impl StateFiles {
             return Ok(None);
         }
         let key_groups = self.key_groups;
-        // One after the other, so that no more than one table is there twice.
-        let sort =
-            move || tables.into_iter().map(|table| sort_by_key_group(&table, key_groups)).collect::<Result<_, _>>();
-        let sorted = run_blocking(sort).await;
-        let tables: Vec<TableDelta> = sorted.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
+        let group = move || tables.into_iter().map(|table| group_rows(table, key_groups)).collect::<Result<_, _>>();
+        let grouped = run_blocking(group).await;
+        let tables: Vec<GroupedTable> =
+            grouped.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
         let (generation, operator, subtask) = (self.generation, self.operator, self.subtask);
         let written = self.store.write_state(&self.job, generation, epoch, operator, subtask, part, tables).await?;
         Ok(Some(written))

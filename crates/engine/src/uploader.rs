@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt32Array};
-use arrow::compute;
+use arrow::array::ArrayRef;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::{KeyGroupRange, group_of_hash};
 use mainstem_core::protocol::{FromSubtask, InFlight, OperatorSnapshot, SubtaskSnapshot};
 use mainstem_rt::run_blocking;
-use mainstem_state::{CheckpointStore, TableDelta};
+use mainstem_state::{CheckpointStore, GroupedTable};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::chain::ChainCapture;
@@ -117,6 +116,7 @@ impl Uploader {
         }
         let SubtaskId { operator, index } = self.subtask;
         let part = IN_FLIGHT_PART;
+        let tables = tables.into_iter().map(GroupedTable::from).collect();
         let written = self.store.write_state(&self.job, self.generation, epoch, operator, index, part, tables).await?;
         Ok(InFlight { files: vec![written] })
     }
@@ -142,20 +142,34 @@ impl Uploader {
     }
 }
 
-/// The rows of a table as a state file holds them.
-pub(crate) fn sort_by_key_group(table: &TableRows, key_groups: u16) -> Result<TableDelta, EngineError> {
-    let failed = |e| EngineError::arrow("checkpoint", &e);
-    let all = compute::concat_batches(table.rows[0].schema_ref(), &table.rows).map_err(failed)?;
-    let keys: Vec<ArrayRef> = table.key.iter().map(|column| all.column(*column).clone()).collect();
-    let hashes = hash_rows(&keys, all.num_rows()).map_err(failed)?;
-    let mut order: Vec<(u16, u32)> =
-        hashes.iter().enumerate().map(|(row, hash)| (group_of_hash(*hash, key_groups).0, row as u32)).collect();
-    // By group, and within a group in the order in which the rows came.
-    order.sort_unstable();
-    let positions = UInt32Array::from_iter_values(order.iter().map(|(_, row)| *row));
-    let rows = compute::take_record_batch(&all, &positions).map_err(failed)?;
-    let key_groups = order.into_iter().map(|(group, _)| group).collect();
-    Ok(TableDelta { table: table.name.to_owned(), version: table.version, key: table.key.clone(), key_groups, rows })
+/// The rows of a table in the order of a state file: by key group, and within one in the order in which they came.
+pub(crate) fn group_rows(table: TableRows, key_groups: u16) -> Result<GroupedTable, EngineError> {
+    let TableRows { name, version, key, rows: batches } = table;
+    let mut groups = Vec::with_capacity(batches.len());
+    let mut ends = vec![0; usize::from(key_groups)];
+    for rows in &batches {
+        let keys: Vec<ArrayRef> = key.iter().map(|column| rows.column(*column).clone()).collect();
+        let hashes = hash_rows(&keys, rows.num_rows()).map_err(|e| EngineError::arrow("checkpoint", &e))?;
+        let of_batch: Vec<u16> = hashes.iter().map(|hash| group_of_hash(*hash, key_groups).0).collect();
+        of_batch.iter().for_each(|group| ends[usize::from(*group)] += 1);
+        groups.push(of_batch);
+    }
+    let counts = (0..key_groups).zip(ends.iter().copied());
+    let sorted = counts.flat_map(|(group, count)| std::iter::repeat_n(group, count)).collect();
+    // From here on where the next row of a group goes.
+    let mut count = 0;
+    for end in &mut ends {
+        count += std::mem::replace(end, count);
+    }
+    let mut places = vec![(0, 0); count];
+    for (batch, of_batch) in groups.iter().enumerate() {
+        for (row, group) in of_batch.iter().enumerate() {
+            let next = &mut ends[usize::from(*group)];
+            places[*next] = (batch as u32, row as u32);
+            *next += 1;
+        }
+    }
+    Ok(GroupedTable { table: name.to_owned(), version, key, key_groups: sorted, batches, places: Some(places) })
 }
 
 #[cfg(test)]
@@ -172,12 +186,22 @@ mod tests {
         let rows = RecordBatch::try_from_iter([("k", keys), ("n", order)]).unwrap();
         let table =
             TableRows { name: "t", version: 1, key: vec![0], rows: vec![rows.slice(0, 200), rows.slice(200, 300)] };
-        let delta = sort_by_key_group(&table, 16).unwrap();
-        assert!(delta.key_groups.is_sorted());
-        let order = delta.rows.column(1).as_primitive::<Int64Type>();
+        let grouped = group_rows(table, 16).unwrap();
+        assert!(grouped.key_groups.is_sorted());
+        let written = grouped.rows(0..500).unwrap();
+        let group_of = |key: i64| {
+            let key: ArrayRef = Arc::new(Int64Array::from(vec![key]));
+            group_of_hash(hash_rows(&[key], 1).unwrap()[0], 16).0
+        };
+        let keys = written.column(0).as_primitive::<Int64Type>();
+        assert!(keys.values().iter().zip(&grouped.key_groups).all(|(key, group)| group_of(*key) == *group));
+        let order = written.column(1).as_primitive::<Int64Type>();
         for group in 0..16 {
-            let of_group = delta.key_groups.iter().zip(order.values()).filter(|(g, _)| **g == group).map(|(_, n)| *n);
+            let of_group = grouped.key_groups.iter().zip(order.values()).filter(|(g, _)| **g == group).map(|(_, n)| *n);
             assert!(of_group.is_sorted());
         }
+        let mut all = order.values().to_vec();
+        all.sort_unstable();
+        assert_eq!(all, (0..500).collect::<Vec<_>>());
     }
 }

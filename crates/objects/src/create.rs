@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstem_core::retry::{Backoff, RetryPolicy};
 use mainstem_core::time::Timestamp;
-use object_store::{PutMode, PutOptions, UpdateVersion};
+use object_store::{PutMode, PutOptions, PutPayload, UpdateVersion};
 use tokio::time::Instant;
 
 use crate::error::{ObjectError, ObjectErrorKind};
@@ -41,8 +41,9 @@ impl Objects {
     ///
     /// # Errors
     /// [`CreateError::Taken`] where other bytes are there.
-    pub async fn create(&self, key: &str, bytes: Bytes) -> Result<(), CreateError> {
-        if bytes.len() > CONDITIONAL_BYTES_MAX {
+    pub async fn create(&self, key: &str, bytes: impl Into<PutPayload>) -> Result<(), CreateError> {
+        let bytes = bytes.into();
+        if bytes.content_length() > CONDITIONAL_BYTES_MAX {
             return self.create_large(key, bytes).await;
         }
         self.write_if(key, bytes, None).await.map(drop)
@@ -50,13 +51,14 @@ impl Objects {
 
     /// As [`Objects::create`], for a small object of which the version is needed.
     pub async fn create_versioned(&self, key: &str, bytes: Bytes) -> Result<Version, CreateError> {
-        self.write_if(key, bytes, None).await
+        self.write_if(key, bytes.into(), None).await
     }
 
     /// In parts, which cannot be put together on a condition: looked before. That is enough where no other writer ever
     /// has the key, and tells the trace of an earlier try all the same.
-    async fn create_large(&self, key: &str, bytes: Bytes) -> Result<(), CreateError> {
-        let (size, crc32c) = (bytes.len() as u64, crc32c::crc32c(&bytes));
+    async fn create_large(&self, key: &str, bytes: PutPayload) -> Result<(), CreateError> {
+        let crc32c = bytes.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        let size = bytes.content_length() as u64;
         if self.look(key).await?.is_some() {
             let found = self.checksum(key).await?;
             return if found == Some((size, crc32c)) { Ok(()) } else { Err(CreateError::Taken) };
@@ -70,10 +72,10 @@ impl Objects {
     /// # Errors
     /// [`CreateError::Taken`] where somebody else has written since.
     pub async fn replace(&self, key: &str, bytes: Bytes, version: &Version) -> Result<Version, CreateError> {
-        self.write_if(key, bytes, Some(version)).await
+        self.write_if(key, bytes.into(), Some(version)).await
     }
 
-    async fn write_if(&self, key: &str, bytes: Bytes, over: Option<&Version>) -> Result<Version, CreateError> {
+    async fn write_if(&self, key: &str, bytes: PutPayload, over: Option<&Version>) -> Result<Version, CreateError> {
         let path = self.path(key)?;
         let mut backoff = Backoff::new(POLICY);
         let begun = Instant::now();
@@ -85,13 +87,13 @@ impl Objects {
                 }
             };
             let options = PutOptions { mode, ..PutOptions::default() };
-            let failed = match self.store.put_opts(&path, bytes.clone().into(), options).await {
+            let failed = match self.store.put_opts(&path, bytes.clone(), options).await {
                 Ok(put) => return Ok(Version { tag: put.e_tag, number: put.version }),
                 Err(error) => self.error(&error),
             };
             let failed = match failed.kind {
                 ObjectErrorKind::Condition => match self.read(key).await? {
-                    Some((there, version)) if there == bytes => return Ok(version),
+                    Some((there, version)) if is_content(&there, &bytes) => return Ok(version),
                     // A conflict with another write, after which the old content, or nothing, is still there.
                     Some((_, version)) if over == Some(&version) => failed,
                     None if over.is_none() => failed,
@@ -116,6 +118,19 @@ impl Objects {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }
     }
+}
+
+/// Whether an object that was read is what was to be written.
+#[must_use]
+pub fn is_content(object: &[u8], written: &PutPayload) -> bool {
+    let mut rest = object;
+    written.iter().all(|piece| match rest.split_at_checked(piece.len()) {
+        Some((begin, end)) => {
+            rest = end;
+            begin == piece
+        }
+        None => false,
+    }) && rest.is_empty()
 }
 
 /// Any number: it spreads waits, and nothing else depends on it.

@@ -13,7 +13,7 @@ mod transfer;
 mod uploads;
 mod url;
 
-pub use create::CreateError;
+pub use create::{CreateError, is_content};
 pub use error::{ObjectError, ObjectErrorKind};
 pub use open::{Credentials, Objects, Version};
 pub use place::Place;

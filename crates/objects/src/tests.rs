@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, PutPayload};
 
 use crate::simulation::{Fault, FaultyStore, Operation};
-use crate::{Content, CreateError, ObjectError, ObjectErrorKind, ObjectUrl, Objects};
+use crate::{Content, CreateError, ObjectError, ObjectErrorKind, ObjectUrl, Objects, is_content};
 
 fn url() -> ObjectUrl {
     ObjectUrl::parse("s3://bucket/below").unwrap().unwrap()
@@ -84,9 +84,16 @@ async fn large_objects_go_in_parts_and_are_known_again() {
     }
     assert_eq!(store.calls(Operation::Multipart), 1, "the second time it was there");
     assert_eq!(objects.checksum("large").await.unwrap(), Some((large.len() as u64, crc32c::crc32c(&large))));
+    // The same in pieces, of which parts begin and end within.
+    let pieces: PutPayload = large.chunks(1_000_003).map(|piece| large.slice_ref(piece)).collect();
+    objects.create("large", pieces.clone()).await.unwrap();
+    objects.create("of pieces", pieces.clone()).await.unwrap();
+    assert_eq!(objects.read("of pieces").await.unwrap().unwrap().0, large);
+    assert!(is_content(&large, &pieces) && !is_content(&large[1..], &pieces));
+    assert!(!is_content(&[&large[..], b"x"].concat(), &pieces));
     let mut other = large.to_vec();
     other[7] ^= 1;
-    assert!(matches!(objects.create("large", other.into()).await, Err(CreateError::Taken)));
+    assert!(matches!(objects.create("large", other).await, Err(CreateError::Taken)));
     let directory = std::env::temp_dir().join(format!("mainstem-objects-{}", std::process::id()));
     std::fs::write(&directory, &large).unwrap();
     let file = Content::File(Arc::new(std::fs::File::open(&directory).unwrap()), large.len() as u64);

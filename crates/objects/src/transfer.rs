@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use object_store::{MultipartUpload, ObjectStoreExt, PutMultipartOptions};
+use object_store::{MultipartUpload, ObjectStoreExt, PutMultipartOptions, PutPayload};
 use tokio::runtime::Handle;
 
 use crate::error::{ObjectError, ObjectErrorKind};
@@ -28,7 +28,7 @@ const PARTS_AT_ONCE: usize = 4;
 #[derive(Clone, Debug)]
 pub enum Content {
     /// These bytes.
-    Memory(Bytes),
+    Memory(PutPayload),
     /// A file's first bytes, so many.
     File(Arc<File>, u64),
 }
@@ -36,25 +36,37 @@ pub enum Content {
 impl Content {
     fn size(&self) -> u64 {
         match self {
-            Content::Memory(bytes) => bytes.len() as u64,
+            Content::Memory(bytes) => bytes.content_length() as u64,
             Content::File(_, size) => *size,
         }
     }
 
-    async fn part(&self, start: u64, length: u64) -> io::Result<Bytes> {
+    async fn part(&self, start: u64, length: u64) -> io::Result<PutPayload> {
         let within = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);
         match self {
-            Content::Memory(bytes) => Ok(bytes.slice(within(start)?..within(start + length)?)),
+            Content::Memory(bytes) => Ok(slice(bytes, within(start)?..within(start + length)?)),
             Content::File(file, _) => {
                 let (file, length) = (file.clone(), within(length)?);
                 let read = mainstem_rt::run_blocking(move || {
                     let mut buffer = vec![0; length];
-                    file.read_exact_at(&mut buffer, start).map(|()| Bytes::from(buffer))
+                    file.read_exact_at(&mut buffer, start).map(|()| PutPayload::from(buffer))
                 });
                 read.await.map_err(io::Error::other)?
             }
         }
     }
+}
+
+/// Some of the bytes, without a copy.
+fn slice(bytes: &PutPayload, range: Range<usize>) -> PutPayload {
+    let mut begin = 0;
+    let within = bytes.iter().filter_map(|piece| {
+        let (from, to) = (range.start.max(begin), range.end.min(begin + piece.len()));
+        let part = (from < to).then(|| piece.slice(from - begin..to - begin));
+        begin += piece.len();
+        part
+    });
+    within.collect()
 }
 
 impl Objects {
@@ -65,7 +77,7 @@ impl Objects {
         let (size, begun) = (content.size(), |e: &object_store::Error| self.error(e));
         if size <= PART_BYTES {
             let bytes = content.part(0, size).await.map_err(|e| unreadable(&e))?;
-            return self.store.put(&path, bytes.into()).await.map(drop).map_err(|e| begun(&e));
+            return self.store.put(&path, bytes).await.map(drop).map_err(|e| begun(&e));
         }
         let upload = self.store.put_multipart_opts(&path, PutMultipartOptions::default()).await;
         let mut upload = Upload(Some(upload.map_err(|e| begun(&e))?));
@@ -75,7 +87,7 @@ impl Objects {
         while start < size {
             let length = part_bytes.min(size - start);
             let bytes = content.part(start, length).await.map_err(|e| unreadable(&e))?;
-            sending.push(upload.get().put_part(bytes.into()));
+            sending.push(upload.get().put_part(bytes));
             start += length;
             while sending.len() >= PARTS_AT_ONCE || (start == size && !sending.is_empty()) {
                 if let Some(Err(error)) = sending.next().await {

@@ -18,5 +18,5 @@ pub use lock::{JobLock, this_process};
 pub use mainstem_core::protocol::ManifestRef;
 pub use manifest::{Manifest, StateSize, seal, unseal};
 pub use savepoint::{OpenSavepoint, Savepoint, SavepointError, SavepointProgress, prepare_savepoints};
-pub use state_file::TableDelta;
+pub use state_file::{GroupedTable, TableDelta};
 pub use store::{CheckpointStore, CopyCounts, LocalCopies, Origin, OrphanReport, STAGED_DIRECTORY, StateRead};

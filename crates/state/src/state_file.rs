@@ -3,18 +3,23 @@
 //! on bytes from outside.
 
 mod footer;
+mod table;
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use bytes::Bytes;
 use mainstem_core::key_group::KeyGroupRange;
+use object_store::PutPayload;
 
 pub(crate) use self::footer::{Block, Footer, TRAILER_BYTES, TableHead};
 use self::footer::{Table, encode_footer};
+pub use self::table::GroupedTable;
 use crate::error::StateError;
 
 /// First bytes of every state file: a name and the version of the format.
@@ -24,15 +29,14 @@ pub(crate) const HEADER: [u8; 8] = *b"MSSTATE\x01";
 /// little beyond its key groups, large enough that compression works.
 const BLOCK_BYTES: usize = 4 << 20;
 
-/// Rows of one table of an operator's state that were added or changed in an epoch.
+/// Rows of one table of an operator's state that were added or changed in an epoch, as they are read back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableDelta {
     /// Name of the table, the operator's own.
     pub table: String,
     /// Version of the table's layout, the operator's own.
     pub version: u32,
-    /// Positions of the columns that decide a row's key group; none: all rows lie in one, or nobody said so. Told to users;
-    /// nothing is decided by it.
+    /// See [`GroupedTable::key`].
     pub key: Vec<usize>,
     /// Key group of each row, ascending.
     pub key_groups: Vec<u16>,
@@ -40,43 +44,61 @@ pub struct TableDelta {
     pub rows: RecordBatch,
 }
 
-/// The bytes of a state file and the key groups that it holds.
+/// A state file that is to be written.
 pub(crate) struct Encoded {
-    pub(crate) bytes: Vec<u8>,
+    /// Its bytes, a block in one piece.
+    pub(crate) bytes: PutPayload,
+    pub(crate) crc32c: u32,
     pub(crate) key_groups: KeyGroupRange,
 }
 
-/// Encodes tables. Tables without rows are left out.
+/// Encodes tables, a block at a time: beside the rows and the bytes no more than a block is in memory. Tables without rows
+/// are left out.
 ///
 /// # Errors
 /// [`StateError::Bug`] where key groups are not ascending or not one a row, or Arrow refuses the rows.
-pub(crate) fn encode(tables: &[TableDelta]) -> Result<Encoded, StateError> {
-    let mut bytes = HEADER.to_vec();
+pub(crate) fn encode(tables: &[GroupedTable]) -> Result<Encoded, StateError> {
+    let mut file = Pieces::default();
+    file.push(&HEADER);
     let mut footer = Footer::default();
-    for delta in tables.iter().filter(|d| d.rows.num_rows() > 0) {
-        if delta.key_groups.len() != delta.rows.num_rows() || !delta.key_groups.is_sorted() {
-            return Err(StateError::Bug(format!("state table '{}' is not sorted by key group", delta.table)));
-        }
-        let mut table = Table {
-            head: TableHead { name: delta.table.clone(), version: delta.version, key: delta.key.clone() },
-            blocks: Vec::new(),
-        };
-        for (start, end) in block_bounds(&delta.key_groups, delta.rows.get_array_memory_size()) {
-            let offset = bytes.len();
-            write_ipc(&delta.rows.slice(start, end - start), &mut bytes)
-                .map_err(|e| StateError::Bug(format!("state table '{}' cannot be encoded: {e}", delta.table)))?;
-            table.blocks.push(Block {
-                offset: offset as u64,
-                length: (bytes.len() - offset) as u64,
-                crc32c: crc32c::crc32c(&bytes[offset..]),
-                runs: runs(&delta.key_groups[start..end]),
-            });
+    let mut block = Vec::new();
+    for rows in tables.iter().filter(|table| table.len() > 0) {
+        let failed = |e: String| StateError::Bug(format!("state table '{}' cannot be encoded: {e}", rows.table));
+        rows.check().map_err(failed)?;
+        let head = TableHead { name: rows.table.clone(), version: rows.version, key: rows.key.clone() };
+        let mut table = Table { head, blocks: Vec::new() };
+        for (start, end) in block_bounds(&rows.key_groups, rows.bytes()) {
+            block.clear();
+            rows.rows(start..end).and_then(|rows| write_ipc(&rows, &mut block)).map_err(|e| failed(e.to_string()))?;
+            let runs = runs(&rows.key_groups[start..end]);
+            let (offset, length) = (file.length, block.len() as u64);
+            table.blocks.push(Block { offset, length, crc32c: file.push(&block), runs });
         }
         footer.tables.push(table);
     }
-    let key_groups = footer.key_groups();
-    encode_footer(&footer, &mut bytes)?;
-    Ok(Encoded { bytes, key_groups })
+    let mut end = Vec::new();
+    encode_footer(&footer, &mut end)?;
+    file.push(&end);
+    Ok(Encoded { bytes: file.pieces.into_iter().collect(), crc32c: file.crc32c, key_groups: footer.key_groups() })
+}
+
+/// What is there of a file so far.
+#[derive(Default)]
+struct Pieces {
+    pieces: Vec<Bytes>,
+    length: u64,
+    crc32c: u32,
+}
+
+impl Pieces {
+    /// Adds a piece and gives its checksum.
+    fn push(&mut self, piece: &[u8]) -> u32 {
+        let crc = crc32c::crc32c(piece);
+        self.crc32c = crc32c::crc32c_combine(self.crc32c, crc, piece.len());
+        self.length += piece.len() as u64;
+        self.pieces.push(Bytes::copy_from_slice(piece));
+        crc
+    }
 }
 
 /// The rows of a block whose key groups lie in the range; none where there are none. `bytes` are the block's.
@@ -132,7 +154,7 @@ fn runs(key_groups: &[u16]) -> Vec<(u16, u32)> {
     chunks.map(|chunk| (chunk[0], u32::try_from(chunk.len()).expect("a block has fewer than 2^32 rows"))).collect()
 }
 
-fn write_ipc(rows: &RecordBatch, bytes: &mut Vec<u8>) -> Result<(), arrow::error::ArrowError> {
+fn write_ipc(rows: &RecordBatch, bytes: &mut Vec<u8>) -> Result<(), ArrowError> {
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
     let mut writer = StreamWriter::try_new_with_options(bytes, rows.schema_ref(), options)?;
     writer.write(rows)?;

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mainstem_core::ids::JobId;
-use mainstem_objects::{CreateError, Objects, Place};
+use mainstem_objects::{CreateError, Objects, Place, is_content};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 pub use self::copies::{CopyCounts, LocalCopies};
 pub use self::orphans::OrphanReport;
@@ -92,7 +92,8 @@ impl CheckpointStore {
 
     /// Writes an object that must not exist. Finding the very same bytes there is success: it is the trace of
     /// an earlier try of the same write whose answer was lost.
-    pub async fn put_new(&self, job: &JobId, path: &str, bytes: Bytes) -> Result<(), StateError> {
+    pub async fn put_new(&self, job: &JobId, path: &str, bytes: impl Into<PutPayload>) -> Result<(), StateError> {
+        let bytes = bytes.into();
         let location = location(job, path)?;
         if let Some(service) = &self.service {
             return match service.create(location.as_ref(), bytes).await {
@@ -102,11 +103,15 @@ impl CheckpointStore {
             };
         }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(&location, bytes.clone().into(), options).await {
+        match self.objects.put_opts(&location, bytes.clone(), options).await {
             Ok(_) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. }) => {
                 let existing = self.get(job, path).await?;
-                if existing == bytes { Ok(()) } else { Err(StateError::Conflict { path: self.shown(job, path) }) }
+                if is_content(&existing, &bytes) {
+                    Ok(())
+                } else {
+                    Err(StateError::Conflict { path: self.shown(job, path) })
+                }
             }
             Err(e) => Err(self.failed("write", &self.shown(job, path), e)),
         }

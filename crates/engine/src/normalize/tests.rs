@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use arrow::array::StringArray;
 use mainstem_core::key_group::{KeyGroupRange, group_of_hash};
 use mainstem_core::protocol::{OperatorSnapshot, StateHandle};
-use mainstem_state::TableDelta;
+use mainstem_state::{GroupedTable, TableDelta};
 
 use super::*;
 use crate::deploy::files_of;
 use crate::key_hash::hash_rows;
-use crate::uploader::sort_by_key_group;
+use crate::uploader::group_rows;
 
 const KEY_GROUPS: u16 = 16;
 
@@ -136,8 +136,8 @@ impl Job {
         for (index, subtask) in self.subtasks.iter_mut().enumerate() {
             let capture = subtask.capture(Epoch(self.epoch)).unwrap().unwrap();
             let mut state: Vec<StateHandle> = capture.retained.iter().map(|file| file.get().unwrap().clone()).collect();
-            let tables = capture.tables.iter().filter(|table| !table.rows.is_empty());
-            let deltas: Vec<TableDelta> = tables.map(|table| sort_by_key_group(table, KEY_GROUPS).unwrap()).collect();
+            let tables = capture.tables.into_iter().filter(|table| !table.rows.is_empty());
+            let deltas: Vec<TableDelta> = tables.map(|table| delta(group_rows(table, KEY_GROUPS).unwrap())).collect();
             if let Some(groups) = deltas.first().map(|delta| &delta.key_groups) {
                 let path = format!("{}-{index}", self.epoch);
                 let key_groups = KeyGroupRange { start: groups[0], end: groups[groups.len() - 1] + 1 };
@@ -176,6 +176,13 @@ impl Job {
 }
 
 /// The rows of some key groups.
+/// As it is read back.
+fn delta(grouped: GroupedTable) -> TableDelta {
+    let rows = grouped.rows(0..grouped.len()).unwrap();
+    let GroupedTable { table, version, key, key_groups, .. } = grouped;
+    TableDelta { table, version, key, key_groups, rows }
+}
+
 fn part(delta: &TableDelta, range: KeyGroupRange) -> RecordBatch {
     let start = delta.key_groups.partition_point(|group| *group < range.start);
     let end = delta.key_groups.partition_point(|group| *group < range.end);

@@ -6,14 +6,14 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 
 use super::*;
-use crate::state_file::TableDelta;
+use crate::state_file::{GroupedTable, TableDelta};
 
 fn job() -> JobId {
     JobId::new("j").unwrap()
 }
 
 /// Rows of the keys, filed under the group that is the key's number modulo 16.
-fn table(name: &str, keys: impl Iterator<Item = i64>) -> TableDelta {
+fn table(name: &str, keys: impl Iterator<Item = i64>) -> GroupedTable {
     let mut keys: Vec<i64> = keys.collect();
     keys.sort_by_key(|key| key % 16);
     let key_groups = keys.iter().map(|key| (key % 16) as u16).collect();
@@ -21,13 +21,13 @@ fn table(name: &str, keys: impl Iterator<Item = i64>) -> TableDelta {
     let names: ArrayRef = Arc::new(StringArray::from_iter(names));
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(keys.iter().copied()));
     let rows = RecordBatch::try_from_iter_with_nullable([("name", names, true), ("n", numbers, false)]).unwrap();
-    TableDelta { table: name.to_owned(), version: 1, key: vec![0], key_groups, rows }
+    TableDelta { table: name.to_owned(), version: 1, key: vec![0], key_groups, rows }.into()
 }
 
 #[tokio::test]
 async fn rows_keys_and_groups_are_counted_over_all_files_once() {
     let store = CheckpointStore::in_memory();
-    let write = async |epoch: u64, tables: Vec<TableDelta>| {
+    let write = async |epoch: u64, tables: Vec<GroupedTable>| {
         let (generation, operator) = (Generation(1), OperatorId(2));
         store.write_state(&job(), generation, Epoch(epoch), operator, 0, "", tables).await.unwrap()
     };

@@ -74,7 +74,7 @@ impl Savepoint {
             progress.bytes += file.size;
             told(progress);
         }
-        let described = objects.create(DESCRIPTION, self.description()?.into()).await;
+        let described = objects.create(DESCRIPTION, self.description()?).await;
         described.map_err(|error| failed_write(objects, DESCRIPTION, error))?;
         Ok(PathBuf::from(objects.url().to_string()))
     }

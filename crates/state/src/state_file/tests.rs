@@ -30,24 +30,32 @@ fn decode(bytes: &[u8], range: KeyGroupRange) -> Result<Vec<TableDelta>, String>
     Ok(deltas)
 }
 
+fn encode(tables: &[TableDelta]) -> Result<(Vec<u8>, KeyGroupRange), StateError> {
+    let tables: Vec<GroupedTable> = tables.iter().cloned().map(GroupedTable::from).collect();
+    let encoded = super::encode(&tables)?;
+    let bytes = encoded.bytes.iter().flatten().copied().collect::<Vec<u8>>();
+    assert_eq!(crc32c::crc32c(&bytes), encoded.crc32c);
+    Ok((bytes, encoded.key_groups))
+}
+
 const ALL: KeyGroupRange = KeyGroupRange { start: 0, end: u16::MAX };
 
 #[test]
 fn tables_come_back_as_they_went() {
     let tables = [delta("a", vec![1, 1, 5, 9]), delta("b", vec![0; 3]), delta("empty", vec![])];
-    let encoded = encode(&tables).unwrap();
-    assert_eq!(encoded.key_groups, KeyGroupRange { start: 0, end: 10 });
-    assert_eq!(decode(&encoded.bytes, ALL).unwrap(), tables[..2]);
-    let nothing = encode(&[]).unwrap();
-    assert_eq!(decode(&nothing.bytes, ALL).unwrap(), vec![]);
+    let (bytes, key_groups) = encode(&tables).unwrap();
+    assert_eq!(key_groups, KeyGroupRange { start: 0, end: 10 });
+    assert_eq!(decode(&bytes, ALL).unwrap(), tables[..2]);
+    let (nothing, _) = encode(&[]).unwrap();
+    assert_eq!(decode(&nothing, ALL).unwrap(), vec![]);
 }
 
 #[test]
 fn only_the_rows_of_the_range_come() {
     let table = delta("a", vec![1, 1, 5, 9]);
-    let encoded = encode(std::slice::from_ref(&table)).unwrap();
+    let (bytes, _) = encode(std::slice::from_ref(&table)).unwrap();
     for (start, end, first, count) in [(0, 2, 0, 2), (2, 9, 2, 1), (5, 10, 2, 2), (6, 9, 0, 0), (10, 20, 0, 0)] {
-        let got = decode(&encoded.bytes, KeyGroupRange { start, end }).unwrap();
+        let got = decode(&bytes, KeyGroupRange { start, end }).unwrap();
         let rows: usize = got.iter().map(|d| d.rows.num_rows()).sum();
         assert_eq!(rows, count);
         for got in got {
@@ -55,6 +63,18 @@ fn only_the_rows_of_the_range_come() {
             assert_eq!(got.rows, table.rows.slice(first, count));
         }
     }
+}
+
+#[test]
+fn rows_of_several_batches_are_written_in_the_order_asked_for() {
+    let all = delta("a", vec![1, 1, 5, 9, 9]);
+    let batches = vec![all.rows.slice(3, 2), all.rows.slice(0, 3)];
+    let places = Some(vec![(1, 0), (1, 1), (1, 2), (0, 0), (0, 1)]);
+    let table = GroupedTable { batches, places, ..GroupedTable::from(all.clone()) };
+    let bytes: Vec<u8> = super::encode(&[table.clone()]).unwrap().bytes.iter().flatten().copied().collect();
+    assert_eq!(decode(&bytes, ALL).unwrap(), [all]);
+    let orderless = GroupedTable { places: None, ..table };
+    assert!(matches!(super::encode(&[orderless]), Err(StateError::Bug(_))));
 }
 
 #[test]
@@ -70,8 +90,8 @@ fn large_tables_are_cut_into_blocks_at_key_groups() {
         bounds.iter().filter(|(_, end)| *end < key_groups.len() && key_groups[*end - 1] == key_groups[*end]);
     assert!(cuts_in_groups.count() <= 3);
     let table = delta("big", key_groups);
-    let encoded = encode(std::slice::from_ref(&table)).unwrap();
-    let got = decode(&encoded.bytes, ALL).unwrap();
+    let (bytes, _) = encode(std::slice::from_ref(&table)).unwrap();
+    let got = decode(&bytes, ALL).unwrap();
     let rows: Vec<_> = got.iter().map(|d| d.rows.clone()).collect();
     assert_eq!(arrow::compute::concat_batches(table.rows.schema_ref(), &rows).unwrap(), table.rows);
     assert_eq!(got.into_iter().flat_map(|d| d.key_groups).collect::<Vec<_>>(), table.key_groups);
@@ -79,13 +99,13 @@ fn large_tables_are_cut_into_blocks_at_key_groups() {
 
 #[test]
 fn every_changed_byte_and_every_truncation_is_noticed() {
-    let encoded = encode(&[delta("a", vec![1, 1, 5, 9]), delta("b", vec![3])]).unwrap();
-    decode(&encoded.bytes, ALL).unwrap();
-    for position in 0..encoded.bytes.len() {
-        let mut damaged = encoded.bytes.clone();
+    let (bytes, _) = encode(&[delta("a", vec![1, 1, 5, 9]), delta("b", vec![3])]).unwrap();
+    decode(&bytes, ALL).unwrap();
+    for position in 0..bytes.len() {
+        let mut damaged = bytes.clone();
         damaged[position] ^= 1 << (position % 8);
         assert!(decode(&damaged, ALL).is_err(), "byte {position}");
-        assert!(decode(&encoded.bytes[..position], ALL).is_err(), "cut at {position}");
+        assert!(decode(&bytes[..position], ALL).is_err(), "cut at {position}");
     }
 }
 

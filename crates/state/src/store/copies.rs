@@ -10,7 +10,7 @@ mod index;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use mainstem_core::ids::JobId;
 use mainstem_core::protocol::StateHandle;
 use mainstem_rt::run_blocking;
+use object_store::PutPayload;
 use tokio::time::Instant;
 
 use self::index::Index;
@@ -74,7 +75,7 @@ struct Shared {
 #[derive(Debug)]
 struct Inner {
     index: Index,
-    waiting: VecDeque<(String, Bytes)>,
+    waiting: VecDeque<(String, PutPayload)>,
     waiting_bytes: u64,
     /// Whether somebody writes what waits.
     writing: bool,
@@ -147,9 +148,9 @@ impl Shared {
     }
 
     /// Lets a copy wait to be written. True where nobody writes: then it is the caller's part to see to it.
-    fn offer(&self, name: String, bytes: Bytes) -> bool {
+    fn offer(&self, name: String, bytes: PutPayload) -> bool {
         let mut inner = self.lock();
-        let size = bytes.len() as u64;
+        let size = bytes.content_length() as u64;
         let is_full = inner.waiting.len() >= WAITING_FILES_MAX
             || inner.waiting_bytes > 0 && inner.waiting_bytes + size > WAITING_BYTES_MAX;
         if is_full || inner.index.is_too_large(size) {
@@ -179,11 +180,12 @@ impl Shared {
             };
             let written = self.write(&name, &bytes);
             let mut inner = self.lock();
-            inner.waiting_bytes -= bytes.len() as u64;
+            let size = bytes.content_length() as u64;
+            inner.waiting_bytes -= size;
             match written {
                 Ok(()) => {
                     inner.dropping = false;
-                    let evicted = inner.index.insert(&name, bytes.len() as u64);
+                    let evicted = inner.index.insert(&name, size);
                     drop(inner);
                     self.written.fetch_add(1, Ordering::Relaxed);
                     self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
@@ -203,14 +205,15 @@ impl Shared {
     }
 
     /// A copy has its name only when it is whole, unless the machine loses its power.
-    fn write(&self, name: &str, bytes: &Bytes) -> io::Result<()> {
+    fn write(&self, name: &str, bytes: &PutPayload) -> io::Result<()> {
         let path = self.directory.join(name);
         let part = self.directory.join(format!("{name}{PART}"));
         let write = || {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            fs::write(&part, bytes)?;
+            let mut file = File::create(&part)?;
+            bytes.iter().try_for_each(|piece| file.write_all(piece))?;
             fs::rename(&part, &path)
         };
         write().inspect_err(|_| {
@@ -263,7 +266,7 @@ impl Shared {
         let Inner { waiting, waiting_bytes, .. } = &mut *inner;
         waiting.retain(|(name, bytes)| {
             let stays = !names.contains(name);
-            *waiting_bytes -= if stays { 0 } else { bytes.len() as u64 };
+            *waiting_bytes -= if stays { 0 } else { bytes.content_length() as u64 };
             stays
         });
         names.iter().for_each(|name| _ = inner.index.remove(name));
@@ -326,9 +329,9 @@ impl CheckpointStore {
     }
 
     /// Keeps a copy of a state file that is in the store. Never waits for it.
-    pub(super) fn keep_copy(&self, job: &JobId, path: &str, bytes: &Bytes) {
+    pub(super) fn keep_copy(&self, job: &JobId, path: &str, bytes: PutPayload) {
         let Some((copies, name)) = self.copy_of(job, path) else { return };
-        if !copies.shared.offer(name, bytes.clone()) {
+        if !copies.shared.offer(name, bytes) {
             return;
         }
         let (store, job, shared) = (self.clone(), job.clone(), copies.shared.clone());

@@ -14,7 +14,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use super::{CheckpointStore, full, location};
 use crate::error::StateError;
-use crate::state_file::{self, Block, Footer, HEADER, TRAILER_BYTES, TableDelta, TableHead};
+use crate::state_file::{self, Block, Encoded, Footer, GroupedTable, HEADER, TRAILER_BYTES, TableDelta, TableHead};
 
 /// Bytes at the end of a file that are read first; most footers lie within.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -56,23 +56,19 @@ impl CheckpointStore {
         operator: OperatorId,
         subtask: u32,
         part: &str,
-        tables: Vec<TableDelta>,
+        tables: Vec<GroupedTable>,
     ) -> Result<StateHandle, StateError> {
         if !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
             return Err(StateError::Bug(format!("part '{part}' of a state file's name")));
         }
         let dash = if part.is_empty() { "" } else { "-" };
         let path = format!("state/{epoch}-g{generation}-{operator}-{subtask}{dash}{part}.state");
-        let encoded = run_blocking(move || {
-            let encoded = state_file::encode(&tables)?;
-            let crc32c = crc32c::crc32c(&encoded.bytes);
-            Ok::<_, StateError>((Bytes::from(encoded.bytes), crc32c, encoded.key_groups))
-        });
-        let (bytes, crc32c, key_groups) =
-            encoded.await.map_err(|e| StateError::Bug(format!("encoding state: {e}")))??;
-        let size = bytes.len() as u64;
+        let encoded = run_blocking(move || state_file::encode(&tables)).await;
+        let Encoded { bytes, crc32c, key_groups } =
+            encoded.map_err(|e| StateError::Bug(format!("encoding state: {e}")))??;
+        let size = bytes.content_length() as u64;
         self.put_new(job, &path, bytes.clone()).await?;
-        self.keep_copy(job, &path, &bytes);
+        self.keep_copy(job, &path, bytes);
         Ok(StateHandle { path, size, crc32c, key_groups, epoch })
     }
 
@@ -162,7 +158,7 @@ impl CheckpointStore {
         range: KeyGroupRange,
     ) -> Result<Vec<Fetched>, StateError> {
         let bytes = self.get_checked(job, handle).await?;
-        self.keep_copy(job, &handle.path, &bytes);
+        self.keep_copy(job, &handle.path, bytes.clone().into());
         blocks_of(job, handle, &bytes, range)
     }
 

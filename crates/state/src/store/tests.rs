@@ -10,10 +10,14 @@ use mainstem_objects::simulation::{Fault, FaultyStore, Operation};
 use mainstem_objects::{ObjectUrl, Objects};
 
 use super::*;
-use crate::state_file::TableDelta;
+use crate::state_file::{GroupedTable, TableDelta};
 
 fn job() -> JobId {
     JobId::new("j").unwrap()
+}
+
+pub(super) fn grouped(tables: Vec<TableDelta>) -> Vec<GroupedTable> {
+    tables.into_iter().map(GroupedTable::from).collect()
 }
 
 pub(super) fn tables(rows: i64) -> Vec<TableDelta> {
@@ -31,7 +35,7 @@ pub(super) fn tables(rows: i64) -> Vec<TableDelta> {
 }
 
 async fn write(store: &CheckpointStore, part: &str, rows: i64) -> StateHandle {
-    store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, part, tables(rows)).await.unwrap()
+    store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, part, grouped(tables(rows))).await.unwrap()
 }
 
 #[tokio::test]
@@ -59,9 +63,10 @@ async fn a_name_is_written_once() {
     let first = write(&store, "", 10).await;
     // The answer to the first try was lost, the second finds its own bytes.
     assert_eq!(write(&store, "", 10).await, first);
-    let other = store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, "", tables(11)).await;
+    let other = store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, "", grouped(tables(11))).await;
     assert!(matches!(other, Err(StateError::Conflict { .. })));
-    let hostile = store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, "../x", tables(1)).await;
+    let hostile =
+        store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, "../x", grouped(tables(1))).await;
     assert!(matches!(hostile, Err(StateError::Bug(_))));
 }
 
@@ -122,11 +127,11 @@ async fn a_service_that_has_bad_days_keeps_state_files_once() {
     store.verify(&job(), &handle).await.unwrap();
     let some = store.read_state(&job(), &handle, KeyGroupRange { start: 10, end: 12 }).await.unwrap();
     assert_eq!(some.tables.iter().map(|d| d.rows.num_rows()).collect::<Vec<_>>(), vec![20, 20]);
-    let other = store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, "", tables(11)).await;
+    let other = store.write_state(&job(), Generation(2), Epoch(5), OperatorId(3), 0, "", grouped(tables(11))).await;
     assert!(matches!(other, Err(StateError::Conflict { .. })));
     assert_eq!(store.place_of(&job()), "s3://b/state/jobs/j");
     bucket.plan(Operation::Put, Fault::Denied);
-    let hopeless = store.write_state(&job(), Generation(2), Epoch(6), OperatorId(3), 0, "", tables(11)).await;
+    let hopeless = store.write_state(&job(), Generation(2), Epoch(6), OperatorId(3), 0, "", grouped(tables(11))).await;
     let error = hopeless.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("s3://b/state/jobs/j/state/6-g2-op3-0"), "{error}");
     store.delete_up_to(&job(), Generation(2)).await.unwrap();

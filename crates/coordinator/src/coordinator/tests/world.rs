@@ -673,7 +673,8 @@ impl FakeSink {
         let column: ArrayRef = Arc::new(Int64Array::from(vec![self.count]));
         let rows = RecordBatch::try_from_iter([("count", column)]).unwrap();
         let table = TableDelta { table: "count".to_owned(), version: 1, key: vec![0], key_groups: vec![0], rows };
-        let handle = self.store.write_state(&self.job, generation, epoch, SINK, 0, "", vec![table]).await.unwrap();
+        let handle =
+            self.store.write_state(&self.job, generation, epoch, SINK, 0, "", vec![table.into()]).await.unwrap();
         let committables = vec![Committable { payload: name }];
         let overtakes = self.world.lock().unwrap().unaligned == Some(epoch.0);
         let in_flight = overtakes.then(InFlight::default);

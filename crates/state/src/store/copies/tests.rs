@@ -5,6 +5,7 @@ use mainstem_core::key_group::KeyGroupRange;
 
 use super::*;
 use crate::state_file::TableDelta;
+use crate::store::tests::grouped;
 use crate::store::{Origin, StateRead};
 
 const ALL: KeyGroupRange = KeyGroupRange { start: 0, end: 256 };
@@ -52,7 +53,7 @@ impl Place {
 
 async fn write(store: &CheckpointStore, epoch: u64, rows: i64) -> StateHandle {
     let job = job();
-    let written = store.write_state(&job, Generation(1), Epoch(epoch), OperatorId(0), 0, "", tables(rows));
+    let written = store.write_state(&job, Generation(1), Epoch(epoch), OperatorId(0), 0, "", grouped(tables(rows)));
     written.await.unwrap()
 }
 
@@ -202,10 +203,10 @@ async fn what_does_not_keep_up_is_dropped_and_counted() {
     let store = place.store(1 << 30);
     let shared = &store.copies.as_ref().unwrap().shared;
     let half = Bytes::from(vec![0; WAITING_BYTES_MAX as usize / 2]);
-    assert!(shared.offer("s/j/1".to_owned(), half.clone()), "nobody writes");
-    assert!(!shared.offer("s/j/2".to_owned(), half.clone()), "somebody will");
+    assert!(shared.offer("s/j/1".to_owned(), half.clone().into()), "nobody writes");
+    assert!(!shared.offer("s/j/2".to_owned(), half.clone().into()), "somebody will");
     assert_eq!(counts(&store).dropped, 0);
-    assert!(!shared.offer("s/j/3".to_owned(), Bytes::from_static(b"x")));
+    assert!(!shared.offer("s/j/3".to_owned(), Bytes::from_static(b"x").into()));
     assert_eq!(counts(&store), CopyCounts { dropped: 1, ..CopyCounts::default() });
     shared.forget(&["s/j/1".to_owned()]);
     shared.write_all();
@@ -213,14 +214,14 @@ async fn what_does_not_keep_up_is_dropped_and_counted() {
     assert_eq!(place.names(), ["2"]);
     assert_eq!(shared.lock().waiting_bytes, 0);
     for number in 0..=WAITING_FILES_MAX {
-        shared.offer(format!("s/k/{number}"), Bytes::new());
+        shared.offer(format!("s/k/{number}"), PutPayload::new());
     }
     shared.write_all();
     let written = WAITING_FILES_MAX as u64 + 1;
     assert_eq!(counts(&store), CopyCounts { dropped: 2, written, ..CopyCounts::default() });
     // One that is larger than all that may wait, alone.
-    assert!(shared.offer("s/j/4".to_owned(), [half.clone(), half.clone(), half].concat().into()));
-    assert!(!shared.offer("s/j/5".to_owned(), Bytes::new()));
+    assert!(shared.offer("s/j/4".to_owned(), [half.clone(), half.clone(), half].into_iter().collect()));
+    assert!(!shared.offer("s/j/5".to_owned(), PutPayload::new()));
     assert_eq!(counts(&store).dropped, 3);
 }
 
