@@ -77,12 +77,8 @@ async fn try_adopt<D: Deployer>(
         return Err(error.into());
     }
     driver.restored_from = Some(complete);
-    let committed = driver.home.log.state().committed;
-    driver.status.send_modify(|s| {
-        s.generation = generation;
-        s.last_complete = Some(complete).filter(|epoch| *epoch > Epoch(0));
-        s.last_committed = Some(committed).filter(|epoch| *epoch > Epoch(0));
-    });
+    driver.status.send_modify(|s| s.generation = generation);
+    driver.tell_recorded();
     let first_epoch_now = newest.map_or(deployed.first_epoch_now, |manifest| manifest.next_epoch_now);
     let retained = manifests.iter().map(|(path, manifest)| (manifest.epoch, manifest.objects(path))).collect();
     let manifest = manifests.into_iter().next_back().map(|(_, manifest)| manifest);

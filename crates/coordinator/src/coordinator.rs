@@ -391,6 +391,17 @@ impl<D: Deployer> Driver<D> {
         Ok(())
     }
 
+    /// Shows which epochs are recorded as complete and as published: another process may have taken them.
+    pub(crate) fn tell_recorded(&self) {
+        let record = self.home.log.state();
+        let newest = record.epochs.values().next_back();
+        self.status.send_modify(|s| {
+            s.last_complete = newest.map(|epoch| epoch.epoch);
+            s.last_checkpoint_at = newest.map(|epoch| epoch.completed_at);
+            s.last_committed = Some(record.committed).filter(|epoch| *epoch > Epoch(0));
+        });
+    }
+
     /// Shows where the job stands.
     pub(crate) fn publish_state(&self) {
         let state = self.lifecycle.state();

@@ -71,6 +71,7 @@ pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recov
         s.generation = generation;
         s.damaged.clone_from(&found.damaged);
     });
+    driver.tell_recorded();
     if !bug::is_put_back(bug::CLEAN_UP_FIRST) {
         publish_complete(driver, generation).await?;
     }

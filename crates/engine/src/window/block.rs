@@ -48,6 +48,8 @@ pub(super) struct Block {
     states: Vec<Vec<ArrayRef>>,
     /// Oldest last.
     suffixes: Vec<Suffix>,
+    /// Bytes of the two, of which there are too many to be looked at each time that somebody asks.
+    suffix_bytes: usize,
     /// By key: the suffix that counts.
     heads: Vec<Place>,
     /// States of the prefix, and the key of each.
@@ -65,6 +67,12 @@ struct Suffix {
     keys: Vec<u32>,
     /// For each key the suffix that counts when this one is left.
     next: Vec<Place>,
+}
+
+impl Suffix {
+    fn bytes(&self) -> usize {
+        memory::of_vec(&self.keys) + memory::of_vec(&self.next)
+    }
 }
 
 /// Partial aggregates of a slice whose keys have numbers.
@@ -104,6 +112,7 @@ impl Block {
             keys_known: 0,
             states: Vec::new(),
             suffixes: Vec::new(),
+            suffix_bytes: 0,
             heads: Vec::new(),
             prefix: Vec::new(),
             prefix_keys: Vec::new(),
@@ -130,12 +139,11 @@ impl Block {
 
     /// Bytes of memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        let columns = self.states.iter().flatten().chain(&self.prefix).chain(&self.keys);
-        let of_suffix = |suffix: &Suffix| memory::of_vec(&suffix.keys) + memory::of_vec(&suffix.next);
+        let columns = self.prefix.iter().chain(&self.keys);
         let by_key = memory::of_vec(&self.heads) + memory::of_vec(&self.prefix_rows) + memory::of_vec(&self.positions);
         self.index.bytes()
             + columns.map(|column| memory::of_column(column)).sum::<usize>()
-            + self.suffixes.iter().map(of_suffix).sum::<usize>()
+            + self.suffix_bytes
             + memory::of_vec(&self.prefix_keys)
             + by_key
     }
@@ -190,12 +198,15 @@ impl Block {
         }
         let states = plan.merge(aggregation, &sources)?.take_states(aggregation)?;
         let source = self.states.len();
+        self.suffix_bytes += states.iter().map(|column| memory::of_column(column)).sum::<usize>();
         self.states.push(states);
         for (start, keys, begin) in made {
             let places = keys.iter().zip(begin..);
             let next = places.map(|(key, row)| std::mem::replace(&mut self.heads[*key as usize], (source, row)));
             let next = next.collect();
-            self.suffixes.push(Suffix { start, keys, next });
+            let suffix = Suffix { start, keys, next };
+            self.suffix_bytes += suffix.bytes();
+            self.suffixes.push(suffix);
         }
         Ok(())
     }
@@ -211,6 +222,7 @@ impl Block {
         closing: &mut Closing,
     ) -> Result<(), EngineError> {
         while let Some(left) = self.suffixes.pop_if(|suffix| suffix.start < window.start) {
+            self.suffix_bytes -= left.bytes();
             left.keys.iter().zip(left.next).for_each(|(key, next)| self.heads[*key as usize] = next);
         }
         for partial in slices.flatten() {

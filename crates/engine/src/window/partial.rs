@@ -57,48 +57,54 @@ impl PartialAggregate {
         PartialAggregate { aggregation, slicing, window, time, late, slices: BTreeMap::new() }
     }
 
-    /// The slice of each row.
-    fn spans(&self, rows: &RecordBatch) -> Result<Vec<Span>, EngineError> {
+    /// The slices of the rows: each with the number of rows behind one another that fall in it.
+    fn spans(&self, rows: &RecordBatch) -> Result<Vec<(Span, usize)>, EngineError> {
         let name = &self.aggregation.name;
+        let mut runs: Vec<(Span, usize)> = Vec::new();
         if let WindowKind::Attached { start, end } = self.window {
             let (starts, ends) = (event_times(name, rows, start)?, event_times(name, rows, end)?);
-            let spans = starts.values().iter().zip(ends.values()).map(|(start, end)| Span { start: *start, end: *end });
-            return Ok(spans.collect());
-        }
-        let times = event_times(name, rows, self.time)?;
-        // Rows of a slice tend to come together: the division is paid once a run.
-        let mut current = Span { start: 0, end: 0 };
-        let span = |time: &i64| {
-            if *time < current.start || *time >= current.end {
-                current = self.slicing.slice_of(*time);
+            for (start, end) in starts.values().iter().zip(ends.values()) {
+                extend(&mut runs, Span { start: *start, end: *end });
             }
-            current
-        };
-        Ok(times.values().iter().map(span).collect())
+            return Ok(runs);
+        }
+        // Rows of a slice tend to come together: the division is paid once a run.
+        let times = event_times(name, rows, self.time)?;
+        let mut rest: &[i64] = times.values();
+        while let Some(first) = rest.first() {
+            let span = self.slicing.slice_of(*first);
+            let length = rest.iter().position(|time| *time < span.start || *time >= span.end).unwrap_or(rest.len());
+            runs.push((span, length));
+            rest = &rest[length..];
+        }
+        Ok(runs)
     }
 
-    /// Adds rows to the slices that are named beside them.
-    fn add(&mut self, input: &AggregateInput, keys: &[SliceKey]) -> Result<(), EngineError> {
-        let Some(first) = keys.first() else { return Ok(()) };
-        if keys.iter().all(|k| k == first) {
-            return self.add_to(*first, input);
+    /// Adds rows to slices, of which each run of rows says its own.
+    fn add(&mut self, input: &AggregateInput, runs: &[(SliceKey, usize)]) -> Result<(), EngineError> {
+        if let [(only, _)] = runs {
+            return self.add_to(*only, input);
         }
         let arrow = |e| EngineError::arrow(&self.aggregation.name, &e);
-        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
-        // Stable, so that aggregates that depend on order see rows in the order of their source.
         let taken;
-        let sorted = match keys.is_sorted() {
-            true => input,
-            false => {
-                order.sort_by_key(|row| keys[*row as usize]);
-                taken = input.take(&UInt32Array::from(order.clone())).map_err(arrow)?;
-                &taken
-            }
+        let mut sorted_runs = runs.to_vec();
+        let sorted = if runs.is_sorted_by_key(|(key, _)| *key) {
+            input
+        } else {
+            let begins = runs.iter().scan(0, |end, (_, rows)| Some(std::mem::replace(end, *end + *rows as u32)));
+            let mut order: Vec<_> = runs.iter().zip(begins).collect();
+            // Stable, so that aggregates that depend on order see rows in the order of their source.
+            order.sort_by_key(|((key, _), _)| *key);
+            let rows = order.iter().flat_map(|((_, rows), begin)| *begin..*begin + *rows as u32);
+            taken = input.take(&UInt32Array::from_iter_values(rows)).map_err(arrow)?;
+            sorted_runs = order.into_iter().map(|(run, _)| *run).collect();
+            &taken
         };
         let mut begin = 0;
-        for run in order.chunk_by(|a, b| keys[*a as usize] == keys[*b as usize]) {
-            self.add_to(keys[run[0] as usize], &sorted.slice(begin, run.len()))?;
-            begin += run.len();
+        for of_slice in sorted_runs.chunk_by(|(a, _), (b, _)| a == b) {
+            let rows = of_slice.iter().map(|(_, rows)| rows).sum();
+            self.add_to(of_slice[0].0, &sorted.slice(begin, rows))?;
+            begin += rows;
         }
         Ok(())
     }
@@ -111,34 +117,35 @@ impl PartialAggregate {
         groups.update(&self.aggregation, input)
     }
 
-    /// Sorts out the rows that are behind their own split's watermark: gives the rows and slices that remain.
+    /// Sorts out the rows that are behind their own split's watermark: gives the rows that remain, and their slices in runs.
     fn split_late(
         &mut self,
         batch: &StreamBatch,
         own_watermark: &Int64Array,
-        spans: &[Span],
+        spans: &[(Span, usize)],
         out: &mut Collector,
-    ) -> Result<(UInt32Array, Vec<SliceKey>), EngineError> {
-        let mut rows = Vec::with_capacity(spans.len());
-        let mut keys = Vec::with_capacity(spans.len());
+    ) -> Result<(UInt32Array, Vec<(SliceKey, usize)>), EngineError> {
+        let mut rows = Vec::with_capacity(own_watermark.len());
+        let mut runs = Vec::new();
         let mut late = Vec::new();
-        for (row, (span, watermark)) in spans.iter().zip(own_watermark.values()).enumerate() {
+        let spans = spans.iter().flat_map(|(span, rows)| std::iter::repeat_n(span, *rows));
+        for (row, (span, watermark)) in spans.zip(own_watermark.values()).enumerate() {
             if !span.is_closed_at(*watermark) {
                 rows.push(row as u32);
-                keys.push(SliceKey { span: *span, one_window: false });
+                extend(&mut runs, SliceKey { span: *span, one_window: false });
                 continue;
             }
             let before = rows.len();
             for window in self.slicing.windows_of(*span).filter(|w| !w.is_closed_at(*watermark)) {
                 rows.push(row as u32);
-                keys.push(SliceKey { span: window, one_window: true });
+                extend(&mut runs, SliceKey { span: window, one_window: true });
             }
             if rows.len() == before {
                 late.push(row as u32);
             }
         }
         self.late.take(batch, self.time, own_watermark, &late, out)?;
-        Ok((UInt32Array::from(rows), keys))
+        Ok((UInt32Array::from(rows), runs))
     }
 
     fn flush(&mut self, which: impl Fn(&SliceKey) -> bool, out: &mut Collector) -> Result<(), EngineError> {
@@ -158,6 +165,14 @@ impl PartialAggregate {
             out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, together)?));
         }
         Ok(())
+    }
+}
+
+/// One more of these in runs of the same.
+fn extend<T: PartialEq>(runs: &mut Vec<(T, usize)>, one: T) {
+    match runs.last_mut() {
+        Some((last, count)) if *last == one => *count += 1,
+        _ => runs.push((one, 1)),
     }
 }
 
@@ -206,13 +221,13 @@ impl Operator for PartialAggregate {
         let input = self.aggregation.evaluate(&batch.rows)?;
         match &batch.own_watermark {
             None => {
-                let keys: Vec<_> = spans.into_iter().map(|span| SliceKey { span, one_window: false }).collect();
-                self.add(&input, &keys)?;
+                let of_slices = spans.into_iter().map(|(span, rows)| (SliceKey { span, one_window: false }, rows));
+                self.add(&input, &of_slices.collect::<Vec<_>>())?;
             }
             Some(own_watermark) => {
-                let (rows, keys) = self.split_late(&batch, own_watermark, &spans, out)?;
+                let (rows, runs) = self.split_late(&batch, own_watermark, &spans, out)?;
                 let input = input.take(&rows).map_err(|e| EngineError::arrow(&self.aggregation.name, &e))?;
-                self.add(&input, &keys)?;
+                self.add(&input, &runs)?;
             }
         }
         if self.slices.values().map(Groups::len).sum::<usize>() > GROUPS_MAX {

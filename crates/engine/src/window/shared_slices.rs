@@ -28,6 +28,8 @@ pub(super) struct SharedSlices {
     slices: BTreeMap<Span, Partials>,
     /// What counts for one window only.
     alone: BTreeMap<Span, Partials>,
+    /// Bytes of both.
+    bytes: usize,
     /// Made of slices, for the windows that are being closed.
     block: Option<Block>,
 }
@@ -74,6 +76,7 @@ impl SharedSlices {
             closed: i64::MIN,
             slices: BTreeMap::new(),
             alone: BTreeMap::new(),
+            bytes: 0,
             block: None,
         }
     }
@@ -102,7 +105,7 @@ impl SharedSlices {
             if self.slicing.last_end(*first.key()) - 1 > self.closed {
                 break;
             }
-            first.remove();
+            self.bytes -= first.remove().bytes;
         }
     }
 }
@@ -121,7 +124,11 @@ fn ending_in(
 impl Slices for SharedSlices {
     fn add(&mut self, key: SliceKey, partial: &RecordBatch) -> Result<(), EngineError> {
         let kept = if key.one_window { &mut self.alone } else { &mut self.slices };
-        kept.entry(key.span).or_default().add(&self.aggregation, key, partial)
+        let partials = kept.entry(key.span).or_default();
+        let before = partials.bytes;
+        partials.add(&self.aggregation, key, partial)?;
+        self.bytes = self.bytes - before + partials.bytes;
+        Ok(())
     }
 
     fn restored(&mut self, watermark: i64) {
@@ -139,6 +146,7 @@ impl Slices for SharedSlices {
         let mut closing = Closing::default();
         loop {
             let alone = self.alone.remove(&window).unwrap_or_default();
+            self.bytes -= alone.bytes;
             let slices = ending_in(&self.slices, block.reached, window.end).map(|(_, rows)| &rows.parts[..]);
             block.close(&self.aggregation, window, slices, &alone.parts, &mut closing)?;
             self.closed = window.end - 1;
@@ -171,8 +179,7 @@ impl Slices for SharedSlices {
     }
 
     fn bytes(&self) -> usize {
-        let slices = self.slices.values().chain(self.alone.values()).map(|partials| partials.bytes).sum::<usize>();
-        slices + self.block.as_ref().map_or(0, Block::bytes)
+        self.bytes + self.block.as_ref().map_or(0, Block::bytes)
     }
 
     fn next_window(&self) -> Option<Span> {

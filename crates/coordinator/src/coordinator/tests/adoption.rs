@@ -142,10 +142,16 @@ async fn an_epoch_that_is_complete_is_published_by_the_next_driver() {
             let job = job(directory.path(), 1);
             job.world().crash = Some(crash);
             assert_eq!(job.run().await.0, None, "{crash:?}");
-            assert_eq!(job.run().await.0, Some(JobOutcome::Finished), "{crash:?}");
+            let (outcome, status) = job.run().await;
+            assert_eq!(outcome, Some(JobOutcome::Finished), "{crash:?}");
             job.assert_exactly_once();
             assert_eq!((attempts(&job), job.staged()), (1, 0), "{crash:?}");
-            assert_eq!(recorded(&job).generation, Generation(1), "{crash:?}");
+            let record = recorded(&job);
+            assert_eq!(record.generation, Generation(1), "{crash:?}");
+            // Also where the last one was taken by the driver before.
+            let newest = record.epochs.values().next_back().unwrap();
+            let shown = (status.last_complete, status.last_checkpoint_at);
+            assert_eq!(shown, (Some(newest.epoch), Some(newest.completed_at)), "{crash:?}");
         }
     }
 }
