@@ -101,6 +101,7 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
         replay_until: recovered.replay.last().map(|r| r.epoch),
         aligned_timeout_ms: driver.spec.options.aligned_timeout_ms,
     };
+    driver.spec.history.deploying(recovered.generation, recovered.epoch());
     let mut attempt = driver.deploy(deployment).await?;
     failpoint::hit(failpoint::ATTEMPT_DEPLOYED);
     if let Err(failure) = record_deployed(driver, &recovered, &attempt).await {
@@ -368,7 +369,7 @@ impl<'a, D: Deployer> Running<'a, D> {
                     follows.into_iter().try_for_each(follow)?;
                 }
                 FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
-                    self.driver.spec.history.acknowledged(epoch, generation, subtask);
+                    self.driver.spec.history.acknowledged(epoch, generation, subtask, &snapshot);
                     let done = CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot };
                     self.checkpoint_event(done).await?;
                 }

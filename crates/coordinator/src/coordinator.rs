@@ -249,6 +249,7 @@ impl<D: Deployer> Driver<D> {
     }
 
     async fn attempt(&mut self) -> Result<End, Halt> {
+        self.identify();
         if !std::mem::replace(&mut self.has_looked_back, true)
             && let Some(adopted) = adoption::adopt(self).await?
         {
@@ -265,6 +266,11 @@ impl<D: Deployer> Driver<D> {
     /// before the next one everything is read.
     pub(crate) fn has_made(&self, epoch: Epoch) -> bool {
         self.restored_from.is_some_and(|before| epoch > before)
+    }
+
+    /// Tells the history which job of its name this is.
+    pub(crate) fn identify(&self) {
+        self.spec.history.created(self.home.log.state().created.as_ref().map(|created| created.created_at));
     }
 
     /// Takes over the parallelism that is wanted.

@@ -2,18 +2,25 @@
 //! failed, and its newest events. For those who look on; nothing is decided by it. Told by the job's driver, bounded, and
 //! gone with the process: what must last is in the job's log and in the audit trail.
 
+mod start;
 mod view;
+mod watch;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mainstem_core::ids::{Epoch, Generation, SubtaskId};
 use mainstem_core::job::JobState;
-use mainstem_core::protocol::Failure;
+use mainstem_core::protocol::{Failure, SubtaskSnapshot};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 
+pub use self::start::{FailedAttempt, StartOutcome, StartPhase, StartedAttempt};
 pub use self::view::{CheckpointNote, CheckpointStage, EventKind, EventNote, FailureNote, HistoryView, Totals};
+pub use self::watch::{HistoryWatcher, Passed, PassedCheckpoint, Publication, SubtaskPart, What};
+
+use self::start::OpenStart;
+use self::watch::OpenPublication;
 
 /// Checkpoints that are remembered.
 const CHECKPOINTS_MAX: usize = 100;
@@ -23,12 +30,16 @@ const FAILURES_MAX: usize = 50;
 const EVENTS_MAX: usize = 512;
 /// Bytes of a message that are remembered.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// Subtasks whose part in a checkpoint is told of to a watcher: the slowest ones.
+const PARTS_MAX: usize = 128;
 /// Failures of subtasks among which the cause of an attempt's failure is looked for.
 const SUSPECTS_MAX: usize = 64;
 
 /// See the module.
 pub struct JobHistory {
     clock: Arc<dyn Clock>,
+    /// Is told of everything, if there is anybody.
+    watcher: Option<Arc<dyn HistoryWatcher>>,
     inner: Mutex<Inner>,
 }
 
@@ -46,6 +57,12 @@ struct Inner {
     attempt: Option<Generation>,
     /// What subtasks of the attempt have reported of failures.
     suspects: Vec<(SubtaskId, String)>,
+    /// For the watcher: when the job was created.
+    created_at: Option<Timestamp>,
+    /// The start of an attempt that is under way.
+    start: Option<OpenStart>,
+    /// The publication that is under way.
+    publishing: Option<OpenPublication>,
 }
 
 struct Checkpoint {
@@ -54,12 +71,18 @@ struct Checkpoint {
     began: Timestamp,
     phase_began: Timestamp,
     acknowledged: BTreeSet<SubtaskId>,
+    /// For the watcher, the newest ones.
+    parts: VecDeque<SubtaskPart>,
 }
 
 impl JobHistory {
     /// Nothing has happened yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Arc<JobHistory> {
+        JobHistory::begin(clock, None)
+    }
+
+    fn begin(clock: Arc<dyn Clock>, watcher: Option<Arc<dyn HistoryWatcher>>) -> Arc<JobHistory> {
         let inner = Inner {
             began_at: clock.now(),
             totals: Totals::default(),
@@ -70,8 +93,11 @@ impl JobHistory {
             state: None,
             attempt: None,
             suspects: Vec::new(),
+            created_at: None,
+            start: None,
+            publishing: None,
         };
-        Arc::new(JobHistory { clock, inner: Mutex::new(inner) })
+        Arc::new(JobHistory { clock, watcher, inner: Mutex::new(inner) })
     }
 
     /// All that is remembered, newest first; events apart.
@@ -102,21 +128,29 @@ impl JobHistory {
         let (at, began) = (self.clock.now(), self.clock.monotonic());
         let mut inner = self.lock();
         let note = CheckpointNote::begun(epoch, generation, at, u32::try_from(subtasks).unwrap_or(u32::MAX));
-        push(
-            &mut inner.checkpoints,
-            CHECKPOINTS_MAX,
-            Checkpoint { note, began, phase_began: began, acknowledged: BTreeSet::new() },
-        );
+        let (acknowledged, parts) = (BTreeSet::new(), VecDeque::new());
+        let checkpoint = Checkpoint { note, began, phase_began: began, acknowledged, parts };
+        push(&mut inner.checkpoints, CHECKPOINTS_MAX, checkpoint);
     }
 
     /// A subtask's part is durable.
-    pub(crate) fn acknowledged(&self, epoch: Epoch, generation: Generation, subtask: SubtaskId) {
+    pub(crate) fn acknowledged(
+        &self,
+        epoch: Epoch,
+        generation: Generation,
+        subtask: SubtaskId,
+        snapshot: &SubtaskSnapshot,
+    ) {
         let now = self.clock.monotonic();
         self.change(epoch, generation, |checkpoint| {
             if checkpoint.note.stage == CheckpointStage::Running && checkpoint.acknowledged.insert(subtask) {
                 checkpoint.note.acknowledged += 1;
                 // The last one is the slowest.
-                checkpoint.note.slowest = Some((subtask, now.since_ms(checkpoint.began)));
+                let after_ms = now.since_ms(checkpoint.began);
+                checkpoint.note.slowest = Some((subtask, after_ms));
+                if self.watcher.is_some() {
+                    push(&mut checkpoint.parts, PARTS_MAX, SubtaskPart::new(subtask, after_ms, snapshot));
+                }
             }
         });
     }
@@ -153,12 +187,17 @@ impl JobHistory {
         let mut inner = self.lock();
         inner.totals.completed += 1;
         inner.totals.unaligned += u64::from(in_flight_bytes.is_some());
-        let of = |c: &&Checkpoint| c.note.epoch == epoch && c.note.generation == generation;
-        let duration_ms = inner.checkpoints.iter().rev().find(of).and_then(|c| c.note.duration_ms);
+        let created_at = inner.created_at;
+        let of = |c: &&mut Checkpoint| c.note.epoch == epoch && c.note.generation == generation;
+        let checkpoint = inner.checkpoints.iter_mut().rev().find(of);
+        let duration_ms = checkpoint.as_ref().and_then(|checkpoint| checkpoint.note.duration_ms);
+        let passed = checkpoint.filter(|_| self.watcher.is_some()).map(|c| c.pass(created_at, now));
         inner.totals.duration_ms += duration_ms.map_or(0, |ms| u64::try_from(ms).unwrap_or(0));
         let event =
             EventNote { epoch, generation, duration_ms, bytes: Some(bytes), ..self.event(EventKind::Checkpoint) };
         inner.tell(event);
+        drop(inner);
+        self.tell(passed);
     }
 
     /// Its output is visible, and that is recorded. Also of an attempt before this one.
@@ -173,6 +212,9 @@ impl JobHistory {
             checkpoint.note.publish_ms = Some(now.since_ms(checkpoint.phase_began));
         }
         inner.tell(event);
+        let passed = inner.end_publication(epoch, now);
+        drop(inner);
+        self.tell(passed);
     }
 
     /// All subtasks of an attempt run.
@@ -183,6 +225,9 @@ impl JobHistory {
         if inner.attempt.replace(generation).is_some_and(|before| before != generation) {
             inner.tell(event);
         }
+        let passed = inner.end_start(self.clock.monotonic(), StartOutcome::Runs);
+        drop(inner);
+        self.tell(passed);
     }
 
     /// A subtask says that it has failed.
@@ -195,25 +240,36 @@ impl JobHistory {
 
     /// An attempt has failed.
     pub(crate) fn attempt_failed(&self, generation: Generation, failure: &Failure) {
-        let at = self.clock.now();
+        let (at, now) = (self.clock.now(), self.clock.monotonic());
         let message = shortened(&failure.message);
         let event = EventNote { generation, message: Some(message.clone()), ..self.event(EventKind::Failure) };
         let mut inner = self.lock();
         let suspects = std::mem::take(&mut inner.suspects);
         let subtask = suspects.into_iter().find(|(_, said)| *said == message).map(|(subtask, _)| subtask);
-        let mut failed = 0;
+        let (mut failed, mut passed) = (0, Vec::new());
+        let Inner { created_at, .. } = *inner;
         for checkpoint in inner.checkpoints.iter_mut().filter(|c| c.note.stage == CheckpointStage::Running) {
             checkpoint.note.stage = CheckpointStage::Failed;
             checkpoint.note.failure = Some(message.clone());
             checkpoint.acknowledged.clear();
+            if self.watcher.is_some() {
+                passed.push(checkpoint.pass(created_at, now));
+            }
             failed += 1;
         }
         inner.totals.failed += failed;
         inner.totals.failures += 1;
         let retryable = failure.retryable;
+        if self.watcher.is_some() {
+            passed.extend(inner.end_start(now, StartOutcome::Failed(message.clone())));
+            let failed = Some(FailedAttempt { subtask, retryable });
+            inner.start = Some(OpenStart::new(at, now, message.clone(), generation, failed, StartPhase::Wait));
+        }
         let note = FailureNote { at, generation, message, retryable, is_last: false, subtask };
         push(&mut inner.failures, FAILURES_MAX, note);
         inner.tell(event);
+        drop(inner);
+        self.tell(passed);
     }
 
     /// The job has ended, by itself or because of this failure.
@@ -222,6 +278,8 @@ impl JobHistory {
         let message = failure.map(|failure| shortened(&failure.message));
         let event = EventNote { generation, message: message.clone(), ..self.event(EventKind::End) };
         let mut inner = self.lock();
+        let outcome = message.clone().map_or(StartOutcome::Abandoned, StartOutcome::Failed);
+        let passed = inner.end_start(self.clock.monotonic(), outcome);
         if let (Some(failure), Some(message)) = (failure, message) {
             match inner.failures.back_mut().filter(|last| last.message == message) {
                 Some(last) => last.is_last = true,
@@ -233,6 +291,8 @@ impl JobHistory {
             }
         }
         inner.tell(event);
+        drop(inner);
+        self.tell(passed);
     }
 
     /// Where the job stands; told when it is news.

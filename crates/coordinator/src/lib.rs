@@ -20,7 +20,9 @@ pub use audit_files::{AuditFault, AuditFiles, AuditOptions, AuditVerdict, verify
 pub use coordinator::JobCoordinator;
 pub use error::CoordinatorError;
 pub use history::{
-    CheckpointNote, CheckpointStage, EventKind, EventNote, FailureNote, HistoryView, JobHistory, Totals,
+    CheckpointNote, CheckpointStage, EventKind, EventNote, FailedAttempt, FailureNote, HistoryView, HistoryWatcher,
+    JobHistory, Passed, PassedCheckpoint, Publication, StartOutcome, StartPhase, StartedAttempt, SubtaskPart, Totals,
+    What,
 };
 pub use job_store::{JobHome, JobStore, StoredJob, recorded};
 pub use mainstem_core::checkpoint::{CadenceBounds, CheckpointOptions};

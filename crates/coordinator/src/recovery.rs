@@ -53,7 +53,9 @@ impl Recovered {
 
 /// Prepares the next attempt.
 pub(crate) async fn recover<D: Deployer>(driver: &mut Driver<D>) -> Result<Recovered, Halt> {
+    driver.spec.history.preparing(&driver.reason, driver.home.log.state().generation);
     restore::begin_with_savepoint(driver).await?;
+    driver.identify();
     let floor = driver.home.generation_floor;
     let generation = driver.home.log.state().generation.max(floor).next();
     find_store(driver, generation).await?;
@@ -201,7 +203,8 @@ pub(crate) async fn publish_complete<D: Deployer>(driver: &mut Driver<D>, genera
     let open: Vec<EpochRecord> =
         driver.home.log.state().epochs.range(committed.next()..).map(|(_, record)| record.clone()).collect();
     for record in open {
-        let EpochRecord { epoch, committables, .. } = record;
+        let EpochRecord { epoch, generation: made_by, committables, .. } = record;
+        driver.spec.history.publishing(epoch, made_by);
         let published = driver.publisher.ask(Publication::Epoch { epoch, committables });
         if !bug::is_put_back(bug::PUBLISHED_BY_HOPE) {
             driver.attend(published).await?;

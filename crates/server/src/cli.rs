@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mainstem_core::ids::JobId;
 
+use crate::traces::TracesArgs;
+
 /// Runs SQL over streams and delivers every result exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "mainstem", version, about, max_term_width = 100)]
@@ -129,6 +131,8 @@ pub(crate) struct ClusterArgs {
     /// Directory or object store (s3://, gs://, az://) for checkpoints [default: state in --dir].
     #[arg(long)]
     pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) traces: TracesArgs,
     /// End when stdin ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
@@ -157,6 +161,8 @@ pub(crate) struct CoordinatorArgs {
     pub(crate) audit_size: u64,
     #[command(flatten)]
     pub(crate) http: HttpArgs,
+    #[command(flatten)]
+    pub(crate) traces: TracesArgs,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -447,6 +453,8 @@ pub(crate) struct RunArgs {
     pub(crate) savepoint_on_stop: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) http: HttpArgs,
+    #[command(flatten)]
+    pub(crate) traces: TracesArgs,
     /// Report progress and the outcome on stderr as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -476,6 +484,8 @@ pub(crate) struct ReplayArgs {
     /// Forget that letters were written back and write all of them again.
     #[arg(long)]
     pub(crate) fresh: bool,
+    #[command(flatten)]
+    pub(crate) traces: TracesArgs,
     /// Report progress and the outcome on stderr as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,

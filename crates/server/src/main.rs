@@ -25,6 +25,7 @@ mod sql;
 mod sql_files;
 mod state;
 mod status;
+mod traces;
 mod why;
 
 use std::io::IsTerminal;

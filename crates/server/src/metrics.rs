@@ -8,6 +8,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use mainstem_consensus::RaftStatus;
 use mainstem_coordinator::cluster::WorkerStatus;
@@ -21,6 +22,7 @@ use prometheus_client::registry::{Registry, Unit as PrometheusUnit};
 
 use self::names::{Kind, Metric, Unit};
 use crate::figures::Known;
+use crate::traces::Counts as TraceCounts;
 
 /// What an answer says that it is.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +37,8 @@ pub(crate) struct Scrape {
     pub(crate) running: Vec<(JobId, BTreeMap<OperatorId, OperatorCounters>)>,
     /// Of a coordinator.
     pub(crate) cluster: Option<ClusterScrape>,
+    /// None: nothing is traced here.
+    pub(crate) traces: Option<Arc<TraceCounts>>,
 }
 
 /// What a coordinator knows of its cluster.

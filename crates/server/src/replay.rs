@@ -34,6 +34,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         copies: CopiesArgs { copies_dir: None, copies_max: 0 },
         savepoint_on_stop: None,
         http: HttpArgs { http: None, http_token_file: None },
+        traces: args.traces.clone(),
         json: args.json,
     };
     run::run_plan(&run, &files, &plan, &id)

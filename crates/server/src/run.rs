@@ -37,6 +37,7 @@ use crate::memory;
 use crate::restore::{self, Restored};
 use crate::sql_files::SqlFiles;
 use crate::status::{StatusReporter, Totals};
+use crate::traces::Traces;
 
 /// Runs the job of a SQL file until it has finished, failed or been stopped.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -113,7 +114,11 @@ async fn run_job(
     let (control_sender, control) = mpsc::channel(4);
     let (status_sender, status) = watch::channel(JobStatus::default());
 
-    let history = JobHistory::new(clock.clone());
+    let traces = Traces::start(&args.traces, &format!("run {id}"))?;
+    let history = match &traces {
+        Some(traces) => traces.history(id, &graph, clock.clone()),
+        None => JobHistory::new(clock.clone()),
+    };
     let before = stored.as_ref().and_then(|stored| stored.restored.clone());
     let spec = JobSpec {
         history: history.clone(),
@@ -140,6 +145,7 @@ async fn run_job(
         metrics: metrics.clone(),
         status: status.clone(),
         history,
+        traces: traces.as_ref().map(|traces| traces.counts()),
     };
     let data_runtime = runtimes.data.handle().clone();
     let memory = memory::budget(&args.memory);
@@ -160,6 +166,9 @@ async fn run_job(
     drop(control_sender);
     reporting.abort();
     let _ = reporting.await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     let seconds = clock.now().since_ms(started) as f64 / 1000.0;
     let savepoint = status.borrow().last_savepoint.clone();
     finish(args, id, outcome, savepoint, reporter.totals(), seconds)

@@ -67,6 +67,7 @@ impl<D: Deployer> Running<'_, D> {
             }
             CheckpointCommand::RecordComplete { epoch } => self.record_complete(epoch).await.map(Some),
             CheckpointCommand::Commit { epoch, committables } => {
+                self.driver.spec.history.publishing(epoch, self.recovered.generation);
                 let published = self.driver.publisher.ask(Publication::Epoch { epoch, committables });
                 self.slow.spawn(async move { Slow::Published { epoch, result: published.await } });
                 Ok(None)

@@ -51,6 +51,12 @@ pub trait JobFactory: Send + Sync + 'static {
     /// # Errors
     /// Why this version cannot run it.
     fn spec(&self, job: &JobId, submission: &Submission, history: Arc<JobHistory>) -> Result<JobSpec, String>;
+
+    /// Where the job's driver notes what happens, for as long as this coordinator leads.
+    fn history(&self, job: &JobId, submission: &Submission, clock: Arc<dyn Clock>) -> Arc<JobHistory> {
+        let _ = (job, submission);
+        JobHistory::new(clock)
+    }
 }
 
 /// All jobs of a cluster, as one coordinator sees and, while it leads, drives them.
@@ -258,7 +264,7 @@ impl<F: JobFactory> ClusterJobs<F> {
         controls: mpsc::Receiver<Control>,
         status: watch::Sender<JobStatus>,
     ) -> Ended {
-        let spec = match self.factory.spec(&job, &entry.submission, self.history_of(&job)) {
+        let spec = match self.factory.spec(&job, &entry.submission, self.history_of(&job, &entry.submission)) {
             Ok(spec) => spec,
             Err(reason) => return Ended::Failed(reason),
         };
@@ -355,11 +361,12 @@ impl<F: JobFactory> ClusterJobs<F> {
     }
 
     /// Of a job that is driven here; lasts beyond a driver, so that why it ended can be seen.
-    fn history_of(&self, job: &JobId) -> Arc<JobHistory> {
+    fn history_of(&self, job: &JobId, submission: &Submission) -> Arc<JobHistory> {
         let known = self.consensus.read_stale(|state| state.jobs.keys().cloned().collect::<BTreeSet<_>>());
         let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
         histories.retain(|job, _| known.contains(job));
-        histories.entry(job.clone()).or_insert_with(|| JobHistory::new(self.clock.clone())).clone()
+        let begin = || self.factory.history(job, submission, self.clock.clone());
+        histories.entry(job.clone()).or_insert_with(begin).clone()
     }
 
     fn drop_all(&self) {

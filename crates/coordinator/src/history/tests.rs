@@ -1,6 +1,7 @@
 //! What is remembered of a job, and that it is bounded.
 
 use mainstem_core::ids::OperatorId;
+use mainstem_core::protocol::OperatorSnapshot;
 use mainstem_rt::ManualClock;
 
 use super::*;
@@ -25,11 +26,11 @@ fn phases_follow_each_other_and_the_last_subtask_is_the_slowest() {
     let (clock, history) = history();
     history.begun(Epoch(1), FIRST, 2);
     clock.advance_ms(10);
-    history.acknowledged(Epoch(1), FIRST, subtask(1));
+    history.acknowledged(Epoch(1), FIRST, subtask(1), &SubtaskSnapshot::new());
     clock.advance_ms(5);
     for _ in 0..2 {
         // Said twice after a change of leaders.
-        history.acknowledged(Epoch(1), FIRST, subtask(0));
+        history.acknowledged(Epoch(1), FIRST, subtask(0), &SubtaskSnapshot::new());
     }
     history.snapshots_durable(Epoch(1), FIRST);
     clock.advance_ms(3);
@@ -91,4 +92,135 @@ fn nothing_grows_without_end() {
     assert_eq!(view.checkpoints[0].epoch, Epoch(999), "the newest first");
     assert!(view.failures[0].message.len() <= MESSAGE_BYTES_MAX);
     assert_eq!(history.events_after(Timestamp(0), 0).1.len(), EVENTS_MAX);
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Kept(Mutex<Vec<Passed>>);
+
+impl HistoryWatcher for Kept {
+    fn told(&self, passed: Passed) {
+        self.0.lock().unwrap().push(passed);
+    }
+}
+
+impl Kept {
+    fn take(&self) -> Vec<Passed> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn watched() -> (ManualClock, Arc<JobHistory>, Arc<Kept>) {
+    let (clock, kept) = (ManualClock::new(Timestamp(1_000)), Arc::new(Kept::default()));
+    (clock.clone(), JobHistory::watched(Arc::new(clock), kept.clone()), kept)
+}
+
+#[test]
+fn a_watcher_is_told_of_a_checkpoint_when_it_is_complete_and_of_its_publication_when_it_is_visible() {
+    let (clock, history, kept) = watched();
+    history.created(Some(Timestamp(900)));
+    history.begun(Epoch(1), FIRST, 2);
+    clock.advance_ms(10);
+    let part = OperatorSnapshot { alignment_ms: Some(4), ..OperatorSnapshot::default() };
+    let snapshot = SubtaskSnapshot::from([(OperatorId(3), part), (OperatorId(4), OperatorSnapshot::default())]);
+    history.acknowledged(Epoch(1), FIRST, subtask(1), &snapshot);
+    clock.advance_ms(5);
+    history.acknowledged(Epoch(1), FIRST, subtask(0), &SubtaskSnapshot::new());
+    history.snapshots_durable(Epoch(1), FIRST);
+    assert_eq!(kept.take(), [], "it is under way");
+    clock.advance_ms(5);
+    history.manifest_durable(Epoch(1), FIRST);
+    history.complete(Epoch(1), FIRST, Some(4), 100, None);
+    let told = kept.take();
+    let [Passed { created_at: Some(Timestamp(900)), what: What::Checkpoint(passed) }] = &told[..] else {
+        panic!("one checkpoint: {told:?}");
+    };
+    assert_eq!((passed.note.stage, passed.note.epoch, passed.took_ms), (CheckpointStage::Complete, Epoch(1), 20));
+    assert_eq!(
+        passed.parts,
+        [
+            SubtaskPart { subtask: subtask(1), after_ms: 10, alignment_ms: Some(4) },
+            SubtaskPart { subtask: subtask(0), after_ms: 15, alignment_ms: None },
+        ]
+    );
+    clock.advance_ms(2);
+    history.publishing(Epoch(1), FIRST);
+    clock.advance_ms(3);
+    // By the attempt after it.
+    history.published(Epoch(1), Generation(2));
+    let publication = Publication { epoch: Epoch(1), made_by: FIRST, began_at: Timestamp(1_022), took_ms: 3 };
+    assert_eq!(kept.take(), [Passed { created_at: Some(Timestamp(900)), what: What::Publication(publication) }]);
+}
+
+#[test]
+fn of_very_many_subtasks_a_watcher_is_told_of_the_slowest_ones() {
+    let (_, history, kept) = watched();
+    history.begun(Epoch(1), FIRST, 1_000);
+    for index in 0..1_000 {
+        history.acknowledged(Epoch(1), FIRST, subtask(index), &SubtaskSnapshot::new());
+    }
+    history.complete(Epoch(1), FIRST, None, 1, None);
+    let told = kept.take();
+    let [Passed { what: What::Checkpoint(passed), .. }] = &told[..] else { panic!("one checkpoint: {told:?}") };
+    let indexes: Vec<u32> = passed.parts.iter().map(|part| part.subtask.index).collect();
+    assert_eq!((indexes, passed.note.acknowledged), ((872..1_000).collect(), 1_000));
+}
+
+#[test]
+fn a_watcher_is_told_of_a_restart_with_its_cause_and_its_phases() {
+    let (clock, history, kept) = watched();
+    history.preparing("started", Generation(0));
+    clock.advance_ms(2);
+    history.deploying(FIRST, Epoch(0));
+    clock.advance_ms(3);
+    history.deployed(FIRST);
+    history.begun(Epoch(7), FIRST, 1);
+    clock.advance_ms(5);
+    history.subtask_failed(subtask(1), &failure("the disk is full"));
+    history.attempt_failed(FIRST, &failure("the disk is full"));
+    clock.advance_ms(100);
+    history.preparing("the disk is full", FIRST);
+    clock.advance_ms(10);
+    history.attempt_failed(FIRST, &failure("no answer"));
+    history.preparing("no answer", FIRST);
+    history.deploying(Generation(2), Epoch(6));
+    clock.advance_ms(20);
+    history.deployed(Generation(2));
+    let told = kept.take();
+    let failed = told.iter().filter_map(|passed| match &passed.what {
+        What::Checkpoint(passed) => Some((passed.note.epoch, passed.note.stage, passed.took_ms)),
+        _ => None,
+    });
+    assert_eq!(failed.collect::<Vec<_>>(), [(Epoch(7), CheckpointStage::Failed, 5)]);
+    let starts: Vec<&StartedAttempt> = told
+        .iter()
+        .filter_map(|passed| match &passed.what {
+            What::Start(start) => Some(start),
+            _ => None,
+        })
+        .collect();
+    let shown: Vec<_> =
+        starts.iter().map(|s| (s.reason.as_str(), s.before.0, s.generation, s.restored, &s.phases[..])).collect();
+    assert_eq!(
+        shown,
+        [
+            ("started", 0, Some(FIRST), Some(Epoch(0)), &[(StartPhase::Prepare, 2), (StartPhase::Deploy, 3)][..]),
+            ("the disk is full", 1, None, None, &[(StartPhase::Wait, 100), (StartPhase::Prepare, 10)][..]),
+            (
+                "no answer",
+                1,
+                Some(Generation(2)),
+                Some(Epoch(6)),
+                &[(StartPhase::Wait, 0), (StartPhase::Prepare, 0), (StartPhase::Deploy, 20)][..]
+            ),
+        ]
+    );
+    assert_eq!(starts[1].failed, Some(FailedAttempt { subtask: Some(subtask(1)), retryable: true }));
+    let outcomes: Vec<&StartOutcome> = starts.iter().map(|start| &start.outcome).collect();
+    assert_eq!(outcomes, [&StartOutcome::Runs, &StartOutcome::Failed("no answer".to_owned()), &StartOutcome::Runs]);
+    history.attempt_failed(Generation(2), &failure("it is over"));
+    history.ended(Generation(2), Some(&failure("it is over")));
+    let told = kept.take();
+    let [Passed { what: What::Start(last), .. }] = &told[..] else { panic!("one start: {told:?}") };
+    assert_eq!((last.generation, &last.outcome), (None, &StartOutcome::Failed("it is over".to_owned())));
 }

@@ -28,15 +28,21 @@ use crate::figures::{Figures, Question, Watched};
 use crate::job;
 use crate::lag;
 use crate::memory::OperatorMemory;
+use crate::traces::Traces;
 
 /// Runs a coordinator until it is told to end.
 pub(crate) fn coordinator(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let runtime = super::control_runtime()?;
     let outcome = runtime.block_on(async {
-        tokio::select! {
-            outcome = run(args) => outcome,
+        let traces = Traces::start(&args.traces, &format!("coordinator {} of {}", args.id, args.node.cluster))?;
+        let outcome = tokio::select! {
+            outcome = run(args, traces.clone()) => outcome,
             () = super::ended(args.node.with_parent) => super::done(),
+        };
+        if let Some(traces) = traces {
+            traces.end().await;
         }
+        outcome
     });
     runtime.shutdown_background();
     outcome
@@ -48,6 +54,8 @@ pub(crate) struct Node {
     fleet: Arc<FleetService>,
     pub(crate) jobs: Arc<ClusterJobs<GraphFactory>>,
     pub(crate) figures: Arc<Figures>,
+    /// None: nothing is traced.
+    pub(crate) traces: Option<Arc<Traces>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -65,7 +73,7 @@ impl Watched for ClusterJobs<GraphFactory> {
     }
 }
 
-async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
+async fn run(args: &CoordinatorArgs, traces: Option<Arc<Traces>>) -> anyhow::Result<ExitCode> {
     let transport = super::transport(&args.node)?;
     let members: BTreeMap<u64, String> = args.members.iter().cloned().collect();
     let Some(listen) = args.node.listen.as_ref().or(members.get(&args.id)) else {
@@ -89,7 +97,7 @@ async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let options = Options::new(args.id, data_dir, members, args.node.cluster.clone(), transport.clone());
     let silence_ms = i64::try_from(args.worker_timeout.as_millis()).unwrap_or(i64::MAX);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let node = Node::start(options, FleetConfig { silence_ms }, clock.clone(), store).await?;
+    let node = Node::start(options, FleetConfig { silence_ms }, clock.clone(), store, traces).await?;
     // Where this is no directory of this coordinator, that was found out above.
     let directory = audit.directory.display().to_string();
     let files = run_blocking(move || AuditFiles::open(audit)).await.context("bug: reading the audit trail failed")?;
@@ -105,20 +113,21 @@ async fn run(args: &CoordinatorArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Node {
-    /// Starts agreement. `store` is where checkpoints lie.
+    /// Starts agreement. `store` is where checkpoints lie, and `traces` where spans go.
     pub(crate) async fn start(
         options: Options,
         fleet: FleetConfig,
         clock: Arc<dyn Clock>,
         store: PathBuf,
+        traces: Option<Arc<Traces>>,
     ) -> anyhow::Result<Arc<Node>> {
         let transport = options.transport.clone();
         let consensus = Arc::new(Consensus::<Agreed>::start(options).await?);
         let fleet = FleetService::new(clock.clone(), fleet, transport);
-        let factory = GraphFactory { store: store.clone() };
+        let factory = GraphFactory { store: store.clone(), traces: traces.clone() };
         let jobs = ClusterJobs::new(consensus.clone(), fleet.clone(), factory, clock.clone(), store);
         let figures = Figures::new(jobs.clone(), clock.clone());
-        Ok(Arc::new(Node { consensus, fleet, jobs, figures, clock }))
+        Ok(Arc::new(Node { consensus, fleet, jobs, figures, traces, clock }))
     }
 
     /// Serves whoever connects, and drives jobs while it leads. Ends only where it cannot go on.

@@ -7,14 +7,18 @@ use mainstem_coordinator::cluster::{JobFactory, Submission};
 use mainstem_coordinator::{JobHistory, JobSpec};
 use mainstem_core::ids::JobId;
 use mainstem_plan::operator::JobGraph;
+use mainstem_rt::Clock;
 use mainstem_state::CheckpointStore;
 
 use crate::job;
+use crate::traces::Traces;
 
 /// Reads stored plans and finds their connectors.
 pub(crate) struct GraphFactory {
     /// Where checkpoints lie.
     pub(crate) store: PathBuf,
+    /// Where spans go, if anywhere.
+    pub(crate) traces: Option<Arc<Traces>>,
 }
 
 impl JobFactory for GraphFactory {
@@ -38,5 +42,12 @@ impl JobFactory for GraphFactory {
             restore: submission.restore.clone(),
             history,
         })
+    }
+
+    fn history(&self, id: &JobId, submission: &Submission, clock: Arc<dyn Clock>) -> Arc<JobHistory> {
+        let Some(traces) = &self.traces else { return JobHistory::new(clock) };
+        // A plan of another version names nothing here; the driver says why it cannot run.
+        let graph: JobGraph = serde_json::from_str(&submission.graph_json).unwrap_or_default();
+        traces.history(id, &graph, clock)
     }
 }

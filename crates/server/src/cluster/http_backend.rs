@@ -141,6 +141,7 @@ impl Backend for CoordinatorBackend {
                 leads,
                 workers: leads.then(|| self.node.workers()),
             }),
+            traces: self.node.traces.as_ref().map(|traces| traces.counts()),
         }
     }
 
@@ -184,7 +185,7 @@ impl Backend for WorkerBackend {
         let counted = self.counters.read().into_iter().map(|(attempt, counters)| (attempt.job, counters));
         let running: BTreeMap<JobId, BTreeMap<OperatorId, _>> = counted.collect();
         let (now, running) = (self.clock.now(), running.into_iter().collect());
-        Scrape { mode: self.mode(), now, jobs: Vec::new(), running, cluster: None }
+        Scrape { mode: self.mode(), now, jobs: Vec::new(), running, cluster: None, traces: None }
     }
 
     fn now(&self) -> Timestamp {

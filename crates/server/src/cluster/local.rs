@@ -61,8 +61,8 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
         Some(place) => super::state_dir(place)?,
         None => directory.join("state"),
     };
-    let mut start = |name: String, arguments: Vec<String>| {
-        let node = Node { binary: binary.clone(), name, arguments, directory: directory.clone() };
+    let mut start = |name: String, arguments: Vec<String>, variables: Vec<(&'static str, String)>| {
+        let node = Node { binary: binary.clone(), name, arguments, variables, directory: directory.clone() };
         nodes.spawn(node.keep_running(stopping.clone()));
     };
     for id in 1..=layout.coordinators.len() {
@@ -75,7 +75,7 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
             format!("--state-dir={}", state_dir.display()),
         ];
         arguments.extend(http_port(args, id).map(|port| format!("--http={port}")));
-        start(name, arguments);
+        start(name, arguments, args.traces.variables());
     }
     for id in 1..=args.workers {
         let name = format!("worker-{id}");
@@ -88,7 +88,7 @@ async fn run(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
             format!("--copies-dir={}", directory.join(&name).display()),
         ];
         arguments.extend(args.memory.map(|bytes| format!("--memory={bytes}")));
-        start(name, arguments);
+        start(name, arguments, Vec::new());
     }
     eprintln!(
         "cluster of {} coordinators and {} workers with {} slots each",
@@ -122,6 +122,7 @@ struct Node {
     binary: PathBuf,
     name: String,
     arguments: Vec<String>,
+    variables: Vec<(&'static str, String)>,
     directory: PathBuf,
 }
 
@@ -165,6 +166,7 @@ impl Node {
         for variable in config::variables() {
             command.env_remove(variable);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
         if std::env::var_os("MAINSTEM_LOG").is_none() {
             command.env("MAINSTEM_LOG", "info,openraft=warn");
         }

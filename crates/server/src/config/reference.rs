@@ -12,7 +12,8 @@ Each option can be given as a flag, by a variable of the environment, or in a co
 `MAINSTEM_CONFIG` names; a flag counts more than a variable, and a variable more than the file. The file is TOML. A key at its
 top is for every command that has the option, one in a table named like a command is for this command alone, and any other
 table is the front part of options: `[tls]` with `key` is `tls-key`. Unknown keys and wrong values are refused. `mainstem
-cluster` takes its options from flags and its own table alone. One file serves a whole cluster:
+cluster` takes its options from flags and its own table alone, and from the variables that are named at it. One file serves a
+whole cluster:
 
 ```toml
 cluster = \"orders\"

@@ -23,6 +23,11 @@ pub(super) fn page(scrape: Scrape) -> Page {
     if let Some(cluster) = &scrape.cluster {
         self::cluster(&mut page, cluster);
     }
+    if let Some(traces) = &scrape.traces {
+        page.whole(&names::TRACE_SPANS, &[], traces.exported());
+        page.whole(&names::TRACE_SPANS_DROPPED, &[("reason", "queue_full")], traces.without_room());
+        page.whole(&names::TRACE_SPANS_DROPPED, &[("reason", "not_taken")], traces.not_taken());
+    }
     process::add(&mut page);
     page
 }

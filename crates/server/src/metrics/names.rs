@@ -94,6 +94,9 @@ metrics! {
     SLOTS Gauge None "mainstem_slots" "Slots of all workers.";
     SLOTS_USED Gauge None "mainstem_slots_used" "Slots in use.";
 
+    TRACE_SPANS Counter None "mainstem_trace_spans_exported" "Spans that the collector of traces has taken.";
+    TRACE_SPANS_DROPPED Counter None "mainstem_trace_spans_dropped" "Spans that were dropped, by reason: queue_full, or not_taken by the collector.";
+
     PROCESS_CPU Counter Seconds "process_cpu" "Processor time that this process has used.";
     PROCESS_MEMORY Gauge Bytes "process_resident_memory" "Memory of this process that is in RAM.";
     PROCESS_FDS Gauge None "process_open_fds" "Files and connections that this process has open.";

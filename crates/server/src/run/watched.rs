@@ -18,6 +18,7 @@ use crate::cluster::api::{LookView, Request, Response};
 use crate::figures::{Figures, Watched};
 use crate::http::{self, Asked, Backend};
 use crate::metrics::Scrape;
+use crate::traces::Counts as TraceCounts;
 
 /// What is known of the one job of this process.
 pub(super) struct RunningJob {
@@ -32,6 +33,8 @@ pub(super) struct RunningJob {
     pub(super) metrics: Arc<JobMetrics>,
     pub(super) status: watch::Receiver<JobStatus>,
     pub(super) history: Arc<JobHistory>,
+    /// None: nothing is traced.
+    pub(super) traces: Option<Arc<TraceCounts>>,
 }
 
 impl Watched for RunningJob {
@@ -167,7 +170,8 @@ impl Backend for RunBackend {
     fn scrape(&self) -> Scrape {
         let jobs = self.figures.known();
         let running = jobs.iter().map(|known| (known.view.job.clone(), known.view.counters.clone())).collect();
-        Scrape { mode: self.mode(), now: self.clock.now(), jobs, running, cluster: None }
+        let traces = self.running.traces.clone();
+        Scrape { mode: self.mode(), now: self.clock.now(), jobs, running, cluster: None, traces }
     }
 
     fn now(&self) -> Timestamp {

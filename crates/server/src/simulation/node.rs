@@ -182,7 +182,7 @@ impl Machine {
         runtime.spawn(async move {
             let listener = transport.listen(&host.address()).await?.of_cluster(CLUSTER);
             let (fleet, store) = (FleetConfig::default(), PathBuf::from(STATE_DIRECTORY));
-            let node = CoordinatorNode::start(options, fleet, Arc::new(clock), store).await?;
+            let node = CoordinatorNode::start(options, fleet, Arc::new(clock), store, None).await?;
             witness.watch(host, node.consensus.clone());
             node.run(listener).await.map(|_| ())
         })

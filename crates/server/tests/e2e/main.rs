@@ -38,5 +38,6 @@ mod sql_cases;
 mod sql_shell;
 mod state_commands;
 mod support;
+mod traces;
 mod unaligned;
 mod why;

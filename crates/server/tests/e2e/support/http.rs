@@ -13,6 +13,8 @@ pub(crate) struct Seen {
     /// What its header `Idempotency-Key` says; empty without.
     pub(crate) key: String,
     pub(crate) body: String,
+    /// The same as it came.
+    pub(crate) bytes: Vec<u8>,
     /// The line of the request and its headers, in lower case.
     pub(crate) head: String,
     /// Whether the receiver took it, and not only saw it.
@@ -61,7 +63,12 @@ impl Receiver {
 
     /// The address to send to.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/hook", self.port)
+        format!("{}/hook", self.root())
+    }
+
+    /// The address of the receiver itself.
+    pub(crate) fn root(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// All requests so far, in the order in which they came.
@@ -134,9 +141,10 @@ fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Seen> {
             };
             let length: usize = header("content-length").map_or(0, |length| length.parse().unwrap());
             if bytes.len() >= end + 4 + length {
-                let body = String::from_utf8_lossy(&bytes[end + 4..end + 4 + length]).into_owned();
+                let raw = bytes[end + 4..end + 4 + length].to_vec();
                 bytes.drain(..end + 4 + length);
-                return Some(Seen { key: header("idempotency-key").unwrap_or_default(), body, head, taken: false });
+                let (key, body) = (header("idempotency-key").unwrap_or_default(), String::from_utf8_lossy(&raw));
+                return Some(Seen { key, body: body.into_owned(), bytes: raw, head, taken: false });
             }
         }
         let mut chunk = [0; 16 << 10];
