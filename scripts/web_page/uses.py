@@ -3,11 +3,15 @@
 import socket
 import time
 
-from looks import PHONE, look, names_of_controls, text
+from looks import LAPTOP, PHONE, look, names_of_controls, text
 from ports import free_port
 
 # The last line has the error; its message repeats the text, which must not become part of the page.
 WRONG = "CREATE TABLE t (a INT) WITH ('connector' = 'datagen');\nCREATE TABLE u (a INT) WITH ('connector' = 'blackhole');\nINSERT INTO u SELECT `<img src=x onerror=alert(1)>` FROM t;\n"
+
+# Changes for almost half a second, then ends; its second column is NULL, its third wider than a phone.
+CHANGING = "CREATE TABLE t (a INT) WITH ('connector' = 'datagen', 'rows-per-second' = '100', 'number-of-rows' = '40');\nSELECT COUNT(*) AS so_far, CAST(NULL AS STRING) AS nothing, REPEAT('wide ', 30) AS wide FROM t;\n"
+FAILING = "CREATE TABLE gone (a INT) WITH ('connector' = 'filesystem', 'path' = 'absent', 'format' = 'json');\nSELECT a FROM gone;\n"
 
 
 def wait_for(port):
@@ -93,6 +97,59 @@ def editing(browser, server, shots):
     assert not page.complaints, page.complaints
 
 
+def previewing(browser, server, shots):
+    """The rows of the query at the cursor, by the keyboard: changes with their kinds, errors as those of a check, and no job."""
+    page = look(browser, server.url, "sql", ["document.getElementById('sql-text')"])
+    write(page, CHANGING)
+    shown_by_keys(page)
+    page.until("document.querySelectorAll('.previewed tbody tr').length > 2 && " + text("that is all"), "the changes of the query")
+    kinds = page.value("[...document.querySelectorAll('.previewed .kind')].map((one) => one.innerText).slice(0, 3).join(' ')")
+    assert kinds == "+I -U +U", f"the first changes are {kinds}"
+    assert page.value("document.querySelector('.previewed tbody').innerText.includes('NULL')") and page.value(text("40 rows read"))
+    for size, colours in ((LAPTOP, "light"), (LAPTOP, "dark"), (PHONE, "dark"), (PHONE, "light")):
+        page.size(*size)
+        page.colours(colours)
+        page.until(f"document.documentElement.dataset.theme === '{colours}'", "the colours follow the system")
+        page.until("document.documentElement.scrollWidth <= innerWidth", f"rows are not wider than a screen of {size[0]} px", 5)
+        if shots:
+            page.shot(shots / f"sql-preview-{size[0]}-{colours}.png", whole=True)
+    assert not list(names_of_controls(page))
+    page.size(*LAPTOP)
+    write(page, FAILING)
+    shown_by_keys(page)
+    page.until("document.querySelector('[role=alert] pre') && " + text("cannot read 'absent'"), "why the query failed")
+    write(page, WRONG)
+    shown_by_keys(page)
+    page.until("document.querySelector('.editor.invalid .text .wrong') && document.getElementById('sql-text').selectionStart > 0", "the error is marked")
+    # One that does not end by itself runs until it is stopped, or its time is over.
+    write(page, server.live)
+    page.click("Preview")
+    page.until("document.querySelector('progress') && " + text("Stop preview"), "the preview runs")
+    page.click("Stop preview")
+    page.until("!document.querySelector('progress')", "the preview is stopped")
+    page.click("Preview")
+    page.until("document.querySelectorAll('.previewed tbody tr').length >= 5 && " + text("what came within"), "what came until then")
+    if shots:
+        page.shot(shots / "sql-preview-windows.png", whole=True)
+    jobs = [job["job"] for job in server.ask("jobs")["jobs"]]
+    assert jobs and not [job for job in jobs if "preview" in job], f"a preview has become a job: {jobs}"
+    # The browser notes refusals by itself; two were asked for.
+    complaints = [one for one in page.complaints if "status of 422" not in one]
+    assert not complaints, complaints
+    page.close()
+
+
+def write(page, sql):
+    """Puts another text into the editor, as a user does."""
+    page.value("document.getElementById('sql-text').focus(); document.getElementById('sql-text').select()")
+    page.press("Delete")
+    page.type(sql)
+
+
+def shown_by_keys(page):
+    page.ask("Input.dispatchKeyEvent", {"type": "keyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "modifiers": 2 | 8})
+
+
 def act(page, button, value=None):
     """Chooses an action, by the keyboard, and answers its question."""
     page.value(f"{page.button(button)}.focus()")
@@ -158,4 +215,4 @@ def lost(browser, server, shots):
         page.shot(shots / "lost.png")
 
 
-USES = (by_keyboard, editing, access, one_process, lost)
+USES = (by_keyboard, editing, previewing, access, one_process, lost)

@@ -40,7 +40,7 @@ struct Reader {
 /// In which form rows are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowForm {
-    /// The values as text, NULL as `NULL`.
+    /// The values as text.
     Cells,
     /// One JSON object a row, as the `print` connector gives it; of a stream of changes with the kind, where that is wanted.
     Json {
@@ -54,8 +54,18 @@ pub enum RowForm {
 pub struct CollectedRows {
     /// What each row does.
     pub kinds: Vec<ChangeKind>,
-    /// Each row: its values, or one JSON object.
-    pub rows: Vec<Vec<String>>,
+    /// Each row: its values, none where they are NULL; or one JSON object.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+impl CollectedRows {
+    /// The rows for people: NULL as `NULL`.
+    #[must_use]
+    pub fn into_texts(self) -> (Vec<ChangeKind>, Vec<Vec<String>>) {
+        let text = |value: Option<String>| value.unwrap_or_else(|| print::NULL.to_owned());
+        let row = |row: Vec<Option<String>>| row.into_iter().map(text).collect();
+        (self.kinds, self.rows.into_iter().map(row).collect())
+    }
 }
 
 /// Where a job's rows come out. When it is dropped, the job fails at the next row.

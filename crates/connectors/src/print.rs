@@ -23,6 +23,7 @@ use crate::format::{JsonOptions, TimestampFormat};
 use crate::sink::{Committer, CommitterContext, Delivery, Sink, SinkWriter, WriterContext};
 use crate::table::TableSpec;
 
+pub(crate) use table::NULL;
 use table::TableLayout;
 pub use table::{CELL_WIDTH_MAX, table_cell};
 
@@ -140,8 +141,8 @@ fn write_json(rows: &RecordBatch, kinds: Kinds<'_>, out: &mut Vec<u8>) -> Result
 }
 
 /// The values of each row as text, for readers in this process.
-pub(crate) fn cells(rows: &RecordBatch) -> Result<Vec<Vec<String>>, ConnectorError> {
-    let columns: Vec<Vec<String>> =
+pub(crate) fn cells(rows: &RecordBatch) -> Result<Vec<Vec<Option<String>>>, ConnectorError> {
+    let columns: Vec<Vec<Option<String>>> =
         rows.columns().iter().map(|column| table::whole_texts(column.as_ref())).collect::<Result<_, _>>()?;
     let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
     let row = |_| columns.iter_mut().map(|column| column.next().expect("one for each row")).collect();
@@ -153,10 +154,10 @@ pub(crate) fn json_lines(
     rows: &RecordBatch,
     updating: bool,
     changes: Option<&Int8Array>,
-) -> Result<Vec<Vec<String>>, ConnectorError> {
+) -> Result<Vec<Vec<Option<String>>>, ConnectorError> {
     let mut text = Vec::new();
     write_json(rows, Kinds { updating, changes }, &mut text)?;
-    Ok(String::from_utf8_lossy(&text).lines().map(|line| vec![line.to_owned()]).collect())
+    Ok(String::from_utf8_lossy(&text).lines().map(|line| vec![Some(line.to_owned())]).collect())
 }
 
 /// Where rows go.

@@ -33,6 +33,11 @@ pub trait Source: Send + Sync {
     /// Whether the same positions give the same rows again. Without it no sink can be exactly-once.
     fn is_replayable(&self) -> bool;
 
+    /// What reading the table changes on the outside for good, if anything, as a noun. A preview does not read such a table.
+    fn leaves(&self) -> Option<&'static str> {
+        None
+    }
+
     /// How many splits one subtask reads side by side. An unbounded source must not limit it: a split that waits
     /// for its turn would wait for ever.
     fn splits_at_once(&self) -> usize {

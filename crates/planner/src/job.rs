@@ -18,6 +18,7 @@ use crate::guarantee::{SinkInfo, of_sink};
 use crate::insert;
 use crate::lower::{Lowering, PRINT_TABLE_STYLE, Steps, arrow_schema};
 use crate::optimize::optimize;
+use crate::preview;
 use crate::query::{Scope, rename};
 use crate::replay::{self, Replay};
 use crate::secrets::Secrets;
@@ -49,7 +50,16 @@ pub struct JobPlan {
 /// # Errors
 /// The first mistake in the text, with its place.
 pub fn plan(sql: &str) -> Result<JobPlan, SqlError> {
-    on_a_deep_stack(|| plan_here(sql))
+    on_a_deep_stack(|| plan_all(statement::parse(sql)?))
+}
+
+/// Plans one query of a text as a job that has only this: the last that begins at or above a line, the first where there is
+/// none; without a line, the last of all. Its rows are those that would be written; nobody takes late ones.
+///
+/// # Errors
+/// The first mistake in the declarations and in that query, with its place.
+pub fn plan_preview(sql: &str, line: Option<u64>) -> Result<JobPlan, SqlError> {
+    on_a_deep_stack(|| plan_all(preview::only(statement::parse(sql)?, line)))
 }
 
 /// Plans the job that feeds dead letters back, with the tables of a text.
@@ -94,9 +104,9 @@ fn on_a_deep_stack<T: Send>(plan: impl FnOnce() -> Result<T, SqlError> + Send) -
     })
 }
 
-fn plan_here(sql: &str) -> Result<JobPlan, SqlError> {
+fn plan_all(statements: Vec<Statement>) -> Result<JobPlan, SqlError> {
     let mut file = File::default();
-    for statement in statement::parse(sql)? {
+    for statement in statements {
         let at = statement.at;
         file.take(statement).map_err(|error| error.or_at(at))?;
     }

@@ -16,6 +16,7 @@ mod lower;
 mod node;
 mod optimize;
 mod order;
+mod preview;
 mod query;
 mod replay;
 mod resolve;
@@ -34,6 +35,6 @@ pub use explain::explain;
 pub use guarantee::{
     Cause, CauseKind, Effect, PathGuarantee, SinkInfo, SourceInfo, explain_guarantees, paths as guarantee_paths,
 };
-pub use job::{JobPlan, declared, plan, plan_replay};
+pub use job::{JobPlan, declared, plan, plan_preview, plan_replay};
 pub use replay::Replay;
 pub use settings::{SETTINGS, Setting, SettingKind};

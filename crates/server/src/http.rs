@@ -29,6 +29,7 @@ use self::events::STREAMS_MAX;
 use self::input::BODY_BYTES_MAX;
 use self::listener::HttpListener;
 use self::planning::PLANNINGS_MAX;
+use self::routes::preview::PREVIEWS_MAX;
 use crate::cli::HttpArgs;
 use crate::cluster::api::{Request, Response};
 use crate::metrics::Scrape;
@@ -80,6 +81,8 @@ pub(crate) struct App {
     streams: Arc<Semaphore>,
     /// SQL texts that may be planned at a time.
     plannings: Semaphore,
+    /// Queries whose rows may be shown at a time.
+    previews: Arc<Semaphore>,
 }
 
 impl App {
@@ -141,6 +144,7 @@ async fn listen(
         access,
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         plannings: Semaphore::new(PLANNINGS_MAX),
+        previews: Arc::new(Semaphore::new(PREVIEWS_MAX)),
     });
     Ok((HttpListener::start(listener, local, https), router(app)))
 }

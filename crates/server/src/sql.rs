@@ -3,7 +3,6 @@
 
 mod args;
 mod editor;
-mod embedded;
 mod jobs;
 mod query;
 mod result;

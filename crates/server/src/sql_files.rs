@@ -53,10 +53,25 @@ impl SqlFiles {
 
     /// The same; a mistake comes with its line and column in the file that it is in, 0 where there are none.
     pub(crate) fn plan_or_mistake(&self) -> Result<JobPlan, (String, u64, u64)> {
-        mainstem_planner::plan(&self.text()).map_err(|error| {
-            let (line, column) = (self.file_of(error.line).map_or(error.line, |(_, _, line)| line), error.column);
-            (self.describe(error), line, column)
-        })
+        mainstem_planner::plan(&self.text()).map_err(|error| self.mistake(error))
+    }
+
+    /// Plans one query alone, chosen by a line of the last file; mistakes as above.
+    pub(crate) fn plan_preview(&self, line: Option<u64>) -> Result<JobPlan, (String, u64, u64)> {
+        let before = self.files.split_last().map_or(&[][..], |(_, before)| before);
+        let lines_before: usize = before.iter().map(|(_, text)| on_lines_of_its_own(text).lines().count()).sum();
+        let line = line.map(|line| line.saturating_add(lines_before as u64));
+        mainstem_planner::plan_preview(&self.text(), line).map_err(|error| self.mistake(error))
+    }
+
+    fn mistake(&self, error: SqlError) -> (String, u64, u64) {
+        let (line, column) = (self.line_in_file(error.line), error.column);
+        (self.describe(error), line, column)
+    }
+
+    /// A line of all text as that of the file that it is in.
+    pub(crate) fn line_in_file(&self, line: u64) -> u64 {
+        self.file_of(line).map_or(line, |(_, _, line)| line)
     }
 
     /// Plans the job that feeds dead letters back, with the tables of the files.

@@ -10,11 +10,13 @@ use mainstem_coordinator::JobStatus;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::time::Timestamp;
 use mainstem_engine::JobMetrics;
+use mainstem_plan::operator::{JobGraph, OperatorKind};
 use mainstem_rt::Clock;
 use mainstem_state::StateSize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::job;
 use crate::lag::{self, TableLag};
 use crate::memory::OperatorMemory;
 
@@ -189,6 +191,15 @@ impl StatusReporter {
         let at = if self.windows.is_empty() { &self.sinks } else { &self.windows };
         at.iter().map(|id| self.metrics.operator(*id).watermark()).min().unwrap_or(Timestamp::MIN)
     }
+}
+
+/// Sums the counters of a job with this graph.
+pub(crate) fn totals_of(graph: &JobGraph, metrics: &JobMetrics) -> Totals {
+    let of = |is: fn(&OperatorKind) -> bool| job::operators_of(graph, is);
+    let sources = of(|kind| matches!(kind, OperatorKind::Source(_)));
+    let sinks = of(|kind| matches!(kind, OperatorKind::Sink(_)));
+    let windows = of(|kind| matches!(kind, OperatorKind::WindowPartial(_) | OperatorKind::WindowFinal(_)));
+    totals(metrics, &sources, &sinks, &windows)
 }
 
 /// Sums the counters of a job.

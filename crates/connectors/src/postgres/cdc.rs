@@ -85,6 +85,10 @@ impl Source for CdcSource {
         true
     }
 
+    fn leaves(&self) -> Option<&'static str> {
+        Some("a publication and a replication slot")
+    }
+
     fn monitor_interval(&self) -> Option<Duration> {
         Some(MONITOR_INTERVAL)
     }

@@ -11,6 +11,8 @@ use crate::format::encode::{ColumnView, JsonEncoder, Value, write_plain_value};
 
 /// Widest column, in characters; longer texts are cut.
 pub const CELL_WIDTH_MAX: usize = 40;
+/// How NULL is shown.
+pub(crate) const NULL: &str = "NULL";
 
 /// The widths of columns, in characters.
 pub(super) struct TableLayout {
@@ -71,22 +73,23 @@ fn write_line<'a>(layout: &TableLayout, cells: impl Iterator<Item = (&'a str, bo
 }
 
 fn texts(column: &dyn arrow::array::Array) -> Result<Vec<String>, ConnectorError> {
-    Ok(whole_texts(column)?.iter().map(|text| table_cell(text)).collect())
+    let shown = |text: &Option<String>| table_cell(text.as_deref().unwrap_or(NULL));
+    Ok(whole_texts(column)?.iter().map(shown).collect())
 }
 
-/// The values, however long.
-pub(super) fn whole_texts(column: &dyn arrow::array::Array) -> Result<Vec<String>, ConnectorError> {
+/// The values, however long; none where they are NULL.
+pub(super) fn whole_texts(column: &dyn arrow::array::Array) -> Result<Vec<Option<String>>, ConnectorError> {
     let view = ColumnView::new(column)?;
     let json = JsonEncoder::new(&JsonOptions { encode_decimal_as_plain_number: true, ..JsonOptions::default() });
     let mut bytes = Vec::new();
     let text = |row| {
         bytes.clear();
         match view.value(row) {
-            Value::Null => bytes.extend_from_slice(b"NULL"),
+            Value::Null => return None,
             nested @ (Value::Row(..) | Value::List(..) | Value::Map(..)) => json.write_value(&nested, &mut bytes),
             plain => write_plain_value(&plain, &mut bytes),
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     };
     Ok((0..column.len()).map(text).collect())
 }

@@ -74,6 +74,7 @@ assets! {
     "views/job.js"
     "views/jobs.js"
     "views/missing.js"
+    "views/sql-preview.js"
     "views/sql.js"
 }
 

@@ -52,11 +52,42 @@ pub(super) fn texts(sql: Option<String>, files: Option<Vec<SqlFile>>) -> Result<
 
 /// Plans what has come in.
 pub(super) async fn plan(app: &App, texts: Vec<(String, String)>) -> Result<Result<JobPlan, SqlMistake>, ApiError> {
+    planned(app, texts, SqlFiles::plan_or_mistake).await
+}
+
+/// A query of what has come in.
+pub(super) struct Planned {
+    pub(super) plan: JobPlan,
+    /// All of the text.
+    pub(super) sql: String,
+    /// Where the query begins in the text that it is in.
+    pub(super) line: Option<u64>,
+}
+
+/// Plans one query of what has come in, chosen by a line of the last text.
+pub(super) async fn plan_preview(
+    app: &App,
+    texts: Vec<(String, String)>,
+    line: Option<u64>,
+) -> Result<Result<Planned, SqlMistake>, ApiError> {
+    let plan = move |files: &SqlFiles| {
+        let plan = files.plan_preview(line)?;
+        let begins = plan.sinks.first().map(|sink| files.line_in_file(sink.statement_line));
+        Ok(Planned { plan, sql: files.text(), line: begins.filter(|line| *line > 0) })
+    };
+    planned(app, texts, plan).await
+}
+
+async fn planned<T: Send + 'static>(
+    app: &App,
+    texts: Vec<(String, String)>,
+    plan: impl FnOnce(&SqlFiles) -> Result<T, (String, u64, u64)> + Send + 'static,
+) -> Result<Result<T, SqlMistake>, ApiError> {
     // The semaphore is never closed.
     let _permit = app.plannings.acquire().await.map_err(|_| ApiError::bug("bug: nothing is planned any more"))?;
     let planned = run_blocking(move || {
         let files = SqlFiles::of(texts).map_err(|error| mistake(error.to_string(), 0, 0))?;
-        files.plan_or_mistake().map_err(|(message, line, column)| mistake(message, line, column))
+        plan(&files).map_err(|(message, line, column)| mistake(message, line, column))
     });
     planned.await.map_err(|error| ApiError::bug(format!("bug: the planner failed: {error}; please report it")))
 }

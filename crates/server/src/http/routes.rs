@@ -4,6 +4,7 @@ mod cluster;
 mod job;
 mod jobs;
 mod node;
+pub(super) mod preview;
 
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ pub(super) fn all(app: &Arc<App>) -> (Router<Arc<App>>, OpenApi) {
         .routes(routes!(jobs::submit))
         .routes(routes!(jobs::validate))
         .routes(routes!(jobs::explain))
+        .routes(routes!(preview::preview))
         .routes(routes!(jobs::remove))
         .routes(routes!(jobs::stop))
         .routes(routes!(jobs::cancel))

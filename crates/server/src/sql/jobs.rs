@@ -7,11 +7,12 @@ use mainstem_coordinator::JobOutcome;
 use mainstem_core::ids::JobId;
 use mainstem_rt::{Clock, SystemClock};
 
-use super::embedded::{Launch, Running, launch};
 use super::session::JOB_NAME;
 use super::shell::{Interrupts, Shell};
+use crate::embedded::{Launch, Running, launch};
 use crate::job;
 use crate::run::Runtimes;
+use crate::status::Totals;
 
 /// Jobs that run in a shell at a time.
 const RUNNING_MAX: usize = 64;
@@ -72,6 +73,7 @@ impl Jobs {
             sql: script.text,
             state_dir: shell.state_dir.clone(),
             memory: shell.memory.clone(),
+            unheard: false,
         };
         let running = shell.runtimes.control.block_on(launch(&shell.runtimes, launched))?;
         if shell.is_typed && !shell.session.waits_for_jobs() {
@@ -182,7 +184,7 @@ fn wait(
 /// How a job has ended, and its line for SHOW JOBS.
 fn told(running: &Running, outcome: JobOutcome) -> anyhow::Result<(String, Vec<String>)> {
     let job = &running.job;
-    let (rows_in, rows_out) = running.rows();
+    let Totals { rows_in, rows_out, .. } = running.totals();
     let word = match outcome {
         JobOutcome::Finished => "finished",
         JobOutcome::AlreadyFinished => "had finished before; nothing to do",
@@ -194,7 +196,7 @@ fn told(running: &Running, outcome: JobOutcome) -> anyhow::Result<(String, Vec<S
 
 fn row(running: &Running, state: &str) -> Vec<String> {
     let status = running.status.borrow().clone();
-    let (rows_in, rows_out) = running.rows();
+    let Totals { rows_in, rows_out, .. } = running.totals();
     let epochs = status.last_committed.map_or_else(|| "0".to_owned(), |epoch| epoch.to_string());
     let parallelism = running.parallelism.to_string();
     vec![running.job.to_string(), state.to_owned(), parallelism, epochs, rows_in.to_string(), rows_out.to_string()]

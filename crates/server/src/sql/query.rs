@@ -10,14 +10,13 @@ use mainstem_coordinator::JobOutcome;
 use mainstem_core::change::ChangeMode;
 use mainstem_core::ids::JobId;
 use mainstem_core::retry::RetryPolicy;
-use mainstem_plan::operator::{JobGraph, OperatorKind};
 use mainstem_planner::JobPlan;
 use mainstem_rt::{Clock, SystemClock};
 
-use super::embedded::{Launch, Running, Scratch, launch};
 use super::result::{Column, Kept, Lines};
 use super::session::ResultMode;
 use super::shell::Shell;
+use crate::embedded::{Launch, Running, Scratch, launch, watched};
 use crate::job;
 
 /// Time between checkpoints of a query, unless the user sets one: what waits for the end of an epoch is shown soon.
@@ -41,7 +40,7 @@ pub(super) fn run(shell: &mut Shell, text: &str) -> anyhow::Result<()> {
     let mut options = job::checkpoint_options(interval, &plan)?;
     // After a restart rows would be shown twice.
     options.restart = RetryPolicy { retries_max: 0, ..RetryPolicy::RESTART };
-    let scratch = Scratch::new(shell.next_number())?;
+    let scratch = Scratch::new("sql")?;
     let launched = Launch {
         job: JobId::new("query").expect("a legal name"),
         graph,
@@ -51,6 +50,7 @@ pub(super) fn run(shell: &mut Shell, text: &str) -> anyhow::Result<()> {
         key_groups: job::key_groups(&plan)?,
         options,
         memory: shell.memory.clone(),
+        unheard: false,
     };
     let (runtimes, interrupts) = (&shell.runtimes, &mut shell.interrupts);
     runtimes.control.block_on(async {
@@ -61,22 +61,6 @@ pub(super) fn run(shell: &mut Shell, text: &str) -> anyhow::Result<()> {
         scratch.remove().await;
         outcome
     })
-}
-
-/// The graph with its first sink leading here, and without any other that writes.
-fn watched(plan: &JobPlan, collector: &Collector) -> JobGraph {
-    let mut graph = plan.graph.clone();
-    let shown = plan.sinks[0].operator;
-    for node in &mut graph.nodes {
-        let OperatorKind::Sink(sink) = &mut node.op.kind else { continue };
-        if node.id == shown {
-            collector.take(&mut sink.table);
-        } else {
-            // Of bad records, where a table wants to have them.
-            sink.table.options = [("connector".to_owned(), "blackhole".to_owned())].into();
-        }
-    }
-    graph
 }
 
 /// How the rows are shown.
@@ -188,10 +172,11 @@ async fn watch(
 }
 
 fn show(view: &mut View, rows: mainstem_connectors::CollectedRows) -> anyhow::Result<()> {
+    let (kinds, rows) = rows.into_texts();
     match view {
-        View::Lines(lines) => print(&lines.show(&rows.kinds, rows.rows)),
-        View::Json => print(&rows.rows.iter().map(|row| row.concat() + "\n").collect::<String>()),
-        View::Table { kept, .. } => kept.apply(&rows.kinds, rows.rows).map_err(anyhow::Error::msg),
+        View::Lines(lines) => print(&lines.show(&kinds, rows)),
+        View::Json => print(&rows.iter().map(|row| row.concat() + "\n").collect::<String>()),
+        View::Table { kept, .. } => kept.apply(&kinds, rows).map_err(anyhow::Error::msg),
     }
 }
 

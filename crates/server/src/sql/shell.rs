@@ -43,7 +43,6 @@ pub(super) struct Shell {
     pub(super) memory: Arc<MemoryBudget>,
     screen: Option<Screen>,
     jobs: Jobs,
-    numbers: u64,
 }
 
 impl Shell {
@@ -66,7 +65,6 @@ impl Shell {
             memory: memory::budget(&MemoryArgs::default()),
             screen: None,
             jobs: Jobs::default(),
-            numbers: 0,
         })
     }
 
@@ -78,12 +76,6 @@ impl Shell {
     /// Tells of the terminal's size.
     pub(super) fn set_screen(&mut self, screen: Option<Screen>) {
         self.screen = screen;
-    }
-
-    /// A number that no other query of this shell has.
-    pub(super) fn next_number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
     }
 
     /// Does what a statement asks for. False: that is the end.

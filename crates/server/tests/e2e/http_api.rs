@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod metrics;
+mod preview;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -15,16 +16,16 @@ use crate::support::http_client::HttpClient;
 use crate::support::known::windows;
 
 /// Rows of jobs that do not end by themselves within a test.
-const ENDLESS: u64 = 100_000_000;
+pub(crate) const ENDLESS: u64 = 100_000_000;
 
 /// `mainstem run` with its HTTP port.
-struct Served {
+pub(crate) struct Served {
     child: Child,
-    client: HttpClient,
+    pub(crate) client: HttpClient,
 }
 
 impl Served {
-    fn start(sandbox: &Sandbox, more: &[&str]) -> Served {
+    pub(crate) fn start(sandbox: &Sandbox, more: &[&str]) -> Served {
         let arguments = [&["run", "job.sql", "-p", "2", "--http", "0"][..], more].concat();
         let mut child = sandbox.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);

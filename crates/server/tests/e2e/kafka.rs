@@ -5,6 +5,7 @@ mod errors;
 mod exactly_once;
 mod faults;
 mod lag;
+mod preview;
 mod reading;
 mod secured;
 mod upserts;

@@ -94,7 +94,7 @@ function refusal(status, value, what) {
 }
 
 export const get = (address, signal) => ask('GET', address, { signal });
-export const post = (address, body = {}) => ask('POST', address, { body });
+export const post = (address, body = {}, signal) => ask('POST', address, { body, signal });
 export const remove = (address) => ask('DELETE', address);
 
 // Follows a stream of events until `signal` ends it, and comes back after every interruption. `EventSource` could not send

@@ -52,6 +52,7 @@ const KEYS = [
   [['Enter'], 'In the graph: details of the task'],
   [['Esc'], 'Close details or a dialog'],
   [['Ctrl', 'Enter'], 'In the editor: explain'],
+  [['Ctrl', 'Shift', 'Enter'], 'In the editor: preview the query at the cursor'],
 ];
 
 export function helpDialog(app) {

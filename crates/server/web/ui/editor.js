@@ -7,7 +7,7 @@ import { wordsOf, placeOf } from '../lib/sql-words.js';
 // Longer text is not coloured: it would make typing slow.
 const COLOURED_CHARACTERS_MAX = 100_000;
 
-export function editor({ id, label, value, wrong, describedBy, onInput, onRun }) {
+export function editor({ id, label, value, wrong, describedBy, onInput, onRun, onPreview }) {
   const lines = value.split('\n').length;
   const place = wrong ? placeOf(value, wrong.line, wrong.column) : null;
   return h(
@@ -40,7 +40,8 @@ export function editor({ id, label, value, wrong, describedBy, onInput, onRun })
           keydown: (event) => {
             if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
               event.preventDefault();
-              onRun();
+              if (event.shiftKey) onPreview();
+              else onRun();
             }
           },
         },
@@ -71,6 +72,12 @@ function coloured(value, place) {
 }
 
 const span = (kind, text) => (text === '' ? null : kind ? h('span', { class: kind }, text) : text);
+
+// The line in which the cursor is, from 1.
+export function lineOfCursor(id) {
+  const field = document.getElementById(id);
+  return field ? field.value.slice(0, field.selectionStart).split('\n').length : 1;
+}
 
 // Puts the cursor at a line and column and shows it.
 export function goTo(id, line, column) {

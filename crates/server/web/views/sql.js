@@ -1,4 +1,5 @@
-// Writes a job: checked while it is typed, explained with its dataflow, then submitted. Nothing runs before that.
+// Writes a job: checked while it is typed, explained with its dataflow, its first rows shown, then submitted. Nothing is written
+// before that.
 
 import { h } from '../lib/dom.js';
 import { path, post } from '../lib/api.js';
@@ -7,15 +8,16 @@ import { plural } from '../lib/format.js';
 import { GraphView } from '../graph/view.js';
 import { LineageDrawing } from '../graph/lineage.js';
 import { actionDialog } from '../ui/dialogs.js';
-import { editor, goTo } from '../ui/editor.js';
+import { editor, goTo, lineOfCursor } from '../ui/editor.js';
 import { chip, notice, panel } from '../ui/parts.js';
 import { lineageOf } from './job-lineage.js';
+import { SqlPreview } from './sql-preview.js';
 
 const DRAFT_KEY = 'mainstem-sql';
 const PAUSE_MS = 500;
 const FIELD = 'sql-text';
 
-const EXAMPLE = `-- Counts made-up clicks of each page in windows of ten seconds.
+const EXAMPLE = `-- Counts made-up clicks of each page in windows of two seconds.
 CREATE TABLE clicks (
   page INT,
   ts TIMESTAMP(3),
@@ -37,7 +39,7 @@ CREATE TABLE counts (
 
 INSERT INTO counts
 SELECT window_end, page, COUNT(*)
-FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(ts), INTERVAL '10' SECOND))
+FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(ts), INTERVAL '2' SECOND))
 GROUP BY window_start, window_end, page;
 `;
 
@@ -54,6 +56,7 @@ export class SqlView {
     this.problem = null;
     this.drawing = new GraphView(() => app.redraw(), true);
     this.lineage = new LineageDrawing(() => app.redraw());
+    this.preview = new SqlPreview(() => app.redraw());
     if (this.text.trim()) this.validate();
   }
 
@@ -115,6 +118,24 @@ export class SqlView {
       },
     );
     if (this.verdict && !this.verdict.valid) this.showError();
+  }
+
+  async showRows() {
+    if (!this.text.trim() || !this.app.may('operator')) return;
+    const text = this.text;
+    this.problem = null;
+    const wrong = await this.preview.ask(text, lineOfCursor(FIELD));
+    if (this.text !== text) return;
+    if (wrong) {
+      this.verdict = { valid: false, error: wrong };
+      this.app.redraw();
+      this.showError();
+    }
+    // What has come may be below the screen.
+    requestAnimationFrame(() => {
+      const shown = document.querySelector('.previewed');
+      if (shown) shown.scrollIntoView({ block: 'nearest' });
+    });
   }
 
   submit() {
@@ -182,6 +203,17 @@ export class SqlView {
             'button',
             {
               type: 'button',
+              key: 'preview',
+              disabled: empty || !allowed,
+              title: 'Shows the first rows of the query at the cursor and writes nothing (Ctrl+Shift+Enter)',
+              on: { click: () => (this.preview.running ? this.preview.stop() : this.showRows()) },
+            },
+            this.preview.running ? 'Stop preview' : 'Preview',
+          ),
+          h(
+            'button',
+            {
+              type: 'button',
               key: 'submit',
               class: 'primary',
               disabled: empty || !allowed || Boolean(wrong) || this.app.oneProcess,
@@ -192,13 +224,13 @@ export class SqlView {
         ),
       ),
       !allowed && this.app.session.data
-        ? notice('warn', 'Only to look at.', 'Your role is viewer; checking and submitting SQL needs the role operator.')
+        ? notice('warn', 'Only to look at.', 'Your role is viewer; checking, previewing and submitting SQL needs the role operator.')
         : null,
       this.app.oneProcess
         ? notice(
             'warn',
             'One job only.',
-            'This process runs one job, so nothing can be submitted here. SQL can be checked and explained.',
+            'This process runs one job, so nothing can be submitted here. SQL can be checked, explained and previewed.',
           )
         : null,
       this.problem ? notice('bad', 'No answer.', this.problem.message) : null,
@@ -213,8 +245,10 @@ export class SqlView {
           describedBy: 'sql-verdict',
           onInput: (text) => this.typed(text),
           onRun: () => this.explain(),
+          onPreview: () => this.showRows(),
         }),
         h('div', { id: 'sql-verdict', class: 'verdict', role: 'status' }, wrong ? this.error(wrong) : null),
+        this.preview.draw(this.text),
         this.planned(),
       ),
     ];
@@ -265,6 +299,7 @@ export class SqlView {
 
   close() {
     clearTimeout(this.typing);
+    this.preview.stop();
     this.drawing.close();
   }
 }

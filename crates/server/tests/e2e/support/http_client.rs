@@ -143,7 +143,14 @@ impl HttpClient {
         panic!("the stream has ended");
     }
 
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Option<TcpStream> {
+    /// Sends a request whose answer is not waited for; to drop the stream is to go away.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Option<TcpStream> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let has = |name: &str| headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
