@@ -27,15 +27,16 @@ def binary(given):
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "mainstem"
 
 
-def run(program, text, parallelism, checkpoint, seconds_max, working_directory=None):
+def run(program, text, parallelism, checkpoint, seconds_max, working_directory=None, more=()):
     """Wall seconds, CPU seconds and peak bytes of one process that runs the SQL to its end. `checkpoint` is an
-    interval or 'none'."""
+    interval or 'none', `more` are further options of the command."""
     with tempfile.TemporaryDirectory(prefix="mainstem-bench-") as directory:
         file = Path(directory) / "job.sql"
         file.write_text(text, encoding="utf-8")
         command = [
             str(program), "run", str(file), "--parallelism", str(parallelism), "--state-dir", str(Path(directory) / "state"),
             "--checkpoint-interval", CHECKPOINT_NEVER if checkpoint == "none" else checkpoint,
+            *more,
         ]
         with open(Path(directory) / "log", "w+", encoding="utf-8") as log:
             started = time.monotonic()
