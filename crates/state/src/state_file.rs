@@ -62,7 +62,7 @@ pub(crate) fn encode(tables: &[GroupedTable]) -> Result<Encoded, StateError> {
     file.push(&HEADER);
     let mut footer = Footer::default();
     let mut block = Vec::new();
-    for rows in tables.iter().filter(|table| table.len() > 0) {
+    for rows in tables.iter().filter(|table| !table.is_empty()) {
         let failed = |e: String| StateError::Bug(format!("state table '{}' cannot be encoded: {e}", rows.table));
         rows.check().map_err(failed)?;
         let head = TableHead { name: rows.table.clone(), version: rows.version, key: rows.key.clone() };

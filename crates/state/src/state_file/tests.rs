@@ -71,7 +71,7 @@ fn rows_of_several_batches_are_written_in_the_order_asked_for() {
     let batches = vec![all.rows.slice(3, 2), all.rows.slice(0, 3)];
     let places = Some(vec![(1, 0), (1, 1), (1, 2), (0, 0), (0, 1)]);
     let table = GroupedTable { batches, places, ..GroupedTable::from(all.clone()) };
-    let bytes: Vec<u8> = super::encode(&[table.clone()]).unwrap().bytes.iter().flatten().copied().collect();
+    let bytes: Vec<u8> = super::encode(std::slice::from_ref(&table)).unwrap().bytes.iter().flatten().copied().collect();
     assert_eq!(decode(&bytes, ALL).unwrap(), [all]);
     let orderless = GroupedTable { places: None, ..table };
     assert!(matches!(super::encode(&[orderless]), Err(StateError::Bug(_))));
