@@ -83,7 +83,8 @@ impl GroupAggregate {
     ) -> Result<Self, EngineError> {
         let types = types_of(&spec.input_schema, &spec.keys);
         let index = SlotIndex::new(&types).map_err(|e| EngineError::arrow(name, &e))?;
-        let calls = Calls::new(spec, context)?;
+        let mut calls = Calls::new(spec, context)?;
+        let files = state::files(spec.keys.len(), calls.collections().next().is_some());
         Ok(GroupAggregate {
             name: name.to_owned(),
             spec: spec.clone(),
@@ -91,10 +92,10 @@ impl GroupAggregate {
             with_before: changes != ChangeMode::Upsert,
             context: context.clone(),
             index,
-            groups: Groups::new(spec.keys.is_empty()),
+            groups: Groups::new(spec.keys.is_empty(), spec.ttl_ms.is_some()),
             pending: Pending::new(calls.len()),
             calls,
-            files: DeltaFiles::default(),
+            files,
             slots: Vec::new(),
             held_rows: 0,
             unmatched_changes,

@@ -7,6 +7,7 @@ use mainstem_core::ids::Epoch;
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::StateHandle;
 
+use crate::merging::{self, MergeOrder, Merged, Tables};
 use crate::operator::{Operator, Restored};
 
 /// The files that an operator has written, and which of them its newest checkpoint needs.
@@ -42,8 +43,30 @@ impl Checkpoints {
             self.files.insert(path, rows);
             self.needed.push(handle);
         }
+        if let Some(order) = capture.merge {
+            self.merge(order);
+        }
         self.meta = capture.meta;
         written
+    }
+
+    /// What the uploader does with files.
+    fn merge(&mut self, order: MergeOrder) {
+        let inputs: Vec<_> = order.inputs.iter().map(|input| input.get().expect("written before")).collect();
+        let mut rows = Tables::new();
+        for (table, version, batch) in inputs.iter().flat_map(|input| &self.files[&input.path]) {
+            rows.entry((table.clone(), *version)).or_default().push(batch.clone());
+        }
+        let tables = merging::merge(rows, &order.rules, order.from_start).unwrap();
+        let rows = tables
+            .into_iter()
+            .flat_map(|table| table.rows.into_iter().map(move |rows| (table.name.to_owned(), table.version, rows)));
+        let rows: Vec<_> = rows.collect();
+        let newest = (*inputs.last().expect("some")).clone();
+        let handle = StateHandle { path: format!("merged {}", self.epoch), ..newest };
+        let count = rows.iter().map(|(_, _, rows)| rows.num_rows()).sum();
+        self.files.insert(handle.path.clone(), rows);
+        order.merged.set(Merged { files: vec![handle], rows: count }).expect("set once");
     }
 
     /// Gives a new operator the state of the newest checkpoint.

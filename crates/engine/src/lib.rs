@@ -23,6 +23,7 @@ mod key_hash;
 mod keys;
 mod late;
 mod memory;
+mod merging;
 mod metrics;
 mod normalize;
 mod operator;

@@ -22,6 +22,7 @@ use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::memory;
+use crate::merging::MergeRule;
 use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
 
 /// Name and version of the table of rows: the columns, then the row's place among those of its key (Int64), and
@@ -114,7 +115,18 @@ impl Normalize {
             ChangeMode::Append | ChangeMode::Upsert => Table::ByKey(LastRows::default()),
         };
         let stored_schema = Arc::new(Schema::new(stored));
-        let (name, dirty, files) = (name.to_owned(), HashMap::new(), DeltaFiles::default());
+        let (name, dirty) = (name.to_owned(), HashMap::new());
+        let files = match table {
+            // A key has as many rows as the last of them in the files says.
+            Table::Whole(_) => DeltaFiles::default(),
+            Table::ByKey(_) => DeltaFiles::merged_by(vec![MergeRule {
+                name: TABLE.0,
+                version: TABLE.1,
+                key: key.clone(),
+                identity: Some(key.clone()),
+                present: Some(schema.fields().len() + 1),
+            }]),
+        };
         let updates_before = changes.1 != ChangeMode::Upsert;
         Ok(Normalize { name, key, schema, stored_schema, keys, rows, table, updates_before, dirty, files })
     }

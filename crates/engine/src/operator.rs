@@ -11,6 +11,7 @@ use mainstem_core::time::Timestamp;
 
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::merging::MergeOrder;
 use crate::parts::Parts;
 
 /// Rows that an operator gives, in order.
@@ -121,6 +122,11 @@ pub(crate) fn held_back(watermark: Timestamp, by_ms: i64) -> Timestamp {
 /// A state file that will be there once the upload before has run; set by the uploader.
 pub(crate) type PendingHandle = Arc<OnceLock<StateHandle>>;
 
+/// The same for a file that is there.
+pub(crate) fn written(handle: StateHandle) -> PendingHandle {
+    Arc::new(OnceLock::from(handle))
+}
+
 /// The state of an operator as of a barrier.
 pub(crate) struct Capture {
     /// Files of earlier epochs that a restore still needs, oldest first.
@@ -133,6 +139,8 @@ pub(crate) struct Capture {
     pub(crate) meta: String,
     /// Rows that the operator keeps, in its own form of them: how large its state is, whatever the files still hold.
     pub(crate) live_rows: u64,
+    /// Files of earlier epochs that are to become fewer, when this one is written.
+    pub(crate) merge: Option<MergeOrder>,
 }
 
 /// Rows of one table of an operator's state.

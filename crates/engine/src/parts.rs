@@ -34,7 +34,7 @@ use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::key_hash::hash_rows;
 use crate::metrics::OperatorMetrics;
-use crate::operator::{Capture, Collector, Operator, PendingHandle, Release};
+use crate::operator::{Capture, Collector, Operator, Release};
 use crate::state_files::StateFiles;
 
 /// Makes an instance of the operator, without state.
@@ -360,13 +360,6 @@ fn united(parts: Vec<Vec<StateHandle>>, order: &HashMap<String, u64>) -> Vec<Sta
         }
     }
     united
-}
-
-/// A handle of a file that is there.
-fn known(handle: StateHandle) -> PendingHandle {
-    let pending = PendingHandle::default();
-    pending.set(handle).expect("new");
-    pending
 }
 
 /// The files that hold some of the key groups, each for these alone.

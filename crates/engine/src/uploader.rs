@@ -10,12 +10,14 @@ use mainstem_core::protocol::{FromSubtask, InFlight, OperatorSnapshot, SubtaskSn
 use mainstem_rt::run_blocking;
 use mainstem_state::{CheckpointStore, GroupedTable};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::chain::ChainCapture;
 use crate::error::EngineError;
 use crate::exchange::InFlightChannel;
 use crate::in_flight;
 use crate::key_hash::hash_rows;
+use crate::merging::MergeOrder;
 use crate::operator::{Capture, TableRows};
 use crate::state_files::StateFiles;
 
@@ -56,10 +58,12 @@ pub(crate) struct Uploader {
 impl Uploader {
     /// Uploads until no more come. Ends early with the first error.
     pub(crate) async fn run(self, mut uploads: mpsc::Receiver<Upload>) -> Result<(), EngineError> {
+        // They end with the subtask: what they leave behind is found by the next attempt.
+        let mut merges = Merges { running: JoinSet::new(), started: 0 };
         while let Some(upload) = uploads.recv().await {
             let epoch = upload.epoch;
             // Without what was overtaken: the subtask has ended in the middle of it, and says why.
-            let Some(snapshot) = self.upload(upload).await? else { return Ok(()) };
+            let Some(snapshot) = self.upload(upload, &mut merges).await? else { return Ok(()) };
             let done =
                 FromSubtask::SnapshotDone { subtask: self.subtask, generation: self.generation, epoch, snapshot };
             // Without a coordinator nobody waits for it; the task will be cancelled.
@@ -68,11 +72,15 @@ impl Uploader {
         Ok(())
     }
 
-    async fn upload(&self, upload: Upload) -> Result<Option<SubtaskSnapshot>, EngineError> {
+    async fn upload(&self, upload: Upload, merges: &mut Merges) -> Result<Option<SubtaskSnapshot>, EngineError> {
         let mut snapshot = SubtaskSnapshot::new();
-        for (operator, capture) in upload.chain.captures {
+        for (operator, mut capture) in upload.chain.captures {
+            let merge = capture.merge.take();
             let part = self.upload_state(upload.epoch, operator, capture).await?;
             snapshot.insert(operator, part);
+            if let Some(order) = merge {
+                merges.start(self.files(operator), order);
+            }
         }
         if let Some(uploaded) = &self.uploaded {
             // Before the wait for what was overtaken: the subtask may be what is waited for.
@@ -139,6 +147,26 @@ impl Uploader {
         }
         let (meta, state_rows) = (Some(capture.meta), Some(capture.live_rows));
         Ok(OperatorSnapshot { state, meta, state_rows, ..OperatorSnapshot::default() })
+    }
+}
+
+/// Merges of state files that run; each operator orders one at a time.
+struct Merges {
+    running: JoinSet<()>,
+    started: u64,
+}
+
+impl Merges {
+    fn start(&mut self, files: StateFiles, order: MergeOrder) {
+        while self.running.try_join_next().is_some() {}
+        self.started += 1;
+        let number = self.started;
+        self.running.spawn(async move {
+            if let Err(error) = order.carry_out(&files, number).await {
+                let (job, operator) = (&files.job, files.operator);
+                tracing::warn!(%job, %operator, %error, "state files are not merged; the whole state is written when they are too many");
+            }
+        });
     }
 }
 

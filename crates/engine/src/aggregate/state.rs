@@ -11,7 +11,9 @@ use datafusion_common::{DataFusionError, Result};
 use super::GroupAggregate;
 use super::accumulator::take;
 use super::calls::numbered;
+use crate::delta_files::DeltaFiles;
 use crate::error::EngineError;
+use crate::merging::MergeRule;
 use crate::operator::{Capture, Restored, TableRows};
 
 /// Name and version of the table of groups: the keys, number of rows, time of the last change (ms), whether the
@@ -21,6 +23,23 @@ const GROUPS: (&str, u32) = ("groups", 1);
 const VALUES_VERSION: u32 = 1;
 /// Names of the tables of values; an operator has fewer calls.
 static VALUES: LazyLock<Vec<String>> = LazyLock::new(|| (0..1024).map(|number| format!("values {number}")).collect());
+
+/// The files of a state whose groups have so many keys. `collections`: there are tables of values, which a row of
+/// another table may take away.
+pub(super) fn files(keys: usize, collections: bool) -> DeltaFiles {
+    if collections {
+        return DeltaFiles::default();
+    }
+    let key: Vec<usize> = (0..keys).collect();
+    let present = Some(keys + 2);
+    DeltaFiles::merged_by(vec![MergeRule {
+        name: GROUPS.0,
+        version: GROUPS.1,
+        identity: Some(key.clone()),
+        key,
+        present,
+    }])
+}
 
 impl GroupAggregate {
     fn key_fields(&self) -> Vec<Field> {

@@ -85,6 +85,15 @@ impl RegularJoin {
         };
         let left = side(0, &on.left_schema, join.left_ttl_ms)?;
         let right = side(1, &on.right_schema, join.right_ttl_ms)?;
+        let has_ttl = join.left_ttl_ms.is_some() || join.right_ttl_ms.is_some();
+        let files = match has_ttl {
+            // What has expired is in the files until the whole state is written.
+            true => DeltaFiles::default(),
+            false => DeltaFiles::merged_by(vec![
+                left.merge_rule(TABLES[0], on.left_keys.clone()),
+                right.merge_rule(TABLES[1], on.right_keys.clone()),
+            ]),
+        };
         let keys = JoinKeys::new(&types(&on.left_schema, &on.left_keys), on.null_equal.clone()).map_err(failed)?;
         Ok(RegularJoin {
             name: name.to_owned(),
@@ -94,9 +103,9 @@ impl RegularJoin {
             sides: [left, right],
             counted,
             output: Output::new(name, on, schema, left_only, context)?,
-            files: DeltaFiles::default(),
+            files,
             context: context.clone(),
-            has_ttl: join.left_ttl_ms.is_some() || join.right_ttl_ms.is_some(),
+            has_ttl,
             captured_at: i64::MIN,
         })
     }

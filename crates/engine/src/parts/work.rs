@@ -12,9 +12,9 @@ use mainstem_core::protocol::StateHandle;
 use mainstem_core::time::Timestamp;
 
 use super::deferred::Slice;
-use super::{Content, Part, Parts, known, narrowed, united};
+use super::{Content, Part, Parts, narrowed, united};
 use crate::error::EngineError;
-use crate::operator::{Capture, Collector, Operator, PendingHandle, Release};
+use crate::operator::{Capture, Collector, Operator, PendingHandle, Release, written};
 
 /// State is loaded in the middle of an epoch only where so large a part of the memory for state stays free, so that it is
 /// not put aside again at once: a fourth.
@@ -329,13 +329,14 @@ impl Parts {
         self.forget_order(&files);
         self.epoch = epoch.next();
         let live_rows = self.parts.iter().map(|part| part.live_rows).sum();
-        let retained = files.into_iter().map(known).collect();
+        let retained = files.into_iter().map(written).collect();
         Ok(Capture {
             retained,
             tables: Vec::new(),
             handle: PendingHandle::default(),
             meta: self.template.capture(epoch)?.map(|capture| capture.meta).unwrap_or_default(),
             live_rows,
+            merge: None,
         })
     }
 

@@ -16,6 +16,7 @@ use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::expiry::Expiry;
 use crate::memory;
+use crate::merging::MergeRule;
 use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
 use crate::partitions::Partitions;
 
@@ -53,7 +54,13 @@ impl FirstRows {
             changed: Vec::new(),
             is_changed: Vec::new(),
             expiry: Expiry::new(rank.ttl_ms),
-            files: DeltaFiles::default(),
+            files: DeltaFiles::merged_by(vec![MergeRule {
+                name: COUNTS.0,
+                version: COUNTS.1,
+                key: (0..rank.partition.len()).collect(),
+                identity: Some((0..rank.partition.len()).collect()),
+                present: Some(rank.partition.len()),
+            }]),
             rank: rank.clone(),
         })
     }

@@ -3,9 +3,11 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 
+use super::VERSION;
 use super::append::AppendSide;
 use super::rings::Rings;
 use super::table::TableSide;
+use crate::merging::MergeRule;
 
 /// See the module.
 pub(super) enum Side {
@@ -75,6 +77,15 @@ impl Side {
             Side::Append(_) => Vec::new(),
             Side::Table(side) => side.expire(now),
         }
+    }
+
+    /// How rows of its state table, which has this name, replace each other. `key`: the columns of the join's key.
+    pub(super) fn merge_rule(&self, name: &'static str, key: Vec<usize>) -> MergeRule {
+        let (identity, present) = match self {
+            Side::Append(_) => (None, None),
+            Side::Table(side) => (Some((0..side.width()).collect()), Some(side.width())),
+        };
+        MergeRule { name, version: VERSION, key, identity, present }
     }
 
     /// See [`TableSide::capture`].

@@ -281,8 +281,13 @@ impl TableSide {
 
     fn columns_of<'a>(&'a self, rows: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
         let mut columns = self.converter.convert_rows(rows.map(|bytes| self.parser.parse(bytes)))?;
-        columns.truncate(self.stored_schema.fields().len() - STORED_COLUMNS.len());
+        columns.truncate(self.width());
         Ok(columns)
+    }
+
+    /// Number of columns of a row.
+    pub(super) fn width(&self) -> usize {
+        self.stored_schema.fields().len() - STORED_COLUMNS.len()
     }
 
     /// Ends the epoch: all rows if `whole`, else what has changed since the last call, as rows of the state table.
@@ -328,7 +333,7 @@ impl TableSide {
 
     /// Takes back rows of the state table, whose keys have these numbers.
     pub(super) fn restore(&mut self, stored: &RecordBatch, keys: &[u32]) -> Result<(), ArrowError> {
-        let width = self.stored_schema.fields().len() - STORED_COLUMNS.len();
+        let width = self.width();
         let rows = self.rows_of(&stored.columns()[..width], stored.num_rows())?;
         let [counts, partners, changed] =
             [0, 1, 2].map(|column| stored.column(width + column).as_primitive::<Int64Type>());
