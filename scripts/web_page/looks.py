@@ -47,7 +47,8 @@ def views():
     figure = "[...document.querySelectorAll('.figure')].find((one) => one.querySelector('dt').innerText === {})"
     yield "jobs", [text("clicks"), text("ended"), text("finished"), "document.querySelector('tbody .load .busy')", f"/^2(\\.\\d+)? ?k?|^1\\d\\d\\d|^2\\d\\d\\d/.test({figure.format(json.dumps('Rows in'))}.querySelector('dd').innerText)"]
     yield "jobs/ended", [f"{figure.format(json.dumps('Rows in'))}.title.startsWith('4 321 rows')", text("finished"), text("source numbers")]
-    yield "jobs/clicks", [text("running"), "document.querySelectorAll('.card').length >= 2", "document.querySelectorAll('.stream').length >= 1", "document.querySelectorAll('.chart').length === 6",
+    yield "jobs/clicks", [text("running"), "document.querySelectorAll('.card').length >= 2", "document.querySelectorAll('.stream').length >= 1", "document.querySelectorAll('.chart').length === 7",
+                          f"/^<?\\d.* m?s$/.test({figure.format(json.dumps('Row latency'))}.querySelector('dd > span').innerText)",
                           "[...document.querySelectorAll('.chart .line')].filter((line) => line.getAttribute('d')).length >= 4", "/\\d\\/s/.test(document.querySelector('.operator .flow').innerText)"]
     yield "jobs/clicks/subtasks", ["document.querySelectorAll('tbody tr').length >= 4", text("source clicks")]
     yield "jobs/clicks/checkpoints", [text("published"), "document.querySelector('.phases i')"]

@@ -100,6 +100,7 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
         restore,
         replay_until: recovered.replay.last().map(|r| r.epoch),
         aligned_timeout_ms: driver.spec.options.aligned_timeout_ms,
+        markers: driver.spec.history.markers(driver.spec.options.latency_interval_ms),
     };
     driver.spec.history.deploying(recovered.generation, recovered.epoch());
     let mut attempt = driver.deploy(deployment).await?;
@@ -231,6 +232,8 @@ impl<'a, D: Deployer> Running<'a, D> {
     /// Begins, or goes on with what was resumed, and sees to it that nothing of the attempt goes on after its end.
     async fn run_to_the_end(mut self, resumed: Option<Resumed>) -> Result<End, Halt> {
         self.driver.spec.history.deployed(self.recovered.generation);
+        let slots = self.attempt.slots.iter().flatten();
+        self.driver.spec.history.placed(slots.map(|slot| slot.worker.clone()));
         let now = self.driver.clock.monotonic();
         let mut commands = self.driver.lifecycle.on(now, JobEvent::Deployed);
         if resumed.is_none() && self.driver.spec.parallelism != self.driver.wanted_parallelism {
@@ -372,6 +375,9 @@ impl<'a, D: Deployer> Running<'a, D> {
                     self.driver.spec.history.acknowledged(epoch, generation, subtask, &snapshot);
                     let done = CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot };
                     self.checkpoint_event(done).await?;
+                }
+                FromSubtask::MarkersArrived { generation, epoch, sink, arrivals, .. } => {
+                    self.driver.spec.history.arrived(epoch, generation, sink, arrivals);
                 }
                 FromSubtask::InputExhausted { subtask } => {
                     self.checkpoint_event(CheckpointEvent::InputExhausted { subtask }).await?;

@@ -111,6 +111,7 @@ impl JobCoordinator {
             timeout_ms: self.spec.options.operation_timeout_ms,
         };
         let committers = std::mem::take(&mut self.spec.committers);
+        self.spec.history.publishes(committers.keys().copied());
         let publisher = Lane::start(Publisher { committers, retry: retry.clone(), status: status.clone() });
         let source = |(operator, spec): (OperatorId, SourceSpec)| {
             let listener = spec.enumerator.listener();

@@ -2,6 +2,7 @@
 //! failed, and its newest events. For those who look on; nothing is decided by it. Told by the job's driver, bounded, and
 //! gone with the process: what must last is in the job's log and in the audit trail.
 
+mod latency;
 mod start;
 mod view;
 mod watch;
@@ -15,10 +16,12 @@ use mainstem_core::protocol::{Failure, SubtaskSnapshot};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 
+pub use self::latency::{JobLatency, PassedRecord};
 pub use self::start::{FailedAttempt, StartOutcome, StartPhase, StartedAttempt};
 pub use self::view::{CheckpointNote, CheckpointStage, EventKind, EventNote, FailureNote, HistoryView, Totals};
 pub use self::watch::{HistoryWatcher, Passed, PassedCheckpoint, Publication, SubtaskPart, What};
 
+use self::latency::Latencies;
 use self::start::OpenStart;
 use self::watch::OpenPublication;
 
@@ -63,6 +66,7 @@ struct Inner {
     start: Option<OpenStart>,
     /// The publication that is under way.
     publishing: Option<OpenPublication>,
+    latencies: Latencies,
 }
 
 struct Checkpoint {
@@ -96,6 +100,7 @@ impl JobHistory {
             created_at: None,
             start: None,
             publishing: None,
+            latencies: Latencies::default(),
         };
         Arc::new(JobHistory { clock, watcher, inner: Mutex::new(inner) })
     }
@@ -193,6 +198,7 @@ impl JobHistory {
         let duration_ms = checkpoint.as_ref().and_then(|checkpoint| checkpoint.note.duration_ms);
         let passed = checkpoint.filter(|_| self.watcher.is_some()).map(|c| c.pass(created_at, now));
         inner.totals.duration_ms += duration_ms.map_or(0, |ms| u64::try_from(ms).unwrap_or(0));
+        inner.latencies.complete(epoch, generation, duration_ms);
         let event =
             EventNote { epoch, generation, duration_ms, bytes: Some(bytes), ..self.event(EventKind::Checkpoint) };
         inner.tell(event);
@@ -209,10 +215,13 @@ impl JobHistory {
         if let Some(checkpoint) = inner.checkpoints.iter_mut().rev().find(of) {
             checkpoint.note.stage = CheckpointStage::Published;
             checkpoint.note.published_at = Some(at);
-            checkpoint.note.publish_ms = Some(now.since_ms(checkpoint.phase_began));
+            let publish_ms = now.since_ms(checkpoint.phase_began);
+            checkpoint.note.publish_ms = Some(publish_ms);
+            inner.latencies.publication_took(publish_ms);
         }
         inner.tell(event);
-        let passed = inner.end_publication(epoch, now);
+        let mut passed: Vec<Passed> = inner.end_publication(epoch, now).into_iter().collect();
+        passed.extend(inner.records_visible(epoch, at));
         drop(inner);
         self.tell(passed);
     }

@@ -21,8 +21,8 @@ pub use coordinator::JobCoordinator;
 pub use error::CoordinatorError;
 pub use history::{
     CheckpointNote, CheckpointStage, EventKind, EventNote, FailedAttempt, FailureNote, HistoryView, HistoryWatcher,
-    JobHistory, Passed, PassedCheckpoint, Publication, StartOutcome, StartPhase, StartedAttempt, SubtaskPart, Totals,
-    What,
+    JobHistory, JobLatency, Passed, PassedCheckpoint, PassedRecord, Publication, StartOutcome, StartPhase,
+    StartedAttempt, SubtaskPart, Totals, What,
 };
 pub use job_store::{JobHome, JobStore, StoredJob, recorded};
 pub use mainstem_core::checkpoint::{CadenceBounds, CheckpointOptions};

@@ -11,6 +11,7 @@ use mainstem_core::checkpoint::{CadenceChoice, CheckpointOptions};
 use mainstem_core::cluster::messages::{OperatorCounters, WorkerOffer};
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::job::JobState;
+use mainstem_core::latency::MarkerOptions;
 use mainstem_core::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
 use mainstem_core::time::Timestamp;
 use mainstem_state::{SavepointProgress, StateSize};
@@ -137,6 +138,8 @@ pub struct Deployment {
     pub replay_until: Option<Epoch>,
     /// See [`CheckpointOptions::aligned_timeout_ms`].
     pub aligned_timeout_ms: Option<u64>,
+    /// Which latency markers its sources send.
+    pub markers: MarkerOptions,
 }
 
 /// The checkpoint that an attempt starts from.

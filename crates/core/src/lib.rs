@@ -17,6 +17,7 @@ pub mod job;
 pub mod job_record;
 pub mod key_group;
 pub mod lag;
+pub mod latency;
 pub mod memory;
 pub mod owned_splits;
 pub mod protocol;

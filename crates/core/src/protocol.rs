@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Generation, OperatorId, SplitId, SubtaskId};
 use crate::key_group::KeyGroupRange;
+use crate::latency::EpochArrivals;
 use crate::time::Timestamp;
 
 /// The marker that travels in-band from the sources and cuts the stream into epochs.
@@ -278,6 +279,20 @@ pub enum FromSubtask {
         epoch: Epoch,
         /// The part.
         snapshot: SubtaskSnapshot,
+    },
+    /// Latency markers that came to a sink in an epoch, said before the subtask's part of its checkpoint. May be left out
+    /// while the coordinator is behind.
+    MarkersArrived {
+        /// Where they came.
+        subtask: SubtaskId,
+        /// Of which attempt.
+        generation: Generation,
+        /// In which epoch.
+        epoch: Epoch,
+        /// At which sink of the subtask.
+        sink: OperatorId,
+        /// The markers.
+        arrivals: EpochArrivals,
     },
     /// A source subtask has read all of its splits and was told that no more come. It goes on to answer
     /// barriers until the job ends.

@@ -10,6 +10,7 @@ use futures::{FutureExt, TryFutureExt};
 use mainstem_connectors::{ConnectorError, SinkWriter};
 use mainstem_core::alignment::BarrierMark;
 use mainstem_core::ids::{Epoch, OperatorId};
+use mainstem_core::latency::{Arrival, Arrivals, EpochArrivals, LatencyMarker};
 use mainstem_core::protocol::Committable;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
@@ -19,6 +20,7 @@ use crate::budget::Account;
 use crate::element::{StreamBatch, StreamElement};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
+use crate::markers::Stamp;
 use crate::metrics::{Doing, OperatorMetrics, TimeSpent};
 use crate::operator::{Capture, Collector, Operator, Release};
 use crate::parts::Parts;
@@ -52,6 +54,8 @@ pub(crate) struct SinkEnd {
     pub(crate) metrics: Arc<OperatorMetrics>,
     /// Records that it had dropped at the last look.
     pub(crate) dropped_records: u64,
+    /// Latency markers of the epoch.
+    pub(crate) arrivals: Arrivals,
 }
 
 /// What takes the rows that the last operator gives.
@@ -71,6 +75,8 @@ pub(crate) struct ChainCapture {
     pub(crate) captures: Vec<(OperatorId, Capture)>,
     /// Output of its sink.
     pub(crate) sealed: Option<(OperatorId, String, Sealed)>,
+    /// Latency markers that came to its sink in the epoch.
+    pub(crate) arrivals: EpochArrivals,
 }
 
 /// See the module.
@@ -87,6 +93,8 @@ pub(crate) struct Chain {
     pub(crate) unmeasured: u32,
     /// Where the task notes how it spends its time.
     pub(crate) time: Arc<TimeSpent>,
+    /// What latency markers are told of the task.
+    pub(crate) stamp: Stamp,
 }
 
 impl Chain {
@@ -161,6 +169,7 @@ impl Chain {
 
     /// Runs rows through all operators; the first one takes them from its input of that number.
     pub(crate) async fn push(&mut self, input: usize, batch: StreamBatch) -> Result<(), EngineError> {
+        self.stamp.begin();
         let mut done = Collector::default();
         self.drive(0, input, batch, &mut done)?;
         self.deliver(done).await?;
@@ -197,6 +206,20 @@ impl Chain {
     /// The first operator, where its state may be in parts: rows come to it by key.
     pub(crate) fn parts(&mut self) -> Option<&mut Parts> {
         self.links.first_mut().and_then(|link| link.operator.parts())
+    }
+
+    /// Hands a latency marker on behind the rows that were given before it; a sink notes it. Rows that operators keep are
+    /// not waited for: how long they are kept is what they compute.
+    pub(crate) async fn mark(&mut self, mut marker: Box<LatencyMarker>) -> Result<(), EngineError> {
+        let at = self.stamp.pass(&mut marker);
+        match &mut self.end {
+            ChainEnd::Outputs(outputs) => outputs.send_marker(marker).await,
+            ChainEnd::Sink(sink) => {
+                sink.metrics.count_latency(at.since_ms(marker.read_at));
+                sink.arrivals.note(Arrival { marker: *marker, at });
+                Ok(())
+            }
+        }
     }
 
     /// Sends rows of the first operator's side output, which is the last one where it has such rows.
@@ -274,14 +297,14 @@ impl Chain {
             captures.extend(capture.map(|capture| (link.id, capture)));
         }
         self.context.now.store(barrier.next_epoch_now.0, Ordering::Relaxed);
-        let sealed = match &mut self.end {
+        let (sealed, arrivals) = match &mut self.end {
             ChainEnd::Outputs(outputs) => {
                 outputs.broadcast(&StreamElement::Barrier(mark)).await?;
-                None
+                (None, EpochArrivals::default())
             }
-            ChainEnd::Sink(sink) => Some(sink.seal(barrier.epoch).await?),
+            ChainEnd::Sink(sink) => (Some(sink.seal(barrier.epoch).await?), sink.arrivals.take()),
         };
-        Ok(ChainCapture { captures, sealed })
+        Ok(ChainCapture { captures, sealed, arrivals })
     }
 
     /// Before the barrier: what was put off belongs to the epoch. May take long, and may be given up where the task ends.

@@ -15,9 +15,11 @@ use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
 use mainstem_core::graph::Chain as ChainShape;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::KeyGroupRange;
+use mainstem_core::latency::MarkerOptions;
 use mainstem_core::protocol::{Barrier, Failure, FromSubtask, OperatorSnapshot, StateHandle, ToSubtask};
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::{JobGraph, OperatorKind, source_groups};
+use mainstem_rt::Clock;
 use mainstem_state::{CheckpointStore, TableDelta};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -57,6 +59,10 @@ pub struct Deployment {
     /// So long after it has left the sources a barrier no longer waits for what is in flight, in milliseconds; none: it
     /// always waits.
     pub aligned_timeout_ms: Option<u64>,
+    /// Which latency markers its sources send.
+    pub markers: MarkerOptions,
+    /// The time of day, for the markers.
+    pub clock: Arc<dyn Clock>,
     /// Relative paths of the user start here.
     pub working_dir: PathBuf,
     /// Checkpoint files.

@@ -6,6 +6,7 @@ use arrow::datatypes::{Int8Type, Int64Type};
 use arrow::error::ArrowError;
 use mainstem_core::alignment::BarrierMark;
 use mainstem_core::change::ChangeKind;
+use mainstem_core::latency::LatencyMarker;
 use mainstem_core::time::Timestamp;
 
 /// One element of a stream.
@@ -15,6 +16,8 @@ pub(crate) enum StreamElement {
     Batch(StreamBatch),
     /// No row with an event time at or below it is still to come, except late ones.
     Watermark(Timestamp),
+    /// See [`LatencyMarker`]. It is no row: nothing of it is stored, counted or aligned.
+    Marker(Box<LatencyMarker>),
     /// The end of an epoch.
     Barrier(BarrierMark),
     /// The end of the stream.

@@ -22,6 +22,7 @@ mod join;
 mod key_hash;
 mod keys;
 mod late;
+mod markers;
 mod memory;
 mod merging;
 mod metrics;

@@ -3,12 +3,13 @@
 mod subtask;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mainstem_connectors::SplitLags;
 use mainstem_core::cluster::messages::{OperatorCounters, StateMemory, SubtaskCounters};
 use mainstem_core::ids::OperatorId;
+use mainstem_core::latency::LatencyHistogram;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::operator::JobGraph;
 use mainstem_state::Origin;
@@ -49,6 +50,8 @@ pub struct OperatorMetrics {
     pub deferred_rows: AtomicU64,
     /// For a source: how far its splits are behind.
     pub lags: SplitLags,
+    /// For a sink: how long rows took to come there.
+    latency: Mutex<LatencyHistogram>,
     /// What is counted of each subtask.
     subtasks: Vec<SubtaskMetrics>,
 }
@@ -94,6 +97,18 @@ impl OperatorMetrics {
         if let Some(shown) = self.shown(subtask) {
             shown.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
         }
+    }
+
+    /// A latency marker has come to a sink after so long.
+    pub(crate) fn count_latency(&self, ms: i64) {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner).record(ms);
+    }
+
+    /// How long rows took to come to a sink; none before the first marker.
+    #[must_use]
+    pub fn latency(&self) -> Option<LatencyHistogram> {
+        let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        (latency.count() > 0).then(|| latency.clone())
     }
 
     /// Where the task of a subtask notes how it spends its time.
@@ -175,6 +190,7 @@ impl JobMetrics {
                 },
                 watermarks: subtasks.iter().map(|(counted, watermark)| (counted.index, *watermark)).collect(),
                 subtasks: subtasks.into_iter().map(|(counted, _)| counted).collect(),
+                latency: operator.latency(),
                 lag: operator.lags.read(),
             }
         };

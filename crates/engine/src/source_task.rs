@@ -16,6 +16,7 @@ use mainstem_core::protocol::{
     Barrier, FromSubtask, OperatorSnapshot, ReplayPart, SourceStatus, SplitProgress, SplitState, ToSubtask,
 };
 use mainstem_core::time::Timestamp;
+use mainstem_rt::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -24,6 +25,7 @@ pub(crate) use self::reading::SourceInput;
 use self::reports::{REPORT_INTERVAL, WatermarkReports};
 use crate::chain::Chain;
 use crate::error::EngineError;
+use crate::markers::Markers;
 use crate::source::SourceStage;
 use crate::task::{Uploads, prepared};
 use crate::uploader::Upload;
@@ -53,6 +55,10 @@ pub(crate) struct SourceTask {
     pub(crate) aligned: Option<Member>,
     /// Set where the checkpoint that was restored holds elements in flight: sent first, it keeps new rows behind them.
     pub(crate) resume: Option<BarrierMark>,
+    /// When a latency marker is due.
+    pub(crate) markers: Markers,
+    /// The time of day.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// What the loop does next.
@@ -83,7 +89,7 @@ struct Running {
 impl SourceTask {
     /// Runs until the last barrier, or until the coordinator cancels. `Ok(true)` when it has ended as it should.
     pub(crate) async fn run(self) -> Result<bool, EngineError> {
-        let readers = Readers::new(self.input.clone());
+        let readers = Readers::new(self.input.clone(), self.clock.clone());
         let splits = OwnedSplits::new(self.stage.idle_timeout(), self.start_watermark, self.replay_until.is_some());
         let reports = WatermarkReports::new(self.subtask, self.events.clone());
         let (requested, exhausted, replaying, last_barrier) = (false, false, None, Epoch(0));
@@ -132,7 +138,10 @@ impl Running {
                     room?;
                     self.after_news().await?
                 }
-                event = self.readers.next(), if ready && preparing.is_none() => self.on_read(event?).await?,
+                event = self.readers.next(), if ready && preparing.is_none() => {
+                    let (event, read_at) = event?;
+                    self.on_read(event, read_at).await?
+                },
                 () = changed(&mut others), if self.splits.holds_any() => {
                     self.align();
                     Next::Go
@@ -229,7 +238,7 @@ impl Running {
         }
     }
 
-    async fn on_read(&mut self, event: ReaderEvent) -> Result<Next, EngineError> {
+    async fn on_read(&mut self, event: ReaderEvent, read_at: Timestamp) -> Result<Next, EngineError> {
         self.task.chain.note_working();
         match event {
             ReaderEvent::Batch { split, rows, changes, rejected, origins, position } => {
@@ -254,6 +263,7 @@ impl Running {
                 if let Some(batch) = staged.batch {
                     self.task.chain.push(0, batch).await?;
                 }
+                self.mark(read_at).await?;
                 self.advance().await?;
                 Ok(Next::Go)
             }
@@ -265,6 +275,17 @@ impl Running {
                 self.request_split().await;
                 self.after_news().await
             }
+        }
+    }
+
+    /// Sends a latency marker behind rows that were read then, if one is due. Rows of a replay were read long before.
+    async fn mark(&mut self, read_at: Timestamp) -> Result<(), EngineError> {
+        if self.task.replay_until.is_some() {
+            return Ok(());
+        }
+        match self.task.markers.due(read_at) {
+            Some(marker) => self.task.chain.mark(marker).await,
+            None => Ok(()),
         }
     }
 

@@ -71,6 +71,7 @@ async fn obey(
         chain.note_working();
         match event {
             GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
+            GateEvent::Marker(marker) => chain.mark(marker).await?,
             GateEvent::Watermark(watermark) => chain.watermark(watermark, Some(gate)).await?,
             GateEvent::Barrier { barrier: Aligned { mark, .. }, .. } if mark.barrier.epoch == RESUME => {
                 chain.pass_on(mark).await?;

@@ -74,6 +74,12 @@ impl Uploader {
 
     async fn upload(&self, upload: Upload, merges: &mut Merges) -> Result<Option<SubtaskSnapshot>, EngineError> {
         let mut snapshot = SubtaskSnapshot::new();
+        let sink = upload.chain.sealed.as_ref().map(|(operator, ..)| *operator);
+        if let Some(sink) = sink.filter(|_| !upload.chain.arrivals.kept.is_empty()) {
+            let (subtask, generation, arrivals) = (self.subtask, self.generation, upload.chain.arrivals);
+            let arrived = FromSubtask::MarkersArrived { subtask, generation, epoch: upload.epoch, sink, arrivals };
+            let _ = self.events.send(arrived).await;
+        }
         for (operator, mut capture) in upload.chain.captures {
             let merge = capture.merge.take();
             let part = self.upload_state(upload.epoch, operator, capture).await?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What this build speaks. Raised with every change of a message that an older build would misread.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Bytes of a hello or of its answer, at most.
 pub(crate) const HELLO_BYTES_MAX: usize = 4096;
 

@@ -75,6 +75,11 @@ pub const SETTINGS: &[Setting] = &[
         kind: SettingKind::Text,
         help: "The table that rows are written to which come too late for their window; without it they are counted and dropped.",
     },
+    Setting {
+        key: "metrics.latency.interval",
+        kind: SettingKind::Duration,
+        help: "Least time between two latency markers of a source subtask, by which it is measured how long rows take; at least 10 ms, 0 is none. Default 200 ms.",
+    },
     Setting { key: "parallelism.default", kind: SettingKind::Number(1, 32_768), help: "Subtasks of each operator." },
     Setting {
         key: "pipeline.max-parallelism",

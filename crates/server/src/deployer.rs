@@ -10,6 +10,7 @@ use mainstem_core::ids::JobId;
 use mainstem_core::protocol::Failure;
 use mainstem_engine::{JobMetrics, MemoryBudget, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
+use mainstem_rt::Clock;
 use mainstem_state::CheckpointStore;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -24,6 +25,7 @@ pub(crate) struct LocalDeployer {
     metrics: Arc<JobMetrics>,
     /// The memory of this process.
     memory: Arc<MemoryBudget>,
+    clock: Arc<dyn Clock>,
     /// Where subtasks run; apart from the coordinator's runtime, which they must not starve.
     data_runtime: Handle,
     /// The subtasks of the attempt that runs.
@@ -38,6 +40,7 @@ impl LocalDeployer {
         metrics: Arc<JobMetrics>,
         store: Arc<CheckpointStore>,
         memory: Arc<MemoryBudget>,
+        clock: Arc<dyn Clock>,
         data_runtime: Handle,
     ) -> anyhow::Result<LocalDeployer> {
         Ok(LocalDeployer {
@@ -48,6 +51,7 @@ impl LocalDeployer {
             store,
             metrics,
             memory,
+            clock,
             data_runtime,
             running: JoinSet::new(),
         })
@@ -70,6 +74,8 @@ impl Deployer for LocalDeployer {
             restore: deployment.restore.operators,
             replay_until: deployment.replay_until,
             aligned_timeout_ms: deployment.aligned_timeout_ms,
+            markers: deployment.markers,
+            clock: self.clock.clone(),
             working_dir: self.working_dir.clone(),
             store: self.store.clone(),
             metrics: self.metrics.clone(),

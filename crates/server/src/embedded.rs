@@ -144,8 +144,15 @@ pub(crate) async fn launch(runtimes: &Runtimes, launch: Launch) -> anyhow::Resul
         history: JobHistory::new(clock.clone()),
     };
     let data_runtime = runtimes.data.handle().clone();
-    let deployer =
-        LocalDeployer::new(&spec, graph.clone(), metrics.clone(), store.checkpoints(), memory, data_runtime)?;
+    let deployer = LocalDeployer::new(
+        &spec,
+        graph.clone(),
+        metrics.clone(),
+        store.checkpoints(),
+        memory,
+        clock.clone(),
+        data_runtime,
+    )?;
     let (control, wishes) = mpsc::channel(4);
     let (status_sender, status) = watch::channel(JobStatus::default());
     let coordinator = JobCoordinator::new(spec, store.into_home().await?, clock);

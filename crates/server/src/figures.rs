@@ -1,6 +1,7 @@
 //! The figures of jobs, as the REST API and the metrics show them: put together from what a coordinator that leads, or
 //! `mainstem run`, knows of its jobs. Rates come from samples that are taken every two seconds.
 
+mod latency;
 pub(crate) mod model;
 mod parts;
 mod samples;
@@ -18,6 +19,8 @@ use mainstem_rt::Clock;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::latency::{Counted, SinkLatency};
+pub(crate) use self::model::RowLatency;
 use self::model::{JobAnswer, JobsAnswer, Worker, WorkersAnswer};
 pub(crate) use self::parts::planned_graph;
 pub(crate) use self::samples::Rates;
@@ -77,6 +80,7 @@ pub(crate) struct Known {
     pub(crate) shape: Arc<Shape>,
     pub(crate) history: Option<Arc<JobHistory>>,
     pub(crate) rates: Rates,
+    pub(crate) latency: Vec<SinkLatency>,
 }
 
 impl Figures {
@@ -102,7 +106,8 @@ impl Figures {
         for known in jobs.into_iter().filter(|known| known.view.active) {
             let point = summary::point(&known, now);
             let of_job = samples.entry(known.view.job.clone()).or_default();
-            of_job.add(at, point, known.view);
+            let counted = Counted::of(&known.view, known.history.as_deref());
+            of_job.add(at, point, known.view, counted);
         }
     }
 
@@ -120,9 +125,17 @@ impl Figures {
         let shape = self.shape(&view);
         let history = self.watched.history(&view.job);
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let rates = samples.get(&view.job).map(|samples| samples.rates(self.clock.monotonic(), &view));
+        let of_job = samples.get(&view.job);
+        let rates = of_job.map(|samples| samples.rates(self.clock.monotonic(), &view)).unwrap_or_default();
+        let counted = Counted::of(&view, history.as_deref());
+        let latency = counted.since(of_job.and_then(|samples| samples.counted(&view)));
         drop(samples);
-        Known { shape, history, rates: rates.unwrap_or_default(), view }
+        Known { shape, history, rates, latency, view }
+    }
+
+    /// How long rows of a job have taken lately.
+    pub(crate) fn latency(&self, job: &JobId) -> Vec<RowLatency> {
+        self.watched.view(job).map(|view| summary::latency(&self.complete(view))).unwrap_or_default()
     }
 
     fn shape(&self, view: &JobView) -> Arc<Shape> {

@@ -27,6 +27,8 @@ pub(crate) fn state_in_a_word(status: Option<&JobStatus>, end: Option<&JobEnd>, 
     }
 }
 
+/// Latency markers that come more often would say no more.
+const LATENCY_INTERVAL_MS_MIN: u64 = 10;
 /// Time between checkpoints unless the user says otherwise.
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 /// Where that time is chosen: until output is visible, and until a failure is over.
@@ -111,6 +113,7 @@ pub(crate) fn checkpoint_options(flag: Option<Duration>, plan: &JobPlan) -> anyh
     let interval_ms = whole_ms(interval, "the checkpoint interval")?;
     let restart = restart_policy(plan)?;
     let mut options = CheckpointOptions { interval_ms, auto, restart, ..CheckpointOptions::default() };
+    options.latency_interval_ms = latency_interval(plan, options.latency_interval_ms)?;
     options.aligned_timeout_ms = aligned_timeout(plan, options.aligned_timeout_ms)?;
     if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
         let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
@@ -118,6 +121,17 @@ pub(crate) fn checkpoint_options(flag: Option<Duration>, plan: &JobPlan) -> anyh
             .with_context(|| format!("SET 'state.checkpoints.num-retained' = '{text}': expected a positive number"))?;
     }
     Ok(options)
+}
+
+/// Least time between two latency markers of a source subtask; 0: there are none.
+fn latency_interval(plan: &JobPlan, otherwise: u64) -> anyhow::Result<u64> {
+    let key = "metrics.latency.interval";
+    let Some(text) = plan.settings.get(key) else { return Ok(otherwise) };
+    let parsed = mainstem_connectors::parse_duration(text).and_then(|time| u64::try_from(time.as_millis()).ok());
+    let parsed = parsed.filter(|ms| *ms == 0 || *ms >= LATENCY_INTERVAL_MS_MIN);
+    parsed.with_context(|| {
+        format!("SET '{key}' = '{text}': expected 0, or a duration of at least {LATENCY_INTERVAL_MS_MIN} ms")
+    })
 }
 
 /// How long barriers are aligned, in milliseconds; none: always.

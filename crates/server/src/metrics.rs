@@ -14,6 +14,7 @@ use mainstem_consensus::RaftStatus;
 use mainstem_coordinator::cluster::WorkerStatus;
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::{JobId, OperatorId};
+use mainstem_core::latency::LatencyHistogram;
 use mainstem_core::time::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
@@ -52,11 +53,12 @@ pub(crate) struct ClusterScrape {
 /// Labels by name.
 type Labels = Vec<(&'static str, String)>;
 
-/// A number of a kind that its metric has.
-#[derive(Clone, Copy, Debug)]
+/// A number of a kind that its metric has, or what a histogram counts.
+#[derive(Clone, Debug)]
 enum Number {
     Whole(u64),
     Real(f64),
+    Times(LatencyHistogram),
 }
 
 /// Metrics with what was found of them.
@@ -91,6 +93,10 @@ impl Page {
         self.add(metric, labels, Number::Whole(number));
     }
 
+    fn times(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], times: &LatencyHistogram) {
+        self.add(metric, labels, Number::Times(times.clone()));
+    }
+
     fn real(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], number: f64) {
         self.add(metric, labels, Number::Real(number));
     }
@@ -107,13 +113,14 @@ impl Collector for Page {
             let kind = match metric.kind {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
             };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, unit.as_ref(), kind)?;
             for (labels, number) in series {
                 if labels.is_empty() {
-                    write(&mut family, metric.kind, *number)?;
+                    write(&mut family, metric.kind, number)?;
                 } else {
-                    write(&mut family.encode_family(labels)?, metric.kind, *number)?;
+                    write(&mut family.encode_family(labels)?, metric.kind, number)?;
                 }
             }
         }
@@ -121,17 +128,26 @@ impl Collector for Page {
     }
 }
 
-fn write(encoder: &mut MetricEncoder<'_>, kind: Kind, number: Number) -> fmt::Result {
+fn write(encoder: &mut MetricEncoder<'_>, kind: Kind, number: &Number) -> fmt::Result {
     match (kind, number) {
-        (Kind::Counter, Number::Whole(number)) => encoder.encode_counter::<Labels, u64, u64>(&number, None),
-        (Kind::Counter, Number::Real(number)) => encoder.encode_counter::<Labels, f64, u64>(&number, None),
-        (Kind::Gauge, Number::Whole(number)) => encoder.encode_gauge(&number),
-        (Kind::Gauge, Number::Real(number)) => encoder.encode_gauge(&number),
+        (Kind::Counter, Number::Whole(number)) => encoder.encode_counter::<Labels, u64, u64>(number, None),
+        (Kind::Counter, Number::Real(number)) => encoder.encode_counter::<Labels, f64, u64>(number, None),
+        (Kind::Gauge, Number::Whole(number)) => encoder.encode_gauge(number),
+        (Kind::Gauge, Number::Real(number)) => encoder.encode_gauge(number),
+        (Kind::Histogram, Number::Times(times)) => {
+            let bound = |ms: u64| ms as f64 / 1000.0;
+            let buckets = times.buckets().map(|(ms, count)| (ms.map_or(f64::INFINITY, bound), count));
+            let buckets: Vec<(f64, u64)> = buckets.collect();
+            encoder.encode_histogram::<Labels>(times.sum_ms() as f64 / 1000.0, times.count(), &buckets, None)
+        }
+        (kind, number) => unreachable!("a {kind:?} of {number:?}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mainstem_core::latency::BOUNDS_MS;
+
     use super::*;
 
     #[test]
@@ -148,6 +164,30 @@ mod tests {
             assert!(metric.help.ends_with('.'), "{full}: {}", metric.help);
             assert!(docs.contains(&format!("| `{full}` |")), "docs/metrics.md does not tell of {full}");
         }
+    }
+
+    #[test]
+    fn a_histogram_has_cumulative_buckets_in_seconds_up_to_infinity_and_sum_and_count() {
+        let mut times = LatencyHistogram::default();
+        [0, 3, 40, 40, 7_200_000].into_iter().for_each(|ms| times.record(ms));
+        let mut page = Page::default();
+        page.times(&names::ROW_LATENCY, &[("job", "a"), ("operator", "3")], &times);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(page));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("# TYPE mainstem_row_latency_seconds histogram\n"), "{text}");
+        assert!(text.contains("# UNIT mainstem_row_latency_seconds seconds\n"), "{text}");
+        let of = |name: &str, le: &str| {
+            let bound = if le.is_empty() { String::new() } else { format!("le=\"{le}\",") };
+            let series = format!("mainstem_row_latency_seconds{name}{{{bound}job=\"a\",operator=\"3\"}} ");
+            let value = text.lines().find_map(|line| line.strip_prefix(&series));
+            value.unwrap_or_else(|| panic!("no {series} in {text}")).to_owned()
+        };
+        assert_eq!([of("_bucket", "0.001"), of("_bucket", "0.005"), of("_bucket", "0.05")], ["1", "2", "4"]);
+        assert_eq!([of("_bucket", "3600.0"), of("_bucket", "+Inf"), of("_count", "")], ["4", "5", "5"]);
+        assert_eq!(of("_sum", ""), "7200.083");
+        assert_eq!(text.matches("_bucket{").count(), BOUNDS_MS.len() + 1);
     }
 
     #[test]

@@ -149,8 +149,15 @@ async fn run_job(
     };
     let data_runtime = runtimes.data.handle().clone();
     let memory = memory::budget(&args.memory);
-    let deployer =
-        LocalDeployer::new(&spec, graph.clone(), metrics.clone(), store.checkpoints(), memory, data_runtime)?;
+    let deployer = LocalDeployer::new(
+        &spec,
+        graph.clone(),
+        metrics.clone(),
+        store.checkpoints(),
+        memory,
+        clock.clone(),
+        data_runtime,
+    )?;
     let reporter = reporter(&graph, metrics, clock.clone(), status.clone(), args.json);
     let on_stop = args.savepoint_on_stop.as_ref();
     let on_stop = on_stop.map(|directory| Place::absolute(&working_dir, directory).display().to_string());

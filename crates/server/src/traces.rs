@@ -1,4 +1,4 @@
-//! Traces for OpenTelemetry: what a job's history tells of checkpoints, publications and starts of attempts becomes spans
+//! Traces for OpenTelemetry: what a job's history tells of checkpoints, publications, starts and sampled rows becomes spans
 //! ([`spans`]), which one task sends to a collector by OTLP over HTTP ([`exporter`]). Off unless `--otlp-endpoint` names one; a
 //! job's history is not even watched then.
 //!
@@ -30,7 +30,7 @@ pub(crate) use self::args::TracesArgs;
 use self::collector::Collector;
 use self::exporter::Exporter;
 
-/// Checkpoints, publications and starts that wait to be sent.
+/// Checkpoints, publications, starts and sampled rows that wait to be sent.
 const QUEUE_MAX: usize = 1024;
 /// A process that ends waits so long for what is left to be sent.
 const END_WITHIN: Duration = Duration::from_secs(3);

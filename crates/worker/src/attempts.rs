@@ -12,7 +12,7 @@ use mainstem_core::ids::{Epoch, Generation, JobId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
 use mainstem_engine::{DataPlane, Deployment, JobMetrics, MemoryBudget, Placement, RunningAttempt};
 use mainstem_plan::operator::JobGraph;
-use mainstem_rt::failpoint;
+use mainstem_rt::{Clock, failpoint};
 use mainstem_state::{CheckpointStore, LocalCopies};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -38,7 +38,18 @@ pub(crate) struct Attempts {
     stores: BTreeMap<PathBuf, Arc<CheckpointStore>>,
     copies: Option<LocalCopies>,
     memory: Arc<MemoryBudget>,
+    clock: Arc<dyn Clock>,
     counters: Counters,
+}
+
+/// What the attempts of a worker run with.
+pub(crate) struct AttemptsOptions {
+    pub(crate) worker: WorkerId,
+    pub(crate) copies: Option<LocalCopies>,
+    pub(crate) memory: Arc<MemoryBudget>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) data_runtime: Handle,
+    pub(crate) counters: Counters,
 }
 
 struct Running {
@@ -72,15 +83,8 @@ impl Counters {
 }
 
 impl Attempts {
-    pub(crate) fn new(
-        worker: WorkerId,
-        data: Arc<DataPlane>,
-        uplink: Uplink,
-        copies: Option<LocalCopies>,
-        memory: Arc<MemoryBudget>,
-        data_runtime: Handle,
-        counters: Counters,
-    ) -> Attempts {
+    pub(crate) fn new(options: AttemptsOptions, data: Arc<DataPlane>, uplink: Uplink) -> Attempts {
+        let AttemptsOptions { worker, copies, memory, clock, data_runtime, counters } = options;
         Attempts {
             worker,
             data,
@@ -92,6 +96,7 @@ impl Attempts {
             stores: BTreeMap::new(),
             copies,
             memory,
+            clock,
             counters,
         }
     }
@@ -212,6 +217,8 @@ impl Attempts {
             restore: order.restore,
             replay_until: order.replay_until,
             aligned_timeout_ms: order.aligned_timeout_ms,
+            markers: order.markers,
+            clock: self.clock.clone(),
             working_dir: order.working_dir.into(),
             store,
             metrics: metrics.clone(),

@@ -11,10 +11,11 @@ use std::time::Duration;
 use mainstem_core::cluster::messages::{FromWorker, WorkerId, WorkerOffer};
 use mainstem_engine::{DataPlane, EngineError, MemoryBudget};
 use mainstem_net::{Listener, NetError, Service, Transport};
+use mainstem_rt::Clock;
 use mainstem_state::LocalCopies;
 use tokio::runtime::Handle;
 
-use crate::attempts::Attempts;
+use crate::attempts::{Attempts, AttemptsOptions};
 use crate::session::{Met, Session};
 use crate::uplink::Uplink;
 
@@ -46,6 +47,8 @@ pub struct WorkerOptions {
     pub copies: Option<LocalCopies>,
     /// The memory of the worker.
     pub memory: Arc<MemoryBudget>,
+    /// Its time of day.
+    pub clock: Arc<dyn Clock>,
     /// Where subtasks run. Not the runtime on which the worker itself runs, which they must not starve.
     pub data_runtime: Handle,
     /// Where the attempts that run can be looked at.
@@ -78,6 +81,7 @@ pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), W
         transport,
         copies,
         memory,
+        clock,
         data_runtime,
         counters,
     } = options;
@@ -86,7 +90,8 @@ pub async fn run(options: WorkerOptions, mut listener: Listener) -> Result<(), W
     let offer = WorkerOffer { worker, data_address, slots, draining: false };
     let uplink = Uplink::default();
     let (worker, runtime) = (offer.worker.clone(), data_runtime.clone());
-    let mut attempts = Attempts::new(worker, data.clone(), uplink.clone(), copies, memory, runtime, counters);
+    let of_attempts = AttemptsOptions { worker, copies, memory, clock, data_runtime: runtime, counters };
+    let mut attempts = Attempts::new(of_attempts, data.clone(), uplink.clone());
     let accepting = async {
         loop {
             match listener.accept().await {

@@ -53,6 +53,7 @@ impl Deployer for ClusterDeployer {
             first_epoch_now: deployment.first_epoch_now,
             replay_until: deployment.replay_until,
             aligned_timeout_ms: deployment.aligned_timeout_ms,
+            markers: deployment.markers,
             restore: deployment.restore.operators,
             working_dir: self.working_dir.clone(),
             store: self.store.clone(),

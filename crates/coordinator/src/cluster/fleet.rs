@@ -364,6 +364,9 @@ impl Inner {
             sum.memory.add(&counters.memory);
             sum.watermarks.extend(&counters.watermarks);
             sum.subtasks.extend(&counters.subtasks);
+            if let Some(latency) = &counters.latency {
+                sum.latency.get_or_insert_default().add(latency);
+            }
             match (&mut sum.lag, &counters.lag) {
                 (Some(lag), Some(more)) => lag.add(more),
                 (lag @ None, more) => lag.clone_from(more),
@@ -386,7 +389,7 @@ impl Inner {
 
     fn report(&mut self, attempt: &AttemptId, event: FromSubtask) {
         let Some(route) = self.routes.get(attempt) else { return };
-        let may_be_left_out = matches!(event, FromSubtask::SourceWatermark { .. });
+        let may_be_left_out = matches!(event, FromSubtask::SourceWatermark { .. } | FromSubtask::MarkersArrived { .. });
         let room = route.events.capacity() > route.events.max_capacity() / 2;
         if may_be_left_out && !room {
             return;

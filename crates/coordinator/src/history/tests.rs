@@ -1,6 +1,8 @@
 //! What is remembered of a job, and that it is bounded.
 
+use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::ids::OperatorId;
+use mainstem_core::latency::{Arrival, EpochArrivals, LatencyMarker};
 use mainstem_core::protocol::OperatorSnapshot;
 use mainstem_rt::ManualClock;
 
@@ -223,4 +225,84 @@ fn a_watcher_is_told_of_a_restart_with_its_cause_and_its_phases() {
     let told = kept.take();
     let [Passed { what: What::Start(last), .. }] = &told[..] else { panic!("one start: {told:?}") };
     assert_eq!((last.generation, &last.outcome), (None, &StartOutcome::Failed("it is over".to_owned())));
+}
+
+fn arrival(read_at: i64, is_traced: bool) -> Arrival {
+    let trace = is_traced.then(Vec::new);
+    let marker = LatencyMarker { source: subtask(0), number: 1, read_at: Timestamp(read_at), trace };
+    Arrival { marker, at: Timestamp(read_at + 1) }
+}
+
+fn arrivals(kept: Vec<Arrival>) -> EpochArrivals {
+    EpochArrivals { kept, traces_dropped: 0 }
+}
+
+const SINK: OperatorId = OperatorId(9);
+
+#[test]
+fn rows_are_visible_when_the_epoch_is_published_in_which_they_came_to_the_sink() {
+    let (clock, history) = history();
+    history.publishes([SINK].into_iter());
+    history.begun(Epoch(1), FIRST, 1);
+    history.arrived(Epoch(1), FIRST, SINK, arrivals(vec![arrival(700, false), arrival(900, false)]));
+    history.arrived(Epoch(2), FIRST, SINK, arrivals(vec![arrival(950, false)]));
+    clock.advance_ms(20);
+    history.complete(Epoch(1), FIRST, None, 1, None);
+    assert_eq!(history.latency().visible.get(&SINK), None);
+    clock.advance_ms(30);
+    history.published(Epoch(1), FIRST);
+    let latency = history.latency();
+    let visible = &latency.visible[&SINK];
+    assert_eq!((visible.count(), visible.sum_ms()), (2, 350 + 150));
+    assert_eq!((latency.checkpoints.sum_ms(), latency.publications.sum_ms()), (20, 30));
+    // The attempt fails; the next one makes the second epoch anew, from rows that are read again.
+    history.attempt_failed(FIRST, &failure("lost"));
+    let second = Generation(2);
+    history.begun(Epoch(2), second, 1);
+    history.arrived(Epoch(2), second, SINK, arrivals(vec![arrival(1_040, false)]));
+    history.complete(Epoch(2), second, None, 1, None);
+    history.published(Epoch(2), second);
+    let visible = &history.latency().visible[&SINK];
+    assert_eq!((visible.count(), visible.sum_ms()), (3, 500 + 10), "what was read twice counts once");
+}
+
+#[test]
+fn markers_that_wait_are_bounded_and_lost_traces_are_counted() {
+    let (_, history) = history();
+    history.publishes([SINK].into_iter());
+    let of_epoch = || EpochArrivals { kept: vec![arrival(900, true); 1_000], traces_dropped: 2 };
+    for epoch in 1..=40 {
+        history.arrived(Epoch(epoch), FIRST, SINK, of_epoch());
+    }
+    assert_eq!(history.latency().traces_dropped, 40 * 2 + 8 * 1_000, "32 of them fit");
+    (1..=40).for_each(|epoch| history.published(Epoch(epoch), FIRST));
+    assert_eq!(history.latency().visible[&SINK].count(), 32_000);
+    history.arrived(Epoch(41), FIRST, SINK, of_epoch());
+    history.published(Epoch(41), FIRST);
+    assert_eq!(history.latency().visible[&SINK].count(), 33_000, "there is room again");
+}
+
+#[test]
+fn a_watcher_is_told_of_records_when_they_are_visible() {
+    let (clock, history, kept) = watched();
+    assert_eq!(history.markers(200).interval_ms, Some(200));
+    assert!(history.markers(200).trace_every_ms.is_some());
+    assert_eq!(history.markers(0).interval_ms, None);
+    history.publishes([SINK].into_iter());
+    history.placed([WorkerId("w1@a:1#2".to_owned())].into_iter());
+    history.arrived(Epoch(1), FIRST, SINK, arrivals(vec![arrival(990, true), arrival(995, false)]));
+    assert_eq!(kept.take(), []);
+    clock.advance_ms(5);
+    history.published(Epoch(1), FIRST);
+    let told = kept.take();
+    let [Passed { what: What::Record(record), .. }] = &told[..] else { panic!("one record: {told:?}") };
+    assert_eq!((record.sink, record.visible_at, &record.arrival), (SINK, Some(Timestamp(1_005)), &arrival(990, true)));
+    assert_eq!(record.workers[0].0, "w1@a:1#2");
+    // Of a sink that publishes nothing at once.
+    history.arrived(Epoch(2), FIRST, OperatorId(8), arrivals(vec![arrival(990, true)]));
+    let told = kept.take();
+    assert!(
+        matches!(&told[..], [Passed { what: What::Record(record), .. }] if record.visible_at.is_none()),
+        "{told:?}"
+    );
 }

@@ -8,6 +8,7 @@ use mainstem_core::protocol::SubtaskSnapshot;
 use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 
+use super::latency::PassedRecord;
 use super::start::{OpenStart, StartOutcome, StartPhase, StartedAttempt};
 use super::{Checkpoint, CheckpointNote, Inner, JobHistory};
 
@@ -35,6 +36,8 @@ pub enum What {
     Publication(Publication),
     /// An attempt runs, or could not be started.
     Start(StartedAttempt),
+    /// Rows have come from a source to a sink, and are visible.
+    Record(PassedRecord),
 }
 
 /// A checkpoint that is complete or has failed.
@@ -128,6 +131,11 @@ impl JobHistory {
                 open.deploys(now, generation, restored);
             }
         }
+    }
+
+    /// Whether anybody watches.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watcher.is_some()
     }
 
     pub(super) fn tell(&self, passed: impl IntoIterator<Item = Passed>) {

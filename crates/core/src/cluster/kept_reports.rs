@@ -48,6 +48,7 @@ impl KeptReports {
             FromSubtask::SnapshotDone { .. }
             | FromSubtask::RequestSplit { .. }
             | FromSubtask::SourceWatermark { .. }
+            | FromSubtask::MarkersArrived { .. }
             | FromSubtask::InputExhausted { .. } => {}
         }
     }

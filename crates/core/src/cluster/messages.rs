@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use crate::lag::SourceLag;
+use crate::latency::{LatencyHistogram, MarkerOptions};
 use crate::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
 use crate::time::Timestamp;
 
@@ -87,6 +88,9 @@ pub struct AttemptOrder {
     /// So long after it has left the sources a barrier no longer waits for what is in flight, in milliseconds; none: it
     /// always waits.
     pub aligned_timeout_ms: Option<u64>,
+    /// Which latency markers the sources send.
+    #[serde(default)]
+    pub markers: MarkerOptions,
     /// Snapshots to restore, by operator, with the index of the subtask that made them.
     pub restore: BTreeMap<OperatorId, Vec<(u32, OperatorSnapshot)>>,
     /// Where relative paths of the user start.
@@ -163,6 +167,9 @@ pub struct OperatorCounters {
     /// The same counts by subtask, for those that run on the worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subtasks: Vec<SubtaskCounters>,
+    /// For a sink: how long rows took from where they were read until they came there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyHistogram>,
     /// For a source: how far it is behind, as far as its readers know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<SourceLag>,

@@ -202,6 +202,7 @@ impl World {
             working_dir: String::new(),
             store: String::new(),
             aligned_timeout_ms: None,
+            markers: crate::latency::MarkerOptions::default(),
             slots,
         };
         let workers: BTreeSet<WorkerId> = order.slots.iter().map(|slot| slot.worker.clone()).collect();

@@ -189,6 +189,8 @@ impl World {
             FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
                 CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot }
             }
+            // Nothing is measured here.
+            FromSubtask::MarkersArrived { .. } => return Ok(()),
             FromSubtask::InputExhausted { subtask } => CheckpointEvent::InputExhausted { subtask },
             FromSubtask::Finished { subtask } => CheckpointEvent::SubtaskFinished { subtask },
             FromSubtask::Failed { failure, .. } => return Err(failure),

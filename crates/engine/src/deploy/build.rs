@@ -8,6 +8,7 @@ use mainstem_connectors::{ConnectorError, ReaderContext, WriterContext};
 use mainstem_core::graph::{Chain as ChainShape, Node};
 use mainstem_core::ids::{OperatorId, SubtaskId};
 use mainstem_core::key_group::KeyGroupRange;
+use mainstem_core::latency::Arrivals;
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
 use mainstem_core::splits::source_watermark;
 use mainstem_plan::eval::EvalContext;
@@ -21,6 +22,7 @@ use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
 use crate::error::EngineError;
 use crate::exchange::{InputGate, Outputs};
 use crate::in_flight;
+use crate::markers::{Markers, Stamp};
 use crate::metrics::OperatorMetrics;
 use crate::parts::{Parts, PartsOf};
 use crate::source::SourceStage;
@@ -108,6 +110,8 @@ impl BuiltTask {
                     reports_watermark,
                     aligned,
                     resume: deployment.resume(),
+                    markers: Markers::new(self.subtask, deployment.markers),
+                    clock: deployment.clock.clone(),
                 };
                 task.run().await
             }
@@ -138,11 +142,15 @@ impl Builder<'_> {
         let outputs = wiring.outputs.remove(&self.subtask).unwrap_or_default();
         let end = match sink {
             Some(sink) => ChainEnd::Sink(sink),
-            None => ChainEnd::Outputs(Outputs { edges: outputs, key_groups: self.deployment.key_groups }),
+            None => {
+                let (key_groups, marker_turn) = (self.deployment.key_groups, self.subtask.index as usize);
+                ChainEnd::Outputs(Outputs { edges: outputs, key_groups, marker_turn })
+            }
         };
         let SubtaskId { operator, index } = self.subtask;
         let time = self.deployment.metrics.operator(operator).time_spent(index);
-        let chain = Chain { links, end, context, subtask: index, unmeasured: 0, time };
+        let stamp = Stamp::new(self.subtask, self.deployment.clock.clone());
+        let chain = Chain { links, end, context, subtask: index, unmeasured: 0, time, stamp };
         let kind = match source {
             Some((stage, input)) => TaskKind::Source {
                 stage: Box::new(stage),
@@ -232,7 +240,8 @@ impl Builder<'_> {
             changes: node.op.changes,
             staging: staging(self.deployment.store.clone(), self.deployment.job.clone()),
         });
-        Ok(SinkEnd { id, table, writer, metrics: self.deployment.metrics.operator(id).clone(), dropped_records: 0 })
+        let (metrics, arrivals) = (self.deployment.metrics.operator(id).clone(), Arrivals::default());
+        Ok(SinkEnd { id, table, writer, metrics, dropped_records: 0, arrivals })
     }
 }
 

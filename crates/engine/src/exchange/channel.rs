@@ -67,7 +67,7 @@ impl ChannelSender {
                 let (units, mark) = match &element {
                     StreamElement::Batch(batch) => (units(batch), None),
                     StreamElement::Barrier(mark) => (0, Some(*mark)),
-                    StreamElement::Watermark(_) | StreamElement::End => (0, None),
+                    StreamElement::Watermark(_) | StreamElement::Marker(_) | StreamElement::End => (0, None),
                 };
                 queue.push(element, units, mark).map(|_| ()).map_err(|_| EngineError::PeerGone)
             }
@@ -115,6 +115,10 @@ pub(crate) struct Overtaken {
 
 impl Overtaken {
     fn note(&mut self, element: &StreamElement) {
+        // It goes on with the rows that it stands behind, and is gone where those are restored.
+        if matches!(element, StreamElement::Marker(_)) {
+            return;
+        }
         self.any = true;
         if let StreamElement::Batch(batch) = element {
             self.bytes += batch.size_bytes() as u64;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use mainstem_core::alignment::{Aligned, Alignment, AlignmentConfig, BarrierAligner};
+use mainstem_core::latency::LatencyMarker;
 use mainstem_core::protocol::Barrier;
 use mainstem_core::time::Timestamp;
 use mainstem_core::watermark::WatermarkMerger;
@@ -30,6 +31,8 @@ pub(crate) enum GateEvent {
         /// The rows.
         batch: StreamBatch,
     },
+    /// A marker, behind the rows of its channel.
+    Marker(Box<LatencyMarker>),
     /// The merged watermark has advanced.
     Watermark(Timestamp),
     /// The barrier has come from every input, or has overtaken what is in flight on some.
@@ -256,6 +259,7 @@ impl InputGate {
                 self.inputs[input].show(watermark);
                 Ok(self.watermarks.update(input, watermark).map(GateEvent::Watermark))
             }
+            StreamElement::Marker(marker) => Ok(Some(GateEvent::Marker(marker))),
             StreamElement::Barrier(mark) => {
                 let answer = self.aligner.on_barrier(self.now(), input, mark);
                 self.resolve(answer)

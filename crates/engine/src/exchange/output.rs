@@ -1,5 +1,5 @@
 //! The outputs of a task: every batch goes to each edge of its port, and there to the receivers that own its
-//! rows. Watermarks, barriers and the end go to everyone. Sending does not wait for credit: the task asks whether
+//! rows. Watermarks, barriers and the end go to everyone, a latency marker to one. Sending does not wait for credit: the task asks whether
 //! there is some before it makes more.
 
 use std::task::{Context, Poll, ready};
@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use arrow::array::{ArrayRef, UInt32Array};
 use mainstem_core::graph::Exchange;
 use mainstem_core::key_group::{group_of_hash, owner};
+use mainstem_core::latency::LatencyMarker;
 
 use super::channel::ChannelSender;
 use crate::element::{StreamBatch, StreamElement};
@@ -29,6 +30,8 @@ pub(crate) struct OutputEdge {
 pub(crate) struct Outputs {
     pub(crate) edges: Vec<OutputEdge>,
     pub(crate) key_groups: u16,
+    /// Next receiver of a latency marker, over all edges.
+    pub(crate) marker_turn: usize,
 }
 
 impl Outputs {
@@ -64,7 +67,19 @@ impl Outputs {
         self.edges.iter().flat_map(|e| &e.receivers).map(ChannelSender::overdraft_bytes).max().unwrap_or(0)
     }
 
-    /// Sends anything but rows to every receiver of every output.
+    /// Sends a latency marker behind what one receiver was sent before, of all receivers in turn: so there are not more of
+    /// them after each exchange.
+    pub(crate) async fn send_marker(&mut self, marker: Box<LatencyMarker>) -> Result<(), EngineError> {
+        let receivers = self.edges.iter().map(|edge| edge.receivers.len()).sum::<usize>().max(1);
+        let turn = self.marker_turn % receivers;
+        self.marker_turn = turn + 1;
+        match self.edges.iter_mut().flat_map(|edge| &mut edge.receivers).nth(turn) {
+            Some(receiver) => receiver.send(StreamElement::Marker(marker)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends watermarks, barriers and the end to every receiver of every output.
     pub(crate) async fn broadcast(&mut self, element: &StreamElement) -> Result<(), EngineError> {
         for receiver in self.edges.iter_mut().flat_map(|e| &mut e.receivers) {
             receiver.send(element.clone()).await?;
@@ -123,11 +138,15 @@ fn partition(
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::Arc;
 
     use arrow::array::{AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
+    use mainstem_core::ids::{OperatorId, SubtaskId};
+    use mainstem_core::time::Timestamp;
 
+    use super::super::channel::channel;
     use super::*;
 
     #[test]
@@ -145,5 +164,39 @@ mod tests {
             assert!(rows.column(1).as_primitive::<Int64Type>().values().is_sorted());
         }
         assert_eq!(seen, 1000);
+    }
+
+    #[tokio::test]
+    async fn a_latency_marker_goes_to_one_receiver_of_all_in_turn_and_behind_the_rows() {
+        let mut receivers = Vec::new();
+        let mut edge = |port, exchange, count: usize| {
+            let (senders, of_edge): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
+            receivers.extend(of_edge);
+            OutputEdge { port, exchange, receivers: senders, turn: 0 }
+        };
+        let edges = vec![edge(0, Exchange::Hash { keys: vec![0] }, 3), edge(0, Exchange::Forward, 1)];
+        let mut outputs = Outputs { edges, key_groups: 256, marker_turn: 5 };
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100));
+        let batch = StreamBatch::on_time(RecordBatch::try_from_iter([("k", keys)]).unwrap());
+        outputs.send_batch(0, batch).await.unwrap();
+        let source = SubtaskId { operator: OperatorId(0), index: 0 };
+        for number in 0..8 {
+            let marker = LatencyMarker { source, number, read_at: Timestamp(0), trace: None };
+            outputs.send_marker(Box::new(marker)).await.unwrap();
+        }
+        drop(outputs);
+        let mut seen = Vec::new();
+        for receiver in &mut receivers {
+            let mut of_receiver = Vec::new();
+            while let Some(element) = poll_fn(|cx| receiver.poll(cx, None)).await {
+                of_receiver.push(match element.unwrap() {
+                    StreamElement::Marker(marker) => Some(marker.number),
+                    _ => None,
+                });
+            }
+            assert_eq!(of_receiver.remove(0), None, "rows first");
+            seen.push(of_receiver.into_iter().flatten().collect::<Vec<_>>());
+        }
+        assert_eq!(seen, [[3, 7], [0, 4], [1, 5], [2, 6]]);
     }
 }

@@ -6,7 +6,7 @@
 //! frame   = kind u8, channel u32 LE, body
 //! open    = key (JSON)                                 sender to receiver
 //! batch   = units u32 LE, flags u8, rows u32 LE, [kinds i8 * rows], [watermarks i64 LE * rows], IPC messages
-//! element = watermark, barrier or end (JSON)
+//! element = watermark, latency marker, barrier or end (JSON)
 //! close   =
 //! credit  = units u32 LE                               receiver to sender
 //! refused = reason (UTF-8)
@@ -23,6 +23,7 @@ use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use bytes::{Buf, Bytes};
 use mainstem_core::alignment::BarrierMark;
 use mainstem_core::cluster::messages::AttemptId;
+use mainstem_core::latency::LatencyMarker;
 use mainstem_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -53,9 +54,10 @@ pub(crate) struct ChannelKey {
 }
 
 /// Anything but rows.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum SmallElement {
     Watermark(Timestamp),
+    Marker(Box<LatencyMarker>),
     Barrier(BarrierMark),
     End,
 }
@@ -185,6 +187,7 @@ impl Encoder {
                 return self.batch(batch, units).map_err(|error| EngineError::arrow("exchange", &error));
             }
             StreamElement::Watermark(watermark) => SmallElement::Watermark(*watermark),
+            StreamElement::Marker(marker) => SmallElement::Marker(marker.clone()),
             StreamElement::Barrier(mark) => SmallElement::Barrier(*mark),
             StreamElement::End => SmallElement::End,
         };
@@ -236,6 +239,7 @@ impl Decoder {
         match payload {
             Payload::Batch(bytes) => self.batch(bytes).map(StreamElement::Batch),
             Payload::Small(SmallElement::Watermark(watermark)) => Ok(StreamElement::Watermark(watermark)),
+            Payload::Small(SmallElement::Marker(marker)) => Ok(StreamElement::Marker(marker)),
             Payload::Small(SmallElement::Barrier(mark)) => Ok(StreamElement::Barrier(mark)),
             Payload::Small(SmallElement::End) => Ok(StreamElement::End),
         }
@@ -283,7 +287,8 @@ impl Decoder {
 mod tests {
     use arrow::array::{ArrayRef, StringArray};
     use arrow::ipc::CompressionType;
-    use mainstem_core::ids::Epoch;
+    use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
+    use mainstem_core::latency::Hop;
     use mainstem_core::protocol::Barrier;
 
     use super::*;
@@ -327,8 +332,13 @@ mod tests {
                 assert_eq!(back.own_watermark, batch.own_watermark);
             }
             let barrier = Barrier { epoch: Epoch(3), next_epoch_now: Timestamp(9) };
+            let task = SubtaskId { operator: OperatorId(1), index: 3 };
+            let hop = Hop { subtask: task, began_at: Timestamp(6), left_at: Timestamp(7) };
+            let marker = |trace| LatencyMarker { source: task, number: 9, read_at: Timestamp(5), trace };
             for element in [
                 StreamElement::Watermark(Timestamp::MAX),
+                StreamElement::Marker(Box::new(marker(None))),
+                StreamElement::Marker(Box::new(marker(Some(vec![hop])))),
                 StreamElement::Barrier(BarrierMark { barrier, last: true, waited_ms: 7 }),
                 StreamElement::End,
             ] {

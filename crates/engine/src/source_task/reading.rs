@@ -7,6 +7,8 @@ use std::sync::Arc;
 use mainstem_connectors::{ConnectorError, ReaderContext, ReaderEvent, Release, Source, SourceReader};
 use mainstem_core::ids::SplitId;
 use mainstem_core::protocol::SourceSplit;
+use mainstem_core::time::Timestamp;
+use mainstem_rt::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -32,12 +34,13 @@ impl SourceInput {
     }
 }
 
-/// What a reader has read, or why it cannot go on.
-type Read = Result<ReaderEvent, EngineError>;
+/// What a reader has read and when, or why it cannot go on.
+type Read = Result<(ReaderEvent, Timestamp), EngineError>;
 
 /// The readers of a source task. Dropping it stops them.
 pub(crate) struct Readers {
     input: Arc<SourceInput>,
+    clock: Arc<dyn Clock>,
     tasks: JoinSet<()>,
     sender: mpsc::Sender<Read>,
     receiver: mpsc::Receiver<Read>,
@@ -49,9 +52,10 @@ pub(crate) struct Readers {
 
 impl Readers {
     /// No readers yet.
-    pub(crate) fn new(input: Arc<SourceInput>) -> Self {
+    pub(crate) fn new(input: Arc<SourceInput>, clock: Arc<dyn Clock>) -> Self {
         let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
-        Readers { input, tasks: JoinSet::new(), sender, receiver, releases: BTreeMap::new(), holds: BTreeMap::new() }
+        let (releases, holds) = (BTreeMap::new(), BTreeMap::new());
+        Readers { input, clock, tasks: JoinSet::new(), sender, receiver, releases, holds }
     }
 
     /// Starts to read a split, from a position, up to another.
@@ -74,9 +78,9 @@ impl Readers {
         let held = hold.subscribe();
         self.holds.insert(split.id.clone(), hold);
         let table = self.input.table.clone();
-        let sender = self.sender.clone();
+        let (sender, clock) = (self.sender.clone(), self.clock.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = read(reader, held, &sender).await {
+            if let Err(error) = read(reader, held, &sender, clock.as_ref()).await {
                 let _ = sender.send(Err(EngineError::Connector { table, error })).await;
             }
         });
@@ -128,11 +132,12 @@ async fn read(
     mut reader: Box<dyn SourceReader>,
     mut held: watch::Receiver<bool>,
     sender: &mpsc::Sender<Read>,
+    clock: &dyn Clock,
 ) -> Result<(), ConnectorError> {
     // Either fails where the task has ended.
     while held.wait_for(|is_held| !is_held).await.is_ok()
         && let Some(event) = reader.next().await?
-        && sender.send(Ok(event)).await.is_ok()
+        && sender.send(Ok((event, clock.now()))).await.is_ok()
     {
         // A reader that never waits would keep its thread from the other tasks.
         tokio::task::yield_now().await;

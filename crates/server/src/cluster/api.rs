@@ -9,7 +9,7 @@ use mainstem_core::audit::{AuditRecord, Head};
 use mainstem_core::ids::{Generation, JobId};
 use serde::{Deserialize, Serialize};
 
-use crate::figures::Question;
+use crate::figures::{Question, RowLatency};
 use crate::job;
 use crate::lag::TableLag;
 use crate::memory::OperatorMemory;
@@ -208,6 +208,9 @@ pub(crate) struct JobSummary {
     /// Of the sources whose readers know.
     #[serde(default)]
     pub(crate) lag: Vec<TableLag>,
+    /// How long rows take to each sink.
+    #[serde(default)]
+    pub(crate) latency: Vec<RowLatency>,
     /// The savepoint that is wanted and has no outcome yet.
     pub(crate) savepoint: Option<SavepointRequest>,
     /// The newest outcomes of savepoints, oldest first.

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::api::{JobSummary, Request, Response, SubmitRequest};
 use super::{local, savepoints};
 use crate::cli::{ClientArgs, JobArgs, ListArgs, RescaleArgs, StatusArgs, SubmitArgs};
+use crate::figures::RowLatency;
 use crate::sql_files::SqlFiles;
 
 /// How long a coordinator that leads is looked for.
@@ -127,6 +128,7 @@ fn details(job: &JobSummary) -> String {
         ),
     ];
     lines.extend(job.lag.iter().map(|lag| format!("lag          {lag}")));
+    lines.extend(job.latency.iter().filter_map(latency_line));
     lines.extend(savepoints::details(job));
     if job.restored_local_bytes + job.restored_store_bytes > 0 {
         let (local, store) = (job.restored_local_bytes, job.restored_store_bytes);
@@ -146,6 +148,15 @@ fn details(job: &JobSummary) -> String {
         lines.push(format!("failed       {reason}"));
     }
     lines.join("\n")
+}
+
+/// How long rows took to a sink in the last minute.
+fn latency_line(of: &RowLatency) -> Option<String> {
+    let mut line = format!("latency      {}: p50 {:.0} ms, p99 {:.0} ms", of.table, of.p50_ms?, of.p99_ms?);
+    if let (Some(p50), Some(p99)) = (of.visible_p50_ms, of.visible_p99_ms) {
+        line += &format!("; until visible p50 {p50:.0} ms, p99 {p99:.0} ms");
+    }
+    Some(line)
 }
 
 /// How the newest checkpoint went.

@@ -297,8 +297,46 @@ impl Node {
     }
 
     fn list(&self) -> Response {
-        let jobs = self.jobs.views().into_iter().map(summary).collect();
+        let jobs = self.jobs.views().into_iter().map(|view| self.summary(view)).collect();
         Response::Jobs { leads: self.leads(), leader: self.leader(), jobs, workers: self.fleet.workers() }
+    }
+
+    fn summary(&self, view: JobView) -> JobSummary {
+        // A plan of another version counts nothing here; the driver says why it cannot run.
+        let graph: JobGraph = serde_json::from_str(&view.graph_json).unwrap_or_default();
+        let counters = &view.counters;
+        let rows = |of: fn(&OperatorKind) -> bool, rows: fn(&OperatorCounters) -> u64| {
+            let operators = job::operators_of(&graph, of);
+            operators.iter().filter_map(|operator| counters.get(operator)).map(rows).sum()
+        };
+        JobSummary {
+            parallelism: view.parallelism,
+            active: view.active,
+            generation: view.generation,
+            complete: view.complete.0,
+            committed: view.committed.0,
+            rows_in: rows(|kind| matches!(kind, OperatorKind::Source(_)), |c| c.rows_in),
+            rows_out: rows(|kind| matches!(kind, OperatorKind::Sink(_)), |c| c.rows_out),
+            late_rows: counters.values().map(|c| c.late_rows).sum(),
+            dropped_records: counters.values().map(|c| c.dropped_records).sum::<u64>()
+                + view.status.as_ref().map_or(0, |status| status.rejected_records),
+            latency: self.figures.latency(&view.job),
+            dead_letters: counters.values().map(|c| c.dead_letters).sum(),
+            lag: lag::of_tables(&lag::tables_read(&graph), |id| counters.get(&id).filter(|_| view.active)?.lag.clone()),
+            restored_local_bytes: counters.values().map(|c| c.restored_local_bytes).sum(),
+            restored_store_bytes: counters.values().map(|c| c.restored_store_bytes).sum(),
+            memory: graph
+                .nodes
+                .iter()
+                .filter_map(|node| OperatorMemory::of(node.id, &node.name, counters.get(&node.id)?.memory))
+                .collect(),
+            job: view.job,
+            savepoint: view.savepoint,
+            savepoints: view.savepoints,
+            restored: view.restored,
+            end: view.end,
+            status: view.status,
+        }
     }
 }
 
@@ -306,41 +344,4 @@ impl Node {
 fn user(connection: &Connection) -> String {
     let name: String = connection.hello.node.chars().filter(|letter| !letter.is_control()).take(64).collect();
     format!("{name} at {}", connection.peer)
-}
-
-fn summary(view: JobView) -> JobSummary {
-    // A plan of another version counts nothing here; the driver says why it cannot run.
-    let graph: JobGraph = serde_json::from_str(&view.graph_json).unwrap_or_default();
-    let counters = &view.counters;
-    let rows = |of: fn(&OperatorKind) -> bool, rows: fn(&OperatorCounters) -> u64| {
-        let operators = job::operators_of(&graph, of);
-        operators.iter().filter_map(|operator| counters.get(operator)).map(rows).sum()
-    };
-    JobSummary {
-        parallelism: view.parallelism,
-        active: view.active,
-        generation: view.generation,
-        complete: view.complete.0,
-        committed: view.committed.0,
-        rows_in: rows(|kind| matches!(kind, OperatorKind::Source(_)), |c| c.rows_in),
-        rows_out: rows(|kind| matches!(kind, OperatorKind::Sink(_)), |c| c.rows_out),
-        late_rows: counters.values().map(|c| c.late_rows).sum(),
-        dropped_records: counters.values().map(|c| c.dropped_records).sum::<u64>()
-            + view.status.as_ref().map_or(0, |status| status.rejected_records),
-        dead_letters: counters.values().map(|c| c.dead_letters).sum(),
-        lag: lag::of_tables(&lag::tables_read(&graph), |id| counters.get(&id).filter(|_| view.active)?.lag.clone()),
-        restored_local_bytes: counters.values().map(|c| c.restored_local_bytes).sum(),
-        restored_store_bytes: counters.values().map(|c| c.restored_store_bytes).sum(),
-        memory: graph
-            .nodes
-            .iter()
-            .filter_map(|node| OperatorMemory::of(node.id, &node.name, counters.get(&node.id)?.memory))
-            .collect(),
-        job: view.job,
-        savepoint: view.savepoint,
-        savepoints: view.savepoints,
-        restored: view.restored,
-        end: view.end,
-        status: view.status,
-    }
 }

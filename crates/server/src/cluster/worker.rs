@@ -2,9 +2,11 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mainstem_core::cluster::messages::WorkerId;
+use mainstem_rt::SystemClock;
 use mainstem_worker::{Counters, WorkerOptions};
 use tokio::runtime::Builder;
 
@@ -43,6 +45,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
             transport,
             copies,
             memory: memory::budget(&args.memory),
+            clock: Arc::new(SystemClock::default()),
             data_runtime: data.handle().clone(),
             counters: counters.clone(),
         };

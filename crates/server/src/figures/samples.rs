@@ -8,12 +8,15 @@ use mainstem_core::cluster::messages::{OperatorCounters, SubtaskCounters};
 use mainstem_core::ids::{Generation, OperatorId};
 use mainstem_core::time::Timestamp;
 
+use super::latency::Counted;
 use super::model::Point;
 
 /// Time between two samples.
 pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 /// Samples over which a rate is an average.
 const SAMPLES_MAX: usize = 3;
+/// Samples over which latencies are told: those of a minute.
+const COUNTED_MAX: usize = 30;
 /// Points of the time line.
 const POINTS_MAX: usize = 300;
 /// A rate over less is noise: workers tell their counters now and then.
@@ -24,6 +27,7 @@ const SPAN_MS_MIN: i64 = 900;
 pub(crate) struct Samples {
     recent: VecDeque<Sample>,
     points: VecDeque<Point>,
+    counted: VecDeque<(Generation, Counted)>,
 }
 
 struct Sample {
@@ -50,7 +54,11 @@ pub(crate) struct Shares {
 }
 
 impl Samples {
-    pub(crate) fn add(&mut self, at: Timestamp, point: Point, view: JobView) {
+    pub(crate) fn add(&mut self, at: Timestamp, point: Point, view: JobView, counted: Counted) {
+        if self.counted.len() == COUNTED_MAX {
+            self.counted.pop_front();
+        }
+        self.counted.push_back((view.generation, counted));
         if self.recent.len() == SAMPLES_MAX {
             self.recent.pop_front();
         }
@@ -59,6 +67,11 @@ impl Samples {
             self.points.pop_front();
         }
         self.points.push_back(point);
+    }
+
+    /// What latency markers had told a minute ago, or since the attempt began.
+    pub(crate) fn counted(&self, view: &JobView) -> Option<&Counted> {
+        self.counted.iter().find(|(generation, _)| *generation == view.generation).map(|(_, counted)| counted)
     }
 
     pub(crate) fn points(&self) -> Vec<Point> {

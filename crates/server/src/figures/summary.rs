@@ -5,9 +5,13 @@ use mainstem_core::checkpoint::CadenceChoice;
 use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::lag::LagUnit;
+use mainstem_core::latency::LatencyHistogram;
 use mainstem_core::time::Timestamp;
 
-use super::model::{CheckpointSummary, End, Job, Lag, Point, SavepointOutcome, SavepointUnderWay, SplitLag};
+use super::latency::SinkLatency;
+use super::model::{
+    CheckpointSummary, End, Job, Lag, Point, RowLatency, SavepointOutcome, SavepointUnderWay, SplitLag,
+};
 use super::samples::Shares;
 use super::{Known, ShapeOperator};
 use crate::job;
@@ -37,6 +41,7 @@ pub(super) fn job(known: &Known, now: Timestamp) -> Job {
         watermark_ms,
         watermark_at_end,
         lag: known.shape.of_kind("source").filter_map(|operator| known.lag(operator)).collect(),
+        latency: latency(known),
         busy,
         backpressured,
         checkpoint: checkpoint(known, now),
@@ -56,6 +61,8 @@ pub(super) fn point(known: &Known, now: Timestamp) -> Point {
     let lags = known.shape.of_kind("source").filter_map(|operator| known.view.counters.get(&operator.id)?.lag.as_ref());
     let records: Vec<u64> = lags.filter(|lag| lag.unit == LagUnit::Records).map(|lag| lag.total).collect();
     let status = known.view.status.as_ref();
+    let latencies = latency(known);
+    let slowest = |part: fn(&RowLatency) -> Option<f64>| latencies.iter().filter_map(part).reduce(f64::max);
     Point {
         at_ms: now.0,
         rows_in_per_second: known.rate("source", |counters| counters.rows_in),
@@ -64,9 +71,32 @@ pub(super) fn point(known: &Known, now: Timestamp) -> Point {
         watermark_ms: shown_watermark(known.watermark()).0,
         checkpoint_duration_ms: status.and_then(|status| status.last_checkpoint_duration_ms),
         state_bytes: status.and_then(|status| status.last_checkpoint_bytes),
+        latency_p50_ms: slowest(|latency| latency.p50_ms),
+        latency_p99_ms: slowest(|latency| latency.p99_ms),
+        visible_latency_p99_ms: slowest(|latency| latency.visible_p99_ms),
         busy,
         backpressured,
     }
+}
+
+/// How long rows have taken to each sink in the last minute.
+pub(super) fn latency(known: &Known) -> Vec<RowLatency> {
+    let quantile = |of: Option<&LatencyHistogram>, part: f64| {
+        of.and_then(|times| times.quantile_ms(part)).map(|ms| (ms * 10.0).round() / 10.0)
+    };
+    let of = |SinkLatency { sink, arrived, visible }: &SinkLatency| {
+        let operator = known.shape.operators.iter().find(|operator| operator.id == *sink)?;
+        Some(RowLatency {
+            operator: sink.0,
+            table: operator.table_name().unwrap_or(&operator.name).to_owned(),
+            markers: arrived.count(),
+            p50_ms: quantile(Some(arrived), 0.5),
+            p99_ms: quantile(Some(arrived), 0.99),
+            visible_p50_ms: quantile(visible.as_ref(), 0.5),
+            visible_p99_ms: quantile(visible.as_ref(), 0.99),
+        })
+    };
+    known.latency.iter().filter_map(of).collect()
 }
 
 /// A watermark as it is shown: in milliseconds, and whether it is the end of the input.

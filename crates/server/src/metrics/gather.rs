@@ -69,6 +69,15 @@ fn checkpoints(page: &mut Page, known: &Known, now: Timestamp) {
     page.whole(&names::CHECKPOINTS_FAILED, &job, totals.failed);
     page.whole(&names::CHECKPOINTS_UNALIGNED, &job, totals.unaligned);
     page.real(&names::CHECKPOINT_TIME, &job, totals.duration_ms as f64 / 1000.0);
+    if let Some(history) = &known.history {
+        let latency = history.latency();
+        page.times(&names::CHECKPOINT_TIMES, &job, &latency.checkpoints);
+        page.times(&names::PUBLISH_TIMES, &job, &latency.publications);
+        page.whole(&names::TRACE_RECORDS_DROPPED, &job, latency.traces_dropped);
+        for (sink, times) in &latency.visible {
+            page.times(&names::VISIBLE_LATENCY, &[job[0], ("operator", &sink.0.to_string())], times);
+        }
+    }
     let Some(status) = view.status.as_ref().filter(|_| view.active) else { return };
     let since = status.last_checkpoint_at.unwrap_or(view.submitted_at);
     page.real(&names::CHECKPOINT_AGE, &job, seconds(now.since_ms(since).max(0)));
@@ -124,6 +133,9 @@ fn operator(page: &mut Page, job: &JobId, id: OperatorId, counters: &OperatorCou
     let watermark = counters.watermarks.iter().map(|(_, watermark)| *watermark).min();
     if let Some(watermark) = watermark.filter(|at| *at > Timestamp::MIN && *at < Timestamp::MAX) {
         page.real(&names::WATERMARK, &labels, seconds(watermark.0));
+    }
+    if let Some(latency) = &counters.latency {
+        page.times(&names::ROW_LATENCY, &labels, latency);
     }
     if let Some(lag) = &counters.lag {
         let metric = match lag.unit {

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     /// Only grows, until its process or its attempt begins anew.
     Counter,
     Gauge,
+    /// Of times; only grows as a counter does.
+    Histogram,
 }
 
 macro_rules! metrics {
@@ -65,6 +67,9 @@ metrics! {
     CHECKPOINT_SIZE Gauge Bytes "mainstem_checkpoint_last_size" "State that the newest checkpoint of a job refers to.";
     CHECKPOINT_AGE Gauge Seconds "mainstem_checkpoint_age" "Time since the newest checkpoint of a job was complete; without one, since the job was handed in.";
     CHECKPOINT_INTERVAL Gauge Seconds "mainstem_checkpoint_interval" "Time between two checkpoints that the user of a job wants.";
+    CHECKPOINT_TIMES Histogram Seconds "mainstem_checkpoint_duration" "Times that complete checkpoints of a job took, from their barrier to their record.";
+    PUBLISH_TIMES Histogram Seconds "mainstem_publish_duration" "Times from when a checkpoint of a job was complete until the output of its epoch was visible.";
+    VISIBLE_LATENCY Histogram Seconds "mainstem_row_visible_latency" "Times from when rows were read by a source until what they caused at a sink was published, by latency markers.";
     EPOCH_COMPLETE Gauge None "mainstem_epoch_complete" "Newest epoch of a job that is complete.";
     EPOCH_PUBLISHED Gauge None "mainstem_epoch_published" "Newest epoch of a job whose output is visible.";
 
@@ -80,6 +85,7 @@ metrics! {
     BACKPRESSURED Counter Seconds "mainstem_operator_backpressured" "Time that the subtasks of a task have waited for room at their receivers.";
     IDLE Counter Seconds "mainstem_operator_idle" "Time that the subtasks of a task have waited for something to do.";
     WATERMARK Gauge Seconds "mainstem_operator_watermark_timestamp" "Least watermark of the subtasks of an operator that run here.";
+    ROW_LATENCY Histogram Seconds "mainstem_row_latency" "Times from when rows were read by a source until they had come to a sink, by latency markers.";
     STATE_ROWS Gauge None "mainstem_operator_state_rows" "Rows that an operator kept in the newest checkpoint.";
     STATE_SIZE Gauge Bytes "mainstem_operator_state_size" "Bytes of an operator's state in the newest checkpoint.";
     LAG_RECORDS Gauge None "mainstem_source_lag_records" "Records that a source has not read yet, as far as its readers know.";
@@ -96,6 +102,7 @@ metrics! {
 
     TRACE_SPANS Counter None "mainstem_trace_spans_exported" "Spans that the collector of traces has taken.";
     TRACE_SPANS_DROPPED Counter None "mainstem_trace_spans_dropped" "Spans that were dropped, by reason: queue_full, or not_taken by the collector.";
+    TRACE_RECORDS_DROPPED Counter None "mainstem_trace_records_dropped" "Records that were to be traced and for which there was no room on their way.";
 
     PROCESS_CPU Counter Seconds "process_cpu" "Processor time that this process has used.";
     PROCESS_MEMORY Gauge Bytes "process_resident_memory" "Memory of this process that is in RAM.";

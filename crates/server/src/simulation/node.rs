@@ -156,7 +156,7 @@ impl Machine {
         let clock = SimulatedClock { began, began_ms: now_ms, skew_ms: self.skew_ms.clone() };
         let root = match self.host.is_coordinator() {
             true => self.coordinator(&runtime, clock),
-            false => self.worker(&runtime),
+            false => self.worker(&runtime, clock),
         };
         self.process = Some(Process { runtime, root, began, began_ms: now_ms });
     }
@@ -188,7 +188,7 @@ impl Machine {
         })
     }
 
-    fn worker(&self, runtime: &Runtime) -> JoinHandle<anyhow::Result<()>> {
+    fn worker(&self, runtime: &Runtime, clock: SimulatedClock) -> JoinHandle<anyhow::Result<()>> {
         let (host, transport) = (self.host, self.transport());
         let options = WorkerOptions {
             worker: WorkerId(format!("{host}#{}", self.lives)),
@@ -201,6 +201,7 @@ impl Machine {
             // They would lie on the real disk.
             copies: None,
             memory: MemoryBudget::new(1 << 30, &std::env::temp_dir(), || {}),
+            clock: Arc::new(clock),
             data_runtime: runtime.handle().clone(),
             counters: Counters::default(),
         };

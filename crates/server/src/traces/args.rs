@@ -15,8 +15,8 @@ const SERVICE: &str = "mainstem";
 /// Where spans go.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TracesArgs {
-    /// Send traces of checkpoints, commits and recoveries to the OpenTelemetry collector there, by OTLP over HTTP, such as
-    /// http://localhost:4318 [default: not at all].
+    /// Send traces of checkpoints, commits, recoveries and sampled rows to the OpenTelemetry collector there, by OTLP over
+    /// HTTP, such as http://localhost:4318 [default: not at all].
     #[arg(long, value_name = "URL", env = ENDPOINT_VARIABLE, hide_env_values = true)]
     pub(crate) otlp_endpoint: Option<String>,
     /// Headers of each request to the collector, such as 'api-key=SECRET,tenant=a'; values are percent-encoded.

@@ -3,7 +3,9 @@
 //!
 //! A checkpoint is a trace of its own: the span `checkpoint`, below it `snapshot` with a span for each subtask, `manifest`,
 //! `record`, and later `publish`. So is what comes before an attempt: `start` or `recovery`, below it `wait`, `prepare` and
-//! `deploy`.
+//! `deploy`. And so is the way of sampled rows: `rows`, below it a `task` for each that they passed, and `epoch`.
+
+mod record;
 
 use mainstem_coordinator::{
     CheckpointNote, CheckpointStage, FailedAttempt, Passed, PassedCheckpoint, Publication, StartOutcome, StartPhase,
@@ -46,6 +48,11 @@ pub(super) fn of(job: &TracedJob, passed: &Passed) -> Vec<Span> {
         What::Publication(publication) => {
             let mut trace = Trace::of_checkpoint(job, created_at, publication.made_by, publication.epoch);
             trace.publication(publication);
+            trace.spans
+        }
+        What::Record(record) => {
+            let mut trace = Trace::of_record(job, created_at, record);
+            trace.record(record);
             trace.spans
         }
         What::Start(start) => {

@@ -4,10 +4,12 @@ use std::io::Write;
 use std::time::Instant;
 
 use mainstem_coordinator::{
-    CheckpointNote, CheckpointStage, FailedAttempt, PassedCheckpoint, Publication, StartOutcome, StartPhase,
-    StartedAttempt, SubtaskPart, What,
+    CheckpointNote, CheckpointStage, FailedAttempt, PassedCheckpoint, PassedRecord, Publication, StartOutcome,
+    StartPhase, StartedAttempt, SubtaskPart, What,
 };
+use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::ids::{Epoch, Generation, SubtaskId};
+use mainstem_core::latency::{Arrival, Hop, LatencyMarker};
 use mainstem_core::time::Timestamp;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,6 +99,56 @@ fn text<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
         Value::Text(text) => Some(text),
         other => panic!("{key} is {other:?}"),
     }
+}
+
+fn record(visible_at: Option<i64>) -> Passed {
+    let source = SubtaskId { operator: OperatorId(1), index: 1 };
+    let hop = |operator, index, began, left| Hop {
+        subtask: SubtaskId { operator: OperatorId(operator), index },
+        began_at: Timestamp(began),
+        left_at: Timestamp(left),
+    };
+    // The join had nothing to do when the marker came; the clock of the sink's host is behind.
+    let hops = vec![hop(1, 1, 1_010, 1_015), hop(3, 0, 900, 1_016), hop(4, 1, 1_012, 1_014)];
+    let marker = LatencyMarker { source, number: 5, read_at: Timestamp(1_000), trace: Some(hops) };
+    passed(What::Record(PassedRecord {
+        sink: OperatorId(5),
+        generation: Generation(2),
+        epoch: Epoch(7),
+        arrival: Arrival { marker, at: Timestamp(1_014) },
+        workers: ["w0@a:1#x", "w1@b:1#y"].map(|id| WorkerId(id.to_owned())).into(),
+        visible_at: visible_at.map(Timestamp),
+    }))
+}
+
+#[test]
+fn a_record_is_a_trace_with_a_span_for_each_task_that_it_passed() {
+    let job = job();
+    let spans = spans::of(&job, &record(Some(1_100)));
+    assert_eq!(
+        shape(&spans),
+        [
+            ("rows", "", 1_000, 1_100),
+            ("task", "rows", 1_000, 1_015),
+            ("task", "rows", 1_015, 1_016),
+            ("task", "rows", 1_016, 1_016),
+            ("epoch", "rows", 1_016, 1_100),
+        ]
+    );
+    let times = |span: &Span| (whole(span, "mainstem.wait.ms"), whole(span, "mainstem.processing.ms"));
+    let waited: Vec<_> = spans[1..4].iter().map(times).collect();
+    assert_eq!(waited, [(Some(10), Some(5)), (Some(0), Some(1)), (Some(0), Some(0))]);
+    assert_eq!(text(&spans[1], "mainstem.worker"), Some("w1@b:1#y"));
+    assert_eq!(
+        (text(&spans[2], "mainstem.operator.name"), whole(&spans[2], "mainstem.subtask")),
+        (Some("join"), Some(0))
+    );
+    let root = &spans[0];
+    assert_eq!((whole(root, "mainstem.epoch"), whole(root, "mainstem.attempt")), (Some(7), Some(2)));
+    assert_eq!((whole(root, "mainstem.source"), whole(root, "mainstem.sink")), (Some(1), Some(5)));
+    // Of a sink that publishes nothing.
+    let spans = spans::of(&job, &record(None));
+    assert_eq!((spans.len(), shape(&spans)[0]), (4, ("rows", "", 1_000, 1_014)));
 }
 
 #[test]

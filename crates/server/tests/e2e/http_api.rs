@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod latency;
 mod metrics;
 mod preview;
 

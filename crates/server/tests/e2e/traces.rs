@@ -139,6 +139,34 @@ impl Spans {
         }
         by_attempt
     }
+
+    /// There are records, each with one span for each task from the source to the sink, which follow each other up to the time
+    /// when it was visible. The workers that they have passed come back.
+    fn check_records(&self, within: (u64, u64)) -> BTreeSet<String> {
+        let records = self.named("rows");
+        assert!(!records.is_empty(), "no record was sampled");
+        let mut workers = BTreeSet::new();
+        for record in records {
+            let names = ["mainstem.source.name", "mainstem.sink.name"].map(|key| record.text(key));
+            assert!(names[0].contains("bid") && names[1].contains("counts"), "{record:?}");
+            assert!(
+                record.number("mainstem.epoch") > 0 && within.0 <= record.from && record.to <= within.1,
+                "{record:?}"
+            );
+            let (tasks, epoch) = (self.below(record, "task"), self.one_below(record, "epoch"));
+            assert_eq!(tasks.len(), TASKS, "{record:?}: {tasks:?}");
+            let times: Vec<u64> = tasks.iter().flat_map(|task| [task.from, task.to]).collect();
+            assert!(times.is_sorted() && times[0] == record.from, "{tasks:?}");
+            assert_eq!((epoch.from, epoch.to), (times[times.len() - 1], record.to), "{epoch:?}");
+            for task in tasks {
+                let parts = task.number("mainstem.wait.ms") + task.number("mainstem.processing.ms");
+                assert_eq!(parts * MS, task.to - task.from, "{task:?}");
+                assert!(task.number("mainstem.subtask") < 2, "{task:?}");
+                workers.extend(task.value("mainstem.worker").map(|worker| worker.text.clone()));
+            }
+        }
+        workers
+    }
 }
 
 /// Nanoseconds.
@@ -178,6 +206,8 @@ fn traces_of_a_cluster_show_checkpoints_commits_and_the_recovery_from_a_lost_wor
         std::thread::sleep(Duration::from_millis(20));
     };
     let by_attempt = spans.check_epochs(last, 2 * TASKS, (begun, now()));
+    let workers = spans.check_records((begun, now()));
+    assert!(workers.iter().any(|name| name.starts_with(&format!("{worker}@"))) && workers.len() > 1, "{workers:?}");
     assert!(by_attempt.len() > 1, "several attempts: {by_attempt:?}");
 
     let [first] = spans.named("start")[..] else { panic!("one start: {:?}", spans.named("start")) };
@@ -212,6 +242,7 @@ fn traces_of_one_process_are_complete_at_its_end() {
     let by_attempt = spans.check_epochs(last, 2 * TASKS, (begun, now()));
     assert_eq!(by_attempt.len(), 1, "{by_attempt:?}");
     assert_eq!((spans.named("start").len(), spans.named("recovery").len()), (1, 0));
+    assert!(spans.check_records((begun, now())).is_empty(), "one process has no workers");
 }
 
 #[test]

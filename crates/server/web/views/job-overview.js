@@ -164,7 +164,15 @@ export class OverviewTab {
         chart({ ...all, title: 'Rows per second', unit: count, series: [one('rows_in', 'in'), one('rows_out', 'out')] }),
         chart({
           ...all,
-          title: 'Latency: watermark behind the clock',
+          title: 'Row latency: source to sink',
+          unit: duration,
+          round: roundUpMs,
+          none: 'no row came to a sink',
+          series: [one('p50', 'p50'), one('p99', 'p99'), one('visible', 'p99 until visible')],
+        }),
+        chart({
+          ...all,
+          title: 'Watermark behind the clock',
           unit: duration,
           round: roundUpMs,
           none: 'no watermark',

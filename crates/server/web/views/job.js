@@ -9,7 +9,7 @@ import { note, merge } from '../lib/record.js';
 import { count, rate, bytes, duration, exact, ago, behind, percent, plural, utcShort, NONE } from '../lib/format.js';
 import { figures, notice, loading, failed, stateChip, lagOf } from '../ui/parts.js';
 import { jobActions } from './job-actions.js';
-import { pointOf } from './jobs.js';
+import { pointOf, slowest } from './jobs.js';
 import { OverviewTab } from './job-overview.js';
 import { SubtasksTab } from './job-subtasks.js';
 import { CheckpointsTab } from './job-checkpoints.js';
@@ -98,6 +98,9 @@ export class JobView {
         lag: point.lag,
         watermark: point.watermark_ms,
         state: point.state_bytes,
+        p50: point.latency_p50_ms,
+        p99: point.latency_p99_ms,
+        visible: point.visible_latency_p99_ms,
         busy: point.busy,
         blocked: point.backpressured,
       })),
@@ -260,6 +263,12 @@ function figuresOf(job, now) {
       title: 'Event time (UTC) up to which all rows have come, and how far that is behind the clock',
     },
     {
+      label: 'Row latency',
+      value: duration(slowest(job, 'p99_ms')),
+      note: `p99 · p50 ${duration(slowest(job, 'p50_ms'))}`,
+      title: latencyTitle(job),
+    },
+    {
       label: 'Checkpoint',
       value: job.end ? `epoch ${checkpoint.complete ?? NONE}` : ago(age),
       note: job.end ? 'newest' : `epoch ${checkpoint.complete ?? NONE} · ${duration(checkpoint.duration_ms)}`,
@@ -282,6 +291,15 @@ function figuresOf(job, now) {
       title: `${exact(job.late_rows)} late rows, ${exact(job.dropped_records)} dropped records, ${exact(job.dead_letters)} dead letters, ${exact(job.unmatched_changes)} unmatched changes`,
     },
   ];
+}
+
+// By sink, with what it takes until the output can be seen.
+function latencyTitle(job) {
+  const sinks = (job.latency || []).map((sink) => {
+    const visible = sink.visible_p99_ms === null ? '' : `, until visible p50 ${duration(sink.visible_p50_ms)}, p99 ${duration(sink.visible_p99_ms)}`;
+    return `${sink.table}: p50 ${duration(sink.p50_ms)}, p99 ${duration(sink.p99_ms)}${visible}`;
+  });
+  return ['How long rows took in the last minute from when a source had read them until they came to a sink', ...sinks].join('\n');
 }
 
 // Where the tabs are wider than the screen, the open one is in sight.

@@ -198,10 +198,17 @@ export function pointOf(job) {
     lag: lag && lag.total,
     watermark: job.watermark_ms,
     state: job.checkpoint && job.checkpoint.bytes,
+    p50: slowest(job, 'p50_ms'),
+    p99: slowest(job, 'p99_ms'),
+    visible: slowest(job, 'visible_p99_ms'),
     busy: job.busy,
     blocked: job.backpressured,
   };
 }
+
+// A latency at the sink where it is largest; null where no marker has come.
+export const slowest = (job, figure) =>
+  (job.latency || []).reduce((most, sink) => (sink[figure] === null ? most : Math.max(most ?? 0, sink[figure])), null);
 
 function columns(now, data) {
   const delay = (job) => (job.watermark_ms === null || job.end ? null : now - job.watermark_ms);

@@ -8,7 +8,7 @@ use std::task::Waker;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use mainstem_core::alignment::{BarrierMark, RESUME};
-use mainstem_core::ids::Epoch;
+use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -42,6 +42,11 @@ fn barrier(epoch: u64) -> StreamElement {
     StreamElement::Barrier(BarrierMark::new(barrier, false))
 }
 
+fn marker(number: u64) -> StreamElement {
+    let source = SubtaskId { operator: OperatorId(0), index: 0 };
+    StreamElement::Marker(Box::new(LatencyMarker { source, number, read_at: Timestamp(0), trace: None }))
+}
+
 fn number(batch: &StreamBatch) -> i64 {
     batch.rows.column(0).as_primitive::<Int64Type>().value(0)
 }
@@ -50,6 +55,7 @@ fn number(batch: &StreamBatch) -> i64 {
 async fn next(gate: &mut InputGate, may_take: bool) -> (String, Option<oneshot::Receiver<Vec<InFlightChannel>>>) {
     match poll_fn(|cx| gate.poll(cx, may_take)).await.unwrap() {
         GateEvent::Batch { batch, .. } => (number(&batch).to_string(), None),
+        GateEvent::Marker(marker) => (format!("m{}", marker.number), None),
         GateEvent::Watermark(watermark) => (format!("w{}", watermark.0), None),
         GateEvent::Barrier { barrier, overtaken } => (format!("b{}", barrier.mark.barrier.epoch), overtaken),
         GateEvent::End => ("end".to_owned(), None),
@@ -124,6 +130,44 @@ async fn a_watermark_alone_is_told_as_overtaken() {
 }
 
 #[tokio::test]
+async fn a_latency_marker_stays_behind_its_rows_and_waits_for_a_barrier_as_they_do() {
+    let (mut senders, mut gate) = gate(2, None);
+    for element in [batch(1), marker(1), barrier(1), batch(2), marker(2)] {
+        senders[0].send(element).await.unwrap();
+    }
+    for wanted in ["1", "m1"] {
+        assert_eq!(next(&mut gate, true).await.0, wanted);
+    }
+    assert!(is_pending(&mut gate, true), "the barrier is being aligned");
+    senders[1].send(marker(9)).await.unwrap();
+    senders[1].send(barrier(1)).await.unwrap();
+    for wanted in ["m9", "b1", "2", "m2"] {
+        assert_eq!(next(&mut gate, true).await.0, wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_latency_marker_that_is_overtaken_is_not_stored_and_comes_all_the_same() {
+    let (mut senders, mut gate) = gate(2, Some(0));
+    for element in [batch(1), marker(1), batch(2), barrier(1)] {
+        senders[0].send(element).await.unwrap();
+    }
+    senders[1].send(marker(2)).await.unwrap();
+    let (event, overtaken) = next(&mut gate, false).await;
+    assert_eq!(event, "b1");
+    // What comes before a barrier that is owed is looked at, too.
+    senders[1].send(marker(3)).await.unwrap();
+    senders[1].send(barrier(1)).await.unwrap();
+    let mut taken = Vec::new();
+    for _ in 0..5 {
+        taken.push(next(&mut gate, true).await.0);
+    }
+    assert_eq!(numbers(&overtaken.unwrap().try_recv().unwrap()), [(0, vec![1, 2])], "of channel 1 nothing");
+    taken.sort();
+    assert_eq!(taken, ["1", "2", "m1", "m2", "m3"]);
+}
+
+#[tokio::test]
 async fn a_step_under_way_is_hurried_when_a_barrier_is_to_overtake() {
     let (mut senders, mut gate) = gate(2, Some(50));
     senders[1].send(batch(1)).await.unwrap();
@@ -163,6 +207,7 @@ async fn rows_that_a_checkpoint_has_kept_come_before_everything_new_on_any_chann
 #[tokio::test]
 async fn every_cut_is_whole_at_any_time_out() {
     let mut cuts_with_rows = 0;
+    let (mut markers_sent, mut markers_taken) = (0, 0);
     for seed in 0..300 {
         let mut random = SmallRng::seed_from_u64(seed);
         let channels = random.random_range(1..5_u32);
@@ -185,7 +230,11 @@ async fn every_cut_is_whole_at_any_time_out() {
                     bounds[at].push(sent[at]);
                     senders[at].send(barrier(epochs[at])).await.unwrap();
                 }
-                1..4 => {
+                1 => {
+                    senders[at].send(marker(0)).await.unwrap();
+                    markers_sent += 1;
+                }
+                2..5 => {
                     senders[at].send(batch(sent[at] * 10 + at as i64)).await.unwrap();
                     sent[at] += 1;
                 }
@@ -201,6 +250,7 @@ async fn every_cut_is_whole_at_any_time_out() {
                 Poll::Ready(GateEvent::Barrier { barrier, overtaken }) => {
                     open.push_back((barrier.mark.barrier.epoch, taken.clone(), overtaken));
                 }
+                Poll::Ready(GateEvent::Marker(_)) => markers_taken += 1,
                 Poll::Ready(_) => panic!("neither rows nor a barrier"),
                 Poll::Pending => {}
             }
@@ -228,6 +278,7 @@ async fn every_cut_is_whole_at_any_time_out() {
         }
     }
     assert!(cuts_with_rows > 100, "{cuts_with_rows}");
+    assert!(markers_taken > 100 && markers_taken <= markers_sent, "{markers_taken} of {markers_sent}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

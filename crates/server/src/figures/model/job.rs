@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Lag;
@@ -54,6 +54,8 @@ pub(crate) struct Job {
     /// Whether all input has been read.
     pub(crate) watermark_at_end: bool,
     pub(crate) lag: Vec<Lag>,
+    /// How long rows take to each sink.
+    pub(crate) latency: Vec<RowLatency>,
     /// Part of its time, 0 to 1, that the busiest subtask works.
     pub(crate) busy: Option<f64>,
     /// Part of its time, 0 to 1, that the subtask waits whose receivers are slowest.
@@ -71,6 +73,24 @@ pub(crate) struct Job {
     pub(crate) savepoints: Vec<SavepointOutcome>,
     /// The savepoint with which it began.
     pub(crate) restored_from: Option<String>,
+}
+
+/// How long rows took from when a source had read them until they came to a sink, in the last minute, as latency markers tell;
+/// null: none came.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub(crate) struct RowLatency {
+    /// The sink.
+    pub(crate) operator: u32,
+    pub(crate) table: String,
+    /// Markers that came there.
+    pub(crate) markers: u64,
+    /// Half of the rows took no longer.
+    pub(crate) p50_ms: Option<f64>,
+    /// 99 of 100 rows took no longer.
+    pub(crate) p99_ms: Option<f64>,
+    /// The same until the output was published; null where the sink publishes nothing.
+    pub(crate) visible_p50_ms: Option<f64>,
+    pub(crate) visible_p99_ms: Option<f64>,
 }
 
 /// How a job has ended.
@@ -301,6 +321,10 @@ pub(crate) struct Point {
     pub(crate) watermark_ms: Option<i64>,
     pub(crate) checkpoint_duration_ms: Option<i64>,
     pub(crate) state_bytes: Option<u64>,
+    /// Of the slowest sink, as in the job's `latency`.
+    pub(crate) latency_p50_ms: Option<f64>,
+    pub(crate) latency_p99_ms: Option<f64>,
+    pub(crate) visible_latency_p99_ms: Option<f64>,
     pub(crate) busy: Option<f64>,
     pub(crate) backpressured: Option<f64>,
 }
