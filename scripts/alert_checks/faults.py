@@ -156,21 +156,23 @@ class Crowd:
             self.id += rows // 2
 
 
-def pressed(ground, name, rows):
+def pressed(ground, name, rows, delay):
     url = f"{ground.receiver.url}/{name}"
     crowd = Crowd(ground.nats, name)
     crowd.add(100)
-    ground.nodes.submit(name, PRESSED.format(name=name, nats=ground.nats.url, stream=STREAM, url=url), parallelism=2)
+    # A subtask of the source more than there are splits: it waits for nothing, whatever becomes of the others.
+    ground.nodes.submit(name, PRESSED.format(name=name, nats=ground.nats.url, stream=STREAM, url=url), parallelism=3)
     yield
-    ground.receiver.delays[f"/{name}"] = 1
+    ground.receiver.delays[f"/{name}"] = delay
     crowd.add(rows)
     yield lambda: crowd.add(500)
     ground.receiver.delays[f"/{name}"] = 0
 
 
 def receiver_is_slow(ground):
-    yield from pressed(ground, "pressed", 60_000)
+    yield from pressed(ground, "pressed", 60_000, 1.5)
 
 
 def job_falls_behind(ground):
-    yield from pressed(ground, "crowded", 200_000)
+    # So slow that rows come faster also where the machine is busy.
+    yield from pressed(ground, "crowded", 200_000, 3)

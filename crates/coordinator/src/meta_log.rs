@@ -3,6 +3,9 @@
 //! comes behind the same trait.
 
 mod audited;
+#[cfg(test)]
+#[path = "../../state/src/golden.rs"]
+mod golden;
 mod local;
 mod service;
 

@@ -3,6 +3,8 @@
 //! checkpoint is taken or dropped: that is `mainstem_core::checkpoint`.
 
 mod error;
+#[cfg(test)]
+mod golden;
 mod inspect;
 mod lock;
 mod manifest;

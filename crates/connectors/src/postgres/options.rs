@@ -54,6 +54,8 @@ pub(super) struct CdcOptions {
     pub(super) publication: String,
     /// Whether the table is copied before its changes.
     pub(super) copies: bool,
+    /// Whether a TRUNCATE is passed over; otherwise it stops the job.
+    pub(super) skips_truncate: bool,
 }
 
 impl TableOptions {
@@ -145,8 +147,9 @@ pub(super) fn of_cdc(table: &TableSpec) -> Result<(TableOptions, CdcOptions), Co
     }
     let publication = options.get("publication.name").map_or_else(|| slot.clone(), str::to_owned);
     let mode = options.one_of("scan.startup.mode", "initial", &["initial", "latest-offset"])?;
+    let skips_truncate = options.one_of("scan.truncate", "fail", &["fail", "skip"])? == "skip";
     options.finish()?;
-    Ok((place, CdcOptions { slot, publication, copies: mode == "initial" }))
+    Ok((place, CdcOptions { slot, publication, copies: mode == "initial", skips_truncate }))
 }
 
 /// The options of a table that is read or looked up.

@@ -246,6 +246,7 @@ mod tests {
 
     use super::*;
     use crate::meta_log::JobCreated;
+    use crate::meta_log::golden::{assert_still_written, golden};
 
     fn started(generation: u64) -> Record {
         let (restored_from, reason, at) = (Epoch(0), String::new(), Timestamp(0));
@@ -340,5 +341,20 @@ mod tests {
         log.reset(Generation(77)).await.unwrap();
         let log = find(&store).await;
         assert_eq!((log.floor(), log.state()), (Generation(77), &JobRecord::default()));
+    }
+
+    #[test]
+    fn the_first_version_is_read_and_written_as_ever() {
+        let (graph_json, sql_hash) = ("{}".to_owned(), "h".to_owned());
+        let created = JobCreated { graph_json, sql_hash, key_groups: 8, created_at: Timestamp(1) };
+        let record = JobRecord { created: Some(created), generation: Generation(3), ..JobRecord::default() };
+        let (owner, writer) = ("pid 7 on host".to_owned(), u64::MAX);
+        let kept = Kept { sequence: 9, owner, writer, floor: Generation(2), record };
+        let written = seal(MAGIC, &serde_json::to_vec(&kept).unwrap());
+        let golden = golden("metadata-log-object-1", &written);
+        let found = parse(&golden).unwrap();
+        let head = (found.sequence, &found.owner, found.writer, found.floor);
+        assert_eq!((head, &found.record), ((9, &kept.owner, u64::MAX, Generation(2)), &kept.record));
+        assert_still_written("metadata-log-object-1", &golden, &written, "docs/formats/metadata-log.md");
     }
 }

@@ -129,6 +129,11 @@ fn operator(page: &mut Page, job: &JobId, id: OperatorId, counters: &OperatorCou
         for (metric, time) in [&names::BUSY, &names::BACKPRESSURED, &names::IDLE].into_iter().zip(times) {
             page.real(metric, &labels, time);
         }
+        for subtask in &counters.subtasks {
+            let index = subtask.index.to_string();
+            let labels = [labels[0], labels[1], ("subtask", index.as_str())];
+            page.real(&names::SUBTASK_BACKPRESSURED, &labels, subtask.backpressured_us as f64 / 1e6);
+        }
     }
     let watermark = counters.watermarks.iter().map(|(_, watermark)| *watermark).min();
     if let Some(watermark) = watermark.filter(|at| *at > Timestamp::MIN && *at < Timestamp::MAX) {

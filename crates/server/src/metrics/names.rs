@@ -84,6 +84,7 @@ metrics! {
     BUSY Counter Seconds "mainstem_operator_busy" "Time that the subtasks of a task have worked; told at its first operator.";
     BACKPRESSURED Counter Seconds "mainstem_operator_backpressured" "Time that the subtasks of a task have waited for room at their receivers.";
     IDLE Counter Seconds "mainstem_operator_idle" "Time that the subtasks of a task have waited for something to do.";
+    SUBTASK_BACKPRESSURED Counter Seconds "mainstem_subtask_backpressured" "Time that one subtask of a task has waited for room at its receivers; told at the task's first operator.";
     WATERMARK Gauge Seconds "mainstem_operator_watermark_timestamp" "Least watermark of the subtasks of an operator that run here.";
     ROW_LATENCY Histogram Seconds "mainstem_row_latency" "Times from when rows were read by a source until they had come to a sink, by latency markers.";
     STATE_ROWS Gauge None "mainstem_operator_state_rows" "Rows that an operator kept in the newest checkpoint.";

@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod cluster_preview;
 mod latency;
 mod metrics;
 mod preview;

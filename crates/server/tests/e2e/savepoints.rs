@@ -1,6 +1,8 @@
 //! Savepoints: taken of a running job or with its end, while the leader is killed in the middle, and another job, in
 //! another cluster and at another parallelism, that goes on from them when nothing else of the first one is left.
 
+mod golden;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -3,6 +3,7 @@
 mod changes;
 mod files;
 mod poison;
+mod upserts;
 
 use std::time::Duration;
 

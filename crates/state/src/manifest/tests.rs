@@ -1,5 +1,7 @@
 //! Manifests: what is written is read, and damage is named.
 
+mod golden;
+
 use mainstem_core::ids::SplitId;
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::{Committable, SourceSplit, SplitProgress, StateHandle};

@@ -1,5 +1,7 @@
 //! Savepoints as directories: what is written is read, by whatever way it has come, and nothing unfinished counts.
 
+mod golden;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,7 @@
 //! The bytes of state files.
 
+mod golden;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};

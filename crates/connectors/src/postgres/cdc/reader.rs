@@ -16,6 +16,7 @@ use super::position::{Copied, Lsn, Position, Snapshot};
 use super::slot::{self, check_server, make_publication, open_slot};
 use super::stream::Stream;
 use super::{CdcTable, SchemaRef};
+use crate::bad_records::Rejected;
 use crate::error::{ConnectorError, ErrorKind};
 use crate::postgres::client::Session;
 use crate::postgres::copied::CopiedRows;
@@ -192,7 +193,7 @@ impl SourceReader for CdcReader {
                                 Position::Streaming { lsn: copying.start, changes: 0, copied }
                             }
                         };
-                        return Ok(Some(batch(split, rows, None, &position)?));
+                        return Ok(Some(batch(split, rows, None, Rejected::default(), &position)?));
                     }
                     let State::Copying(copying) = std::mem::replace(&mut self.state, State::Waiting) else { continue };
                     let Copying { copied, start, changes, name, .. } = *copying;
@@ -247,12 +248,12 @@ async fn stream_on(
             biased;
             taken = stream.take(slot) => taken?,
             // A transaction is given as a whole, unless it is long.
-            () = linger, if ready > 0 && stream.may_pause() => break,
+            () = linger, if (ready > 0 || stream.has_skipped()) && stream.may_pause() => break,
             () = &mut quiet, if ready == 0 && stream.may_pause() => break,
             Ok(()) = released.changed() => stream.release(*released.borrow_and_update()),
         }
     }
-    if stream.has_ended() && stream.ready_rows() == 0 {
+    if stream.has_ended() && stream.ready_rows() == 0 && !stream.has_skipped() {
         return Ok(ReaderEvent::SplitFinished { split: split.clone() });
     }
     let position = stream.position();
@@ -260,16 +261,17 @@ async fn stream_on(
         0 => (RecordBatch::new_empty(stream.schema()), None),
         _ => stream.finish().map(|(rows, kinds)| (rows, Some(kinds)))?,
     };
-    batch(split, rows, kinds, &position)
+    batch(split, rows, kinds, stream.skipped(), &position)
 }
 
 fn batch(
     split: &SplitId,
     rows: RecordBatch,
     changes: Option<arrow::array::Int8Array>,
+    rejected: Rejected,
     position: &Position,
 ) -> Result<ReaderEvent, ConnectorError> {
     let position = serde_json::to_string(position)
         .map_err(|e| ConnectorError::data(format!("bug: a position cannot be written: {e}; please report it")))?;
-    Ok(ReaderEvent::rows(split.clone(), rows, changes, position))
+    Ok(ReaderEvent::Batch { split: split.clone(), rows, changes, rejected, origins: None, position })
 }

@@ -7,8 +7,9 @@ use pgwire_replication::{Lsn as WireLsn, PgWireError, ReplicationClient, Replica
 use super::CdcTable;
 use super::changes::{Change, Changes};
 use super::pgoutput::{Message, decode};
-use super::position::{Copied, Lsn, Position};
+use super::position::{Copied, Lsn, Position, show_lsn};
 use super::relay::Relay;
+use crate::bad_records::Rejected;
 use crate::error::{ConnectorError, ErrorKind};
 use crate::postgres::address::Address;
 
@@ -39,6 +40,9 @@ pub(super) struct Stream {
     /// Where to end, and how far into the transaction that was committed there.
     until: Option<(Lsn, u64)>,
     ended: bool,
+    skips_truncate: bool,
+    /// What was passed over since this was asked for last.
+    skipped: Rejected,
 }
 
 struct Transaction {
@@ -96,6 +100,7 @@ impl Stream {
         client.wait_started().await.map_err(failed)?;
         let begun = (given > 0).then_some((lsn, given));
         let (until, ended) = (None, false);
+        let (skips_truncate, skipped) = (options.skips_truncate, Rejected::default());
         let table = name;
         Ok(Stream {
             client,
@@ -109,6 +114,8 @@ impl Stream {
             begun,
             until,
             ended,
+            skips_truncate,
+            skipped,
         })
     }
 
@@ -185,14 +192,7 @@ impl Stream {
             Message::Update { relation, old, new } if self.changes.is_of(relation) => Change::Update(old, new),
             Message::Delete { relation, old } if self.changes.is_of(relation) => Change::Delete(old),
             Message::Truncate { relations } if relations.iter().any(|relation| self.changes.is_of(*relation)) => {
-                if self.transaction.as_ref().is_some_and(|transaction| transaction.treatment == Treatment::Skip) {
-                    return Ok(());
-                }
-                return Err(ConnectorError::data(format!(
-                    "PostgreSQL's table {}.{} was truncated, which names no rows that could go: start the job anew (--fresh), \
-                     and use DELETE in the future, or leave TRUNCATE out of the publication",
-                    self.table.0, self.table.1
-                )));
+                return self.truncate();
             }
             _ => return Ok(()),
         };
@@ -213,6 +213,41 @@ impl Stream {
             }
             Treatment::Apply | Treatment::Skip => Ok(()),
         }
+    }
+
+    /// The table was emptied, which names no rows that could go.
+    fn truncate(&mut self) -> Result<(), ConnectorError> {
+        let Some(Transaction { committed, changes, given, treatment }) = &self.transaction else {
+            return Err(ConnectorError::data("PostgreSQL sent a change outside of a transaction"));
+        };
+        let is_behind_end =
+            self.until.is_some_and(|(until, until_changes)| *committed == until && *changes >= until_changes);
+        if *treatment == Treatment::Skip || *changes < *given || is_behind_end {
+            return Ok(());
+        }
+        let ((schema, name), place) = (&self.table, show_lsn(*committed));
+        if !self.skips_truncate {
+            return Err(ConnectorError::data(format!(
+                "PostgreSQL's table {schema}.{name} was truncated (TRUNCATE, in the transaction committed at {place} of its log), \
+                 which names no rows that could go: start the job anew (--fresh), which reads the table as it is now; \
+                 'scan.truncate' = 'skip' passes over it, and the rows of before stay in what the job has; DELETE is followed \
+                 as any other change"
+            )));
+        }
+        tracing::warn!(table = %format!("{schema}.{name}"), lsn = %place, "TRUNCATE passed over: rows of before stay");
+        self.skipped.count += 1;
+        self.skipped.newest = Some(format!("'{schema}.{name}', {place}: TRUNCATE"));
+        Ok(())
+    }
+
+    /// Whether something was passed over that nobody was told of.
+    pub(super) fn has_skipped(&self) -> bool {
+        self.skipped.count > 0
+    }
+
+    /// What was passed over; begins anew.
+    pub(super) fn skipped(&mut self) -> Rejected {
+        std::mem::take(&mut self.skipped)
     }
 
     /// How many rows may be given now. While transactions that the copy holds may come, none: a position would not know of

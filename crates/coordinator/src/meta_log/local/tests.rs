@@ -1,5 +1,7 @@
 //! The log as a file.
 
+mod golden;
+
 use mainstem_core::ids::{Epoch, Generation};
 use mainstem_core::time::Timestamp;
 

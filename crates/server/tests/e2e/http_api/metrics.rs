@@ -56,6 +56,11 @@ fn http_api_metrics_are_those_that_the_dashboard_and_the_alerts_ask_for() {
     for series in [rows, busy] {
         assert!(value(&second, series) > value(&first, series), "{series} grows");
     }
+    for subtask in ["0", "1"] {
+        let waited =
+            format!("mainstem_subtask_backpressured_seconds_total{{job=\"job\",operator=\"0\",subtask=\"{subtask}\"}}");
+        assert!(value(&second, &waited) >= 0.0, "{waited}");
+    }
     assert_eq!(scraped(&second), found, "a series does not come and go");
     drop(served);
 

@@ -264,3 +264,63 @@ fn changes_come_encrypted_where_that_is_asked_for() {
     job.kill().unwrap();
     job.wait().unwrap();
 }
+
+/// The newest number of this name that the job has told.
+fn told(sandbox: &Sandbox, name: &str) -> Option<u64> {
+    let log = std::fs::read_to_string(sandbox.path("stderr.log")).unwrap();
+    let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.into_iter().find(|line| line["event"] == "progress")?[name].as_u64()
+}
+
+#[test]
+fn a_truncate_stops_the_job_or_is_passed_over() {
+    let server = Server::start();
+    server.database("emptied", &tables());
+    let strict = sandbox(&job(&server, "emptied"));
+    let mut running = start(&strict);
+    wait_for_copies(&server, "emptied");
+    server.query("emptied", "BEGIN; TRUNCATE accounts; INSERT INTO accounts VALUES (7, 'new', 7, ''); COMMIT");
+    assert!(!running.wait().unwrap().success());
+    let log = std::fs::read_to_string(strict.path("stderr.log")).unwrap();
+    assert_says(
+        &log,
+        &["table public.accounts was truncated", "committed at 0/", "--fresh", "'scan.truncate' = 'skip'"],
+    );
+
+    // Anew, from the table as it is: the copy holds the TRUNCATE that stopped the job.
+    server.query("emptied", "DELETE FROM copies; DELETE FROM totals");
+    let skipping = job(&server, "emptied").replace("'slot.name'", "'scan.truncate' = 'skip', 'slot.name'");
+    let lenient = sandbox(&format!("SET 'pipeline.name' = 'lenient';\n{skipping}"));
+    let mut running = start(&lenient);
+    wait_for_copies(&server, "emptied");
+    let copies = |wanted: &str| {
+        let rows = server.query("emptied", "SELECT id, region, balance FROM copies ORDER BY id");
+        rows.iter().map(|row| row.join(" ")).collect::<Vec<_>>().join(", ") == wanted
+    };
+    assert_eq!(told(&lenient, "dropped_records").unwrap_or(0), 0);
+    // What came before it in its transaction counts, and what comes after.
+    server.query(
+        "emptied",
+        "BEGIN; UPDATE accounts SET balance = 8; TRUNCATE accounts; INSERT INTO accounts VALUES (9, 'later', 1, ''); COMMIT",
+    );
+    wait_for("the rows of before and after", || copies("7 new 8, 9 later 1"));
+    wait_for("one is counted", || told(&lenient, "dropped_records") == Some(1));
+    // Alone in its transaction.
+    server.query("emptied", "TRUNCATE accounts");
+    wait_for("both are counted", || told(&lenient, "dropped_records") == Some(2));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let log = std::fs::read_to_string(lenient.path("stderr.log")).unwrap();
+    assert_eq!(log.matches("TRUNCATE passed over").count(), 2, "{log}");
+    assert_says(&log, &["public.accounts", "0/"]);
+
+    // While nobody reads; the rows that the job keeps change as ever.
+    server.query("emptied", "INSERT INTO accounts VALUES (7, 'again', 3, ''); TRUNCATE accounts");
+    server.query("emptied", "INSERT INTO accounts VALUES (9, 'last', 4, ''); DELETE FROM accounts WHERE id = 9");
+    let mut running = start(&lenient);
+    wait_for("all changes", || copies("7 again 3"));
+    let totals = "SELECT string_agg(region || ' ' || n || ' ' || balance, ', ') FROM totals";
+    wait_for("totals of what is kept", || server.value("emptied", totals) == "again 1 3");
+    running.kill().unwrap();
+    running.wait().unwrap();
+}

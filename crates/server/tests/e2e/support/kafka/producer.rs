@@ -27,6 +27,13 @@ impl TestProducer {
         }
     }
 
+    /// Sends a key of any bytes that goes: a message without a value.
+    pub(crate) fn send_tombstone(&self, topic: &str, partition: i32, key: &[u8]) {
+        while self.0.send(BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(key)).is_err() {
+            self.0.poll(Duration::from_millis(10));
+        }
+    }
+
     /// Sends a message of one's own making.
     pub(crate) fn send_record<'a>(
         &self,
