@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mainstem_core::adoption::Resumed;
 use mainstem_core::checkpoint::{CheckpointCoordinator, CheckpointEvent, CheckpointStart, End};
+use mainstem_core::cluster::messages::SlotFiles;
 use mainstem_core::idleness::{Follow, Idleness, Member};
 use mainstem_core::ids::{Epoch, OperatorId, SavepointId, SubtaskId};
 use mainstem_core::job::{JobEvent, root_cause};
@@ -45,6 +46,8 @@ const EVENTS_AT_ONCE: usize = 256;
 struct OpenEpoch {
     cuts: BTreeMap<OperatorId, SplitCut>,
     injected_at: Timestamp,
+    /// What restores each slot, once the snapshots are there and where the job wants standbys.
+    files: SlotFiles,
     /// Set when the manifest is durable.
     written: Option<Box<Written>>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mainstem_connectors::{Committer, SplitEnumerator};
 use mainstem_core::checkpoint::{CadenceChoice, CheckpointOptions};
-use mainstem_core::cluster::messages::{OperatorCounters, WorkerOffer};
+use mainstem_core::cluster::messages::{OperatorCounters, SlotFiles, WorkerOffer};
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::job::JobState;
 use mainstem_core::latency::MarkerOptions;
@@ -166,8 +166,8 @@ pub struct Attempt {
 
 /// A deployer's hold on an attempt. Dropping it without more leaves subtasks that outlive this coordinator to the next one.
 pub trait AttemptHold: Send + Sync {
-    /// An epoch is complete.
-    fn complete(&self, _epoch: Epoch) {}
+    /// An epoch is complete. `files`: what restores each slot, where the job wants standbys.
+    fn complete(&self, _epoch: Epoch, _files: &SlotFiles) {}
 
     /// Nothing of the attempt may go on.
     fn end(&mut self) {}

@@ -108,6 +108,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "How many completed checkpoints are kept.",
     },
     Setting {
+        key: "standby",
+        kind: SettingKind::Number(0, 3),
+        help: "On a cluster: other workers that follow the state of each slot after every checkpoint, so that who takes it over has it on its own disk. Default 0.",
+    },
+    Setting {
         key: "table.exec.mini-batch.allow-latency",
         kind: SettingKind::Duration,
         help: "How long an aggregation without a window may hold changes back, so that a group that changes often gives one change in this time.",

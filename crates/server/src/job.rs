@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mainstem_connectors::{CommitterContext, EnumeratorContext, Staging};
 use mainstem_coordinator::{CadenceBounds, CheckpointOptions, JobEnd, JobStatus, SourceSpec, TaskSpec};
+use mainstem_core::cluster::STANDBYS_MAX;
 use mainstem_core::graph::StreamGraph;
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::key_group::KEY_GROUPS_DEFAULT;
@@ -119,6 +120,11 @@ pub(crate) fn checkpoint_options(flag: Option<Duration>, plan: &JobPlan) -> anyh
         let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
         options.retained = retained
             .with_context(|| format!("SET 'state.checkpoints.num-retained' = '{text}': expected a positive number"))?;
+    }
+    if let Some(text) = plan.settings.get("standby") {
+        let standbys = text.trim().parse::<u32>().ok().filter(|n| *n <= STANDBYS_MAX);
+        options.standbys =
+            standbys.with_context(|| format!("SET 'standby' = '{text}': expected 0 to {STANDBYS_MAX}"))?;
     }
     Ok(options)
 }

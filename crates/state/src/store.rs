@@ -19,7 +19,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-pub use self::copies::{CopyCounts, LocalCopies};
+pub use self::copies::{CopyCounts, Copying, LocalCopies};
 pub use self::orphans::OrphanReport;
 pub use self::state::{Origin, StateRead};
 pub(crate) use self::state::{Piece, pieces_of};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mainstem_core::cluster::messages::{AttemptCounters, AttemptId, AttemptOrder, FromWorker, WorkerId};
+use mainstem_core::cluster::messages::{AttemptCounters, AttemptId, AttemptOrder, FollowOrder, FromWorker, WorkerId};
 use mainstem_core::cluster::{FenceCommand, Fences, KeptReports};
 use mainstem_core::ids::{Epoch, Generation, JobId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::following::Following;
 use crate::uplink::Uplink;
 
 /// Subtasks that were told to end have so long before nobody waits for them any more. What they may still write lies
@@ -40,6 +41,10 @@ pub(crate) struct Attempts {
     memory: Arc<MemoryBudget>,
     clock: Arc<dyn Clock>,
     counters: Counters,
+    /// What it stands by for; none where it keeps no copies.
+    following: Option<Following>,
+    /// Fetches what is followed, and ends with this.
+    _fetching: JoinSet<()>,
 }
 
 /// What the attempts of a worker run with.
@@ -85,6 +90,12 @@ impl Counters {
 impl Attempts {
     pub(crate) fn new(options: AttemptsOptions, data: Arc<DataPlane>, uplink: Uplink) -> Attempts {
         let AttemptsOptions { worker, copies, memory, clock, data_runtime, counters } = options;
+        let following = copies.as_ref().map(|_| Following::default());
+        let mut fetching = JoinSet::new();
+        if let Some(following) = &following {
+            // Beside the subtasks, so that it does not keep the worker from its heartbeats.
+            fetching.spawn_on(following.clone().run(), &data_runtime);
+        }
         Attempts {
             worker,
             data,
@@ -98,6 +109,8 @@ impl Attempts {
             memory,
             clock,
             counters,
+            following,
+            _fetching: fetching,
         }
     }
 
@@ -110,9 +123,26 @@ impl Attempts {
         self.counters.clone()
     }
 
+    /// What it stands by for, where it can.
+    pub(crate) fn following(&self) -> Option<Following> {
+        self.following.clone()
+    }
+
+    /// Stands by for slots that run elsewhere.
+    pub(crate) fn follow(&mut self, order: FollowOrder) {
+        let Some(following) = self.following.clone() else { return };
+        match self.store(&order.store) {
+            Ok(store) => following.follow(order, store),
+            Err(failure) => tracing::warn!(attempt = %order.attempt, reason = failure.message, "cannot stand by"),
+        }
+    }
+
     /// Ends what is older.
     pub(crate) fn fence(&mut self, job: &JobId, generation: Generation) {
         self.data.fence(job, generation);
+        if let Some(following) = &self.following {
+            following.fence(job, generation);
+        }
         let commands = self.fences.on_fence(job, generation);
         for command in commands {
             if let FenceCommand::Stop(attempt) = command {

@@ -2,6 +2,7 @@
 //! with other workers. Whose word counts is decided by `mainstem_core::cluster::Fences`.
 
 mod attempts;
+mod following;
 mod session;
 mod uplink;
 

@@ -8,6 +8,7 @@ use mainstem_net::{Connection, FrameReader, FrameWriter, Hello, Service, Transpo
 use tokio::sync::mpsc;
 
 use crate::attempts::{Attempts, Counters};
+use crate::following::Following;
 use crate::uplink::Uplink;
 
 /// How often the coordinator hears of this worker.
@@ -63,10 +64,10 @@ impl Session<'_> {
         };
         tracing::info!(coordinator = self.address, "joined");
         let words = self.uplink.connect();
-        let counters = attempts.counters();
+        let told = Told { counters: attempts.counters(), following: attempts.following() };
         let reason = tokio::select! {
             reason = obey(&mut reader, attempts, offer, silence) => reason,
-            reason = report(&mut writer, words, counters) => reason,
+            reason = report(&mut writer, words, told) => reason,
         };
         self.uplink.disconnect();
         Met::Leader { reason }
@@ -88,25 +89,39 @@ async fn obey(reader: &mut FrameReader, attempts: &mut Attempts, offer: &mut Wor
             ToWorker::Deploy(order) => attempts.deploy(*order).await,
             ToWorker::Adopt { attempt, subtasks, complete } => attempts.adopt(&attempt, &subtasks, complete).await,
             ToWorker::Complete { attempt, epoch } => attempts.complete(&attempt, epoch),
+            ToWorker::Follow(order) => attempts.follow(*order),
             ToWorker::Tell { attempt, subtask, message } => attempts.tell(&attempt, subtask, message).await,
         }
     }
 }
 
+/// What a heartbeat tells.
+struct Told {
+    counters: Counters,
+    following: Option<Following>,
+}
+
+impl Told {
+    fn heartbeat(&self) -> FromWorker {
+        let followed = self.following.as_ref().map(Following::report);
+        FromWorker::Heartbeat { counters: self.counters.read(), followed }
+    }
+}
+
 /// Sends what there is to say, and now and then that the worker is alive, however busy its subtasks are.
-async fn report(writer: &mut FrameWriter, mut words: mpsc::Receiver<FromWorker>, counters: Counters) -> String {
+async fn report(writer: &mut FrameWriter, mut words: mpsc::Receiver<FromWorker>, told: Told) -> String {
     let mut heartbeats = tokio::time::interval(HEARTBEAT_EVERY);
     loop {
         let message = tokio::select! {
             biased;
-            _ = heartbeats.tick() => FromWorker::Heartbeat { counters: counters.read() },
+            _ = heartbeats.tick() => told.heartbeat(),
             message = words.recv() => match message {
                 Some(message) => message,
                 None => return "another connection took over".to_owned(),
             },
         };
         // What a subtask that ends has counted is known before its end is.
-        let counted = is_end(&message).then(|| FromWorker::Heartbeat { counters: counters.read() });
+        let counted = is_end(&message).then(|| told.heartbeat());
         for message in counted.iter().chain([&message]) {
             if let Err(error) = writer.write_message(message).await {
                 return error.to_string();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mainstem_core::adoption::Decision;
 use mainstem_core::checkpoint::{CheckpointCommand, CheckpointEvent, End};
+use mainstem_core::cluster::messages::SlotFiles;
 use mainstem_core::ids::{Epoch, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Barrier, Failure, SubtaskSnapshot, ToSubtask};
 use mainstem_core::splits::{SourceEpoch, SplitEvent};
@@ -129,7 +130,7 @@ impl<D: Deployer> Running<'_, D> {
     fn open_epoch(&mut self, barrier: Barrier) {
         let cuts = self.assigners.iter().map(|(operator, assigner)| (*operator, assigner.cut())).collect();
         let injected_at = self.driver.clock.monotonic();
-        self.open.insert(barrier.epoch, OpenEpoch { cuts, injected_at, written: None });
+        self.open.insert(barrier.epoch, OpenEpoch { cuts, injected_at, files: SlotFiles::new(), written: None });
         self.driver.spec.history.begun(barrier.epoch, self.recovered.generation, self.attempt.subtasks.len());
     }
 
@@ -158,6 +159,9 @@ impl<D: Deployer> Running<'_, D> {
         // The next epoch may follow before this one is recorded.
         self.last_sources.clone_from(&sources);
         let (operators, committables) = draft::by_operator(snapshots.into_iter().map(|(s, parts)| (s.index, parts)));
+        if self.driver.spec.options.standbys > 0 {
+            self.open.get_mut(&epoch).expect("open until it is complete").files = draft::files_by_slot(&operators);
+        }
         let manifest = Manifest {
             job: self.driver.spec.job.clone(),
             epoch,
@@ -186,7 +190,7 @@ impl<D: Deployer> Running<'_, D> {
         self.driver.home.log.append(Record::EpochComplete(record)).await?;
         let (history, generation) = (&self.driver.spec.history, self.recovered.generation);
         history.complete(epoch, generation, alignment_ms, bytes, in_flight_bytes);
-        self.attempt.hold.complete(epoch);
+        self.attempt.hold.complete(epoch, &open.files);
         for (operator, splits) in sources {
             if let Some(listener) = self.driver.sources.get_mut(&operator).and_then(|source| source.listener.as_mut()) {
                 listener.complete(&splits);

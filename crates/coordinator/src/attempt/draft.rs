@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mainstem_core::checkpoint::End;
+use mainstem_core::cluster::messages::SlotFiles;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::protocol::{Committable, Failure, OperatorSnapshot, SplitState, SubtaskSnapshot};
 use mainstem_core::splits::SourceEpoch;
@@ -57,6 +58,15 @@ pub(super) fn by_operator(
         }
     }
     (operators, committables)
+}
+
+/// The files that restore each slot: subtask `i` of every task runs on slot `i`.
+pub(super) fn files_by_slot(operators: &Parts) -> SlotFiles {
+    let mut files = SlotFiles::new();
+    for (index, part) in operators.values().flatten() {
+        files.entry(*index).or_default().extend(part.files().cloned());
+    }
+    files
 }
 
 impl Draft {

@@ -3,6 +3,7 @@
 
 use mainstem_core::adoption::{Repeat, Resumed};
 use mainstem_core::checkpoint::End;
+use mainstem_core::cluster::messages::SlotFiles;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::job::JobEvent;
 use mainstem_core::protocol::{Failure, ToSubtask};
@@ -19,7 +20,7 @@ impl<D: Deployer> Running<'_, D> {
         let was_stopping = resumed.begun.iter().map(|epoch| epoch.end).chain([end]).any(|end| end == Some(End::Stop));
         self.checkpoints.resume(now, end, resumed.begun.iter().map(|epoch| (epoch.barrier, epoch.end)));
         for epoch in resumed.begun {
-            let open = OpenEpoch { cuts: epoch.cuts, injected_at: now, written: None };
+            let open = OpenEpoch { cuts: epoch.cuts, injected_at: now, files: SlotFiles::new(), written: None };
             self.open.insert(epoch.barrier.epoch, open);
             let subtasks = self.attempt.subtasks.len();
             self.driver.spec.history.begun(epoch.barrier.epoch, self.recovered.generation, subtasks);

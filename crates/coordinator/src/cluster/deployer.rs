@@ -31,6 +31,8 @@ pub(crate) struct ClusterDeployer {
     pub(crate) working_dir: String,
     /// Directory of the checkpoint store.
     pub(crate) store: String,
+    /// Workers that are to follow the state of each slot.
+    pub(crate) standbys: u32,
     pub(crate) tasks: Vec<TaskSpec>,
     pub(crate) fleet: Arc<FleetService>,
     pub(crate) status: watch::Sender<JobStatus>,
@@ -64,6 +66,7 @@ impl Deployer for ClusterDeployer {
         let outboxes = self.fleet.deploy(&order, &hold, events_sender, deployed_sender)?;
         failpoint::hit(failpoint::ORDERS_SENT);
         await_deployed(deployed, outboxes.keys().cloned().collect()).await?;
+        hold.stand_by(self.standbys, &self.store);
         let subtasks = routes(&mut hold, subtasks, &order.slots, &outboxes);
         Ok(Attempt { subtasks, events, slots: Some(order.slots), hold: Box::new(hold.stay()) })
     }
@@ -80,6 +83,7 @@ impl Deployer for ClusterDeployer {
         let asking = Asking { fleet: &self.fleet, attempt: &attempt, slots: &running.slots, complete };
         let outboxes = asking.until_all_run(&subtasks, deployed).await?;
         hold.take_slots();
+        hold.stand_by(self.standbys, &self.store);
         let subtasks = routes(&mut hold, subtasks, &running.slots, &outboxes);
         Ok(Attempt { subtasks, events, slots: Some(running.slots.clone()), hold: Box::new(hold) })
     }

@@ -4,6 +4,7 @@
 mod adoption;
 mod hold;
 mod notes;
+mod standby;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -182,6 +183,7 @@ impl FleetService {
         let mut inner = self.lock();
         let lost = inner.fleet.on_tick(now);
         lost.iter().for_each(|lost| inner.on_lost(lost));
+        inner.tell_standbys();
         drop(inner);
         if !lost.is_empty() {
             self.note_change();
@@ -298,7 +300,10 @@ impl FleetService {
             inner.fleet.on_heard(self.clock.monotonic(), worker);
             match message {
                 FromWorker::Register(_) => {}
-                FromWorker::Heartbeat { counters } => _ = inner.counters.insert(worker.clone(), counters),
+                FromWorker::Heartbeat { counters, followed } => {
+                    inner.counters.insert(worker.clone(), counters);
+                    inner.fleet.on_followed(worker, followed.as_deref());
+                }
                 FromWorker::Deployed { attempt, result } => {
                     if let Some(route) = inner.routes.get(&attempt) {
                         // Nobody listens any more where the deployment was given up.

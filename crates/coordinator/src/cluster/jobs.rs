@@ -280,6 +280,7 @@ impl<F: JobFactory> ClusterJobs<F> {
             key_groups: spec.key_groups,
             working_dir: entry.submission.working_dir.clone(),
             store: self.store.display().to_string(),
+            standbys: spec.options.standbys,
             tasks: spec.tasks.clone(),
             fleet: self.fleet.clone(),
             status: status.clone(),

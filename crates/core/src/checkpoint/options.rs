@@ -28,6 +28,9 @@ pub struct CheckpointOptions {
     pub in_flight_max: u32,
     /// Checkpoints that are kept. Default 2: one unreadable file does not stop the job.
     pub retained: u32,
+    /// Other workers of a cluster that follow the state of each slot, so that they can take it over. Default 0.
+    #[serde(default)]
+    pub standbys: u32,
     /// After a failed attempt.
     pub restart: RetryPolicy,
     /// After a failed write, commit or discovery, within an attempt.
@@ -58,6 +61,7 @@ impl Default for CheckpointOptions {
             latency_interval_ms: latency_interval_default(),
             in_flight_max: 1,
             retained: 2,
+            standbys: 0,
             restart: RetryPolicy::RESTART,
             operation: RetryPolicy::OPERATION,
             operation_timeout_ms: 60_000,

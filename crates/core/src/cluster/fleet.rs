@@ -1,11 +1,14 @@
 //! The leader's view of its workers: who is there, who counts as lost, and on which slots a job runs.
 
+mod following;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::cuts::Cuts;
-use super::messages::{WorkerId, WorkerOffer};
+use super::messages::{Followed, WorkerId, WorkerOffer};
 use super::placement;
+use super::standby::Standbys;
 use crate::ids::JobId;
 use crate::time::Timestamp;
 
@@ -75,6 +78,10 @@ pub struct Fleet {
     /// Names that several workers have had at a time, so that they do not tell the next life of one.
     shared_names: BTreeSet<String>,
     cuts: Cuts,
+    /// Who stands by for the slots of jobs that want it.
+    standbys: BTreeMap<JobId, Standbys>,
+    /// Workers that keep local copies, so that they can stand by, with what they said last of what they follow.
+    keepers: BTreeMap<WorkerId, Vec<Followed>>,
 }
 
 impl Fleet {
@@ -111,6 +118,8 @@ impl Fleet {
     pub fn on_closed(&mut self, worker: &WorkerId, reason: &str) -> Option<Lost> {
         self.workers.remove(worker)?;
         self.cuts.on_lost(worker);
+        self.keepers.remove(worker);
+        self.standbys.values_mut().for_each(|standbys| standbys.on_gone(worker));
         let jobs = self.used.iter().filter(|(_, slots)| slots.contains(worker)).map(|(job, _)| job.clone()).collect();
         Some(Lost { worker: worker.clone(), reason: format!("worker {worker} is lost: {reason}"), jobs })
     }
@@ -154,7 +163,7 @@ impl Fleet {
     }
 
     /// Finds slots for a job and takes them; those that it had before are free again. Slots go to where the job's state
-    /// lies ([`placement::choose`]), and otherwise to the workers with most free slots, so that jobs spread. Workers of
+    /// lies or is followed ([`placement::choose`]), and otherwise to the workers with most free slots, so that jobs spread. Workers of
     /// which it is known that they cannot reach each other do not come together where that can be avoided.
     ///
     /// # Errors
@@ -171,7 +180,8 @@ impl Fleet {
         let before = self.before.get(job).map(Vec::as_slice).unwrap_or_default();
         let heir = |worker| placement::heir(worker, self.workers.keys(), &self.shared_names);
         let before: Vec<Option<WorkerId>> = before.iter().map(heir).collect();
-        let slots = placement::choose(&before, needed, free);
+        let standbys = self.standbys.get(job).map(Standbys::by_slot).unwrap_or_default();
+        let slots = placement::choose(&before, &standbys, needed, free);
         let offers = slots.iter().map(|worker| self.workers[worker].offer.clone()).collect();
         self.before.insert(job.clone(), slots.clone());
         self.used.insert(job.clone(), slots);
@@ -187,12 +197,16 @@ impl Fleet {
     /// The job runs no longer; its slots are free.
     pub fn release(&mut self, job: &JobId) {
         self.used.remove(job);
+        if let Some(standbys) = self.standbys.get_mut(job) {
+            standbys.on_released();
+        }
     }
 
     /// The job is gone for good.
     pub fn forget(&mut self, job: &JobId) {
         self.release(job);
         self.before.remove(job);
+        self.standbys.remove(job);
     }
 
     /// Every worker with its slots in use.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use crate::lag::SourceLag;
 use crate::latency::{LatencyHistogram, MarkerOptions};
-use crate::protocol::{Failure, FromSubtask, OperatorSnapshot, ToSubtask};
+use crate::protocol::{Failure, FromSubtask, OperatorSnapshot, StateHandle, ToSubtask};
 use crate::time::Timestamp;
 
 /// One life of a worker process; a process that is started again has another one.
@@ -107,6 +107,44 @@ impl AttemptOrder {
     pub fn place(&self, subtask: SubtaskId) -> Option<&WorkerOffer> {
         self.slots.get(subtask.index as usize)
     }
+}
+
+/// State files by slot.
+pub type SlotFiles = BTreeMap<u32, Vec<StateHandle>>;
+
+/// What a worker that stands by for slots of a job is to have copies of. It says all, so it may come twice, and one that
+/// was lost is made good by the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowOrder {
+    /// The attempt that runs.
+    pub attempt: AttemptId,
+    /// Its newest complete epoch.
+    pub epoch: Epoch,
+    /// Directory of the checkpoint store.
+    pub store: String,
+    /// The slots that the worker stands by for, each with every file that a restore of this epoch needs. None: it stands by
+    /// for nothing of the job any more.
+    pub slots: SlotFiles,
+}
+
+/// How far a worker has followed the slots of a job that it stands by for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// The attempt of the order.
+    pub attempt: AttemptId,
+    /// Each of the slots.
+    pub slots: BTreeMap<u32, FollowedSlot>,
+}
+
+/// How far a worker has followed a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedSlot {
+    /// The newest epoch of which it has had every file; none yet.
+    pub epoch: Option<Epoch>,
+    /// Files of the newest order that it does not have.
+    pub files_waiting: u64,
+    /// Their bytes.
+    pub bytes_waiting: u64,
 }
 
 /// What the state of an operator takes in memory, over the subtasks on a worker.
@@ -250,6 +288,9 @@ pub enum ToWorker {
         /// The epoch.
         epoch: Epoch,
     },
+    /// Stand by for slots of an attempt that run elsewhere: keep copies of their state files. What comes of it is told with
+    /// each [`FromWorker::Heartbeat`].
+    Follow(Box<FollowOrder>),
     /// For a subtask.
     Tell {
         /// Of which attempt.
@@ -266,10 +307,13 @@ pub enum ToWorker {
 pub enum FromWorker {
     /// What the worker brings; sent first, answered by [`ToWorker::Welcome`].
     Register(WorkerOffer),
-    /// The worker is alive; with the counters of what it runs.
+    /// The worker is alive; with the counters of what it runs, and how far it follows what it stands by for.
     Heartbeat {
         /// For each attempt that runs.
         counters: AttemptCounters,
+        /// What it follows; none: it keeps no local copies, and so can follow nothing.
+        #[serde(default)]
+        followed: Option<Vec<Followed>>,
     },
     /// The answer to [`ToWorker::Deploy`] and [`ToWorker::Adopt`]: its subtasks run, or why not.
     Deployed {

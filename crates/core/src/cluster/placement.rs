@@ -6,18 +6,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::messages::WorkerId;
 
 /// Chooses a worker for each of `needed` slots. `before` has the worker that holds the state of each slot that the job
-/// had, none where it is gone. There are at least `needed` slots in `free`.
+/// had, none where it is gone; `standbys` those who follow its state, for each slot, the best first. There are at least
+/// `needed` slots in `free`.
 ///
-/// Where the number of slots stays, so does each of them, and those that are lost go to the workers with most free slots.
-/// Where it changes, the slots are spread over the workers first, so that a worker that has joined is used; then each
+/// Where the number of slots stays, so does each of them. Those that are lost go to who stands by for them, and else to the
+/// workers with most free slots. Where it changes, the slots are spread over the workers first, so that a worker that has joined is used; then each
 /// worker takes those for which it holds most.
-pub(super) fn choose(before: &[Option<WorkerId>], needed: u32, free: BTreeMap<WorkerId, u32>) -> Vec<WorkerId> {
+pub(super) fn choose(
+    before: &[Option<WorkerId>],
+    standbys: &[Vec<WorkerId>],
+    needed: u32,
+    free: BTreeMap<WorkerId, u32>,
+) -> Vec<WorkerId> {
     let changes = !before.is_empty() && before.len() != needed as usize;
     let mut room = if changes { Room::spread(free, needed) } else { Room { free, floor: 0, last: needed } };
     let mut chosen = BTreeMap::<u32, WorkerId>::new();
     for (slot, worker) in by_share(before, needed) {
         if !chosen.contains_key(&slot) && room.take(worker) {
             chosen.insert(slot, worker.clone());
+        }
+    }
+    if standbys.len() == needed as usize {
+        for (slot, workers) in (0..).zip(standbys) {
+            if !chosen.contains_key(&slot)
+                && let Some(worker) = workers.iter().find(|worker| room.take(worker))
+            {
+                chosen.insert(slot, worker.clone());
+            }
         }
     }
     (0..needed).map(|slot| chosen.remove(&slot).unwrap_or_else(|| room.take_most_free())).collect()
@@ -115,10 +130,19 @@ mod tests {
 
     /// Chooses; workers are named by a letter, `-` is a worker that is gone.
     fn check(before: &str, free: &[(&str, u32)], needed: u32, expected: &str) {
+        check_with(before, "", free, needed, expected);
+    }
+
+    /// The same with those who stand by, for each slot a word of letters; `-` is nobody.
+    fn check_with(before: &str, standbys: &str, free: &[(&str, u32)], needed: u32, expected: &str) {
+        let standbys: Vec<Vec<WorkerId>> = standbys
+            .split_whitespace()
+            .map(|word| word.chars().filter(|c| *c != '-').map(|c| WorkerId(c.to_string())).collect())
+            .collect();
         let worker = |name: &str| WorkerId(name.to_owned());
         let before: Vec<_> = before.split_whitespace().map(|name| (name != "-").then(|| worker(name))).collect();
         let free = free.iter().map(|(name, slots)| (worker(name), *slots)).collect();
-        let chosen = choose(&before, needed, free);
+        let chosen = choose(&before, &standbys, needed, free);
         let chosen: Vec<&str> = chosen.iter().map(|worker| worker.0.as_str()).collect();
         assert_eq!(chosen.join(" "), expected, "{needed} after {before:?}");
     }
@@ -131,6 +155,20 @@ mod tests {
         // Other jobs have taken slots meanwhile.
         check("a a b b", &[("a", 1), ("b", 1), ("c", 2)], 4, "a c b c");
         check("", &[("a", 1), ("b", 2)], 3, "b a b");
+    }
+
+    #[test]
+    fn what_is_lost_goes_to_who_stands_by() {
+        // The one with most free slots would be d.
+        check_with("a - c", "c c a", &[("a", 1), ("c", 2), ("d", 4)], 3, "a c c");
+        check_with("- -", "bc bc", &[("b", 1), ("c", 1), ("d", 4)], 2, "b c");
+        // Who stands by has no slot, or nobody does.
+        check_with("a -", "b b", &[("a", 1), ("b", 0), ("d", 1)], 2, "a d");
+        check_with("a -", "b -", &[("a", 1), ("b", 1), ("d", 2)], 2, "a d");
+        // One that stands by does not lose its slot to another one that is lost and has nobody.
+        check_with("- -", "- b", &[("b", 1), ("d", 1)], 2, "d b");
+        // Slots of another parallelism are other slots.
+        check_with("a -", "- b", &[("a", 2), ("b", 1), ("d", 2)], 3, "a a d");
     }
 
     #[test]

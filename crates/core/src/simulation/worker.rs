@@ -134,7 +134,7 @@ impl World {
                 worker.hint = leader.and_then(|leader| leader.parse().ok());
             }
             // No leader goes on with an attempt of another one here.
-            ToWorker::Alive | ToWorker::Adopt { .. } | ToWorker::Complete { .. } => {}
+            ToWorker::Alive | ToWorker::Adopt { .. } | ToWorker::Complete { .. } | ToWorker::Follow(_) => {}
             ToWorker::Drain => worker.draining = true,
             ToWorker::Fence { job, generation } => self.fence_worker(at, &job, generation),
             ToWorker::Deploy(order) => {
@@ -285,7 +285,7 @@ impl World {
             Some(session) if session.welcomed && self.random.one_in(2) => {
                 let waits = self.connections.get(&session.connection).map_or(0, |c| c.up.len());
                 if waits < 3 {
-                    self.report(at, FromWorker::Heartbeat { counters: Vec::new() });
+                    self.report(at, FromWorker::Heartbeat { counters: Vec::new(), followed: None });
                 }
             }
             Some(_) => {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
 use mainstem_coordinator::{JobEnd, JobStatus, RestoredFrom, SavepointRecord, SavepointRequest};
 use mainstem_core::audit::{AuditRecord, Head};
+use mainstem_core::cluster::StandbyStatus;
 use mainstem_core::ids::{Generation, JobId};
 use serde::{Deserialize, Serialize};
 
@@ -200,6 +201,9 @@ pub(crate) struct JobSummary {
     pub(crate) restored_local_bytes: u64,
     /// The same, read from the store.
     pub(crate) restored_store_bytes: u64,
+    /// Who stands by for its slots; none where nobody is to.
+    #[serde(default)]
+    pub(crate) standbys: Option<StandbyStatus>,
     /// What the state of each operator takes in memory.
     #[serde(default)]
     pub(crate) memory: Vec<OperatorMemory>,

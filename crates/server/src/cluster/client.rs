@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use mainstem_coordinator::cluster::{Wish, WorkerStatus};
 use mainstem_coordinator::{JobEnd, JobStatus};
 use mainstem_core::checkpoint::CadenceChoice;
+use mainstem_core::cluster::{SlotStandby, StandbyStatus};
 use mainstem_core::ids::JobId;
 use mainstem_net::{Hello, RpcClient, RpcError, Service, Transport};
 use serde_json::json;
@@ -134,6 +135,7 @@ fn details(job: &JobSummary) -> String {
         let (local, store) = (job.restored_local_bytes, job.restored_store_bytes);
         lines.push(format!("restored     {local} bytes from local copies, {store} bytes from the store"));
     }
+    lines.extend(job.standbys.iter().flat_map(standby_lines));
     lines.extend(job.memory.iter().map(|of| format!("memory       {of}")));
     if let Some(status) = &job.status {
         lines.push(format!("restarts     {}", status.restarts));
@@ -157,6 +159,20 @@ fn latency_line(of: &RowLatency) -> Option<String> {
         line += &format!("; until visible p50 {p50:.0} ms, p99 {p99:.0} ms");
     }
     Some(line)
+}
+
+/// Who stands by for the job's slots, and what is missing.
+fn standby_lines(standbys: &StandbyStatus) -> Vec<String> {
+    let line = |standby: &SlotStandby| {
+        let SlotStandby { slot, worker, epoch, epochs_behind, files_waiting, bytes_waiting } = standby;
+        let at = epoch.map_or_else(|| "no epoch yet".to_owned(), |epoch| format!("epoch {epoch}"));
+        format!(
+            "standby      slot {slot}: {worker} has {at}, {epochs_behind} behind; \
+             {files_waiting} files of {bytes_waiting} bytes to fetch"
+        )
+    };
+    let lacking = standbys.lacking.iter().map(|lacking| format!("no standby   {lacking}"));
+    standbys.slots.iter().map(line).chain(lacking).collect()
 }
 
 /// How the newest checkpoint went.

@@ -330,6 +330,7 @@ impl Node {
                 .iter()
                 .filter_map(|node| OperatorMemory::of(node.id, &node.name, counters.get(&node.id)?.memory))
                 .collect(),
+            standbys: view.standbys,
             job: view.job,
             savepoint: view.savepoint,
             savepoints: view.savepoints,

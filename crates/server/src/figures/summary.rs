@@ -3,6 +3,7 @@
 use mainstem_coordinator::{JobEnd, JobStatus, SavepointOutcome as Outcome};
 use mainstem_core::checkpoint::CadenceChoice;
 use mainstem_core::cluster::messages::OperatorCounters;
+use mainstem_core::cluster::{SlotStandby, StandbyStatus};
 use mainstem_core::ids::OperatorId;
 use mainstem_core::lag::LagUnit;
 use mainstem_core::latency::LatencyHistogram;
@@ -10,7 +11,8 @@ use mainstem_core::time::Timestamp;
 
 use super::latency::SinkLatency;
 use super::model::{
-    CheckpointSummary, End, Job, Lag, Point, RowLatency, SavepointOutcome, SavepointUnderWay, SplitLag,
+    CheckpointSummary, End, Job, Lag, Point, RowLatency, SavepointOutcome, SavepointUnderWay, SplitLag, Standby,
+    Standbys,
 };
 use super::samples::Shares;
 use super::{Known, ShapeOperator};
@@ -52,6 +54,24 @@ pub(super) fn job(known: &Known, now: Timestamp) -> Job {
         savepoint: savepoint(known),
         savepoints: view.savepoints.iter().map(|record| outcome(record.id.as_str(), &record.outcome)).collect(),
         restored_from: view.restored.as_ref().map(|restored| restored.path.clone()),
+        standbys: view.standbys.as_ref().map(standbys),
+    }
+}
+
+fn standbys(status: &StandbyStatus) -> Standbys {
+    let shown = |standby: &SlotStandby| Standby {
+        slot: standby.slot,
+        worker: standby.worker.0.clone(),
+        epoch: standby.epoch.map(|epoch| epoch.0),
+        epochs_behind: standby.epochs_behind,
+        files_waiting: standby.files_waiting,
+        bytes_waiting: standby.bytes_waiting,
+    };
+    Standbys {
+        wanted: status.wanted,
+        missing: status.missing,
+        lacking: status.lacking.clone(),
+        slots: status.slots.iter().map(shown).collect(),
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) fn page(scrape: Scrape) -> Page {
     for known in &scrape.jobs {
         job(&mut page, known, scrape.now);
         checkpoints(&mut page, known, scrape.now);
+        standbys(&mut page, known);
         operators_of(&mut page, known);
     }
     for (job, operators) in &scrape.running {
@@ -89,6 +90,22 @@ fn checkpoints(page: &mut Page, known: &Known, now: Timestamp) {
     }
     if let Some(bytes) = status.last_checkpoint_bytes {
         page.whole(&names::CHECKPOINT_SIZE, &job, bytes);
+    }
+}
+
+/// Who stands by for the slots of a job, where somebody is to.
+fn standbys(page: &mut Page, known: &Known) {
+    let job = ("job", known.view.job.as_str());
+    let Some(standbys) = &known.view.standbys else { return };
+    page.whole(&names::STANDBYS_WANTED, &[job], standbys.wanted.into());
+    page.whole(&names::STANDBYS_MISSING, &[job], standbys.missing.into());
+    for of_slot in standbys.slots.chunk_by(|one, next| one.slot == next.slot) {
+        let slot = of_slot[0].slot.to_string();
+        let labels = [job, ("slot", slot.as_str())];
+        let behind = of_slot.iter().map(|standby| standby.epochs_behind).min();
+        page.whole(&names::STANDBY_LAG, &labels, behind.unwrap_or_default());
+        page.whole(&names::STANDBY_FILES, &labels, of_slot.iter().map(|standby| standby.files_waiting).sum());
+        page.whole(&names::STANDBY_BYTES, &labels, of_slot.iter().map(|standby| standby.bytes_waiting).sum());
     }
 }
 

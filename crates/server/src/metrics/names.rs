@@ -73,6 +73,12 @@ metrics! {
     EPOCH_COMPLETE Gauge None "mainstem_epoch_complete" "Newest epoch of a job that is complete.";
     EPOCH_PUBLISHED Gauge None "mainstem_epoch_published" "Newest epoch of a job whose output is visible.";
 
+    STANDBYS_WANTED Gauge None "mainstem_standbys_wanted" "Standbys that each slot of a job should have.";
+    STANDBYS_MISSING Gauge None "mainstem_standbys_missing" "Standbys that the slots of a job lack together.";
+    STANDBY_LAG Gauge None "mainstem_standby_lag_epochs" "Complete epochs that the best standby of a slot does not have whole yet.";
+    STANDBY_FILES Gauge None "mainstem_standby_waiting_files" "State files that the standbys of a slot have still to fetch.";
+    STANDBY_BYTES Gauge Bytes "mainstem_standby_waiting" "Bytes of state that the standbys of a slot have still to fetch.";
+
     OPERATOR_INFO Gauge None "mainstem_operator_info" "1, with the name and the kind of an operator as labels.";
     ROWS_IN Counter None "mainstem_operator_rows_in" "Rows that came in; for a source, rows read.";
     ROWS_OUT Counter None "mainstem_operator_rows_out" "Rows that went out; for a sink, rows written.";

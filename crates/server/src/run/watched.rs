@@ -63,6 +63,7 @@ impl Watched for RunningJob {
             restored: self.restored.clone(),
             counters: self.metrics.counters(&(0..self.parallelism).collect::<BTreeSet<u32>>()),
             status: Some(status),
+            standbys: None,
         }]
     }
 

@@ -1,6 +1,8 @@
 //! Local copies of state files on real processes: survivors of a failure read their state from them, what is damaged or
 //! missing comes from the store, and the output is that of a run that nobody disturbs.
 
+mod standby;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

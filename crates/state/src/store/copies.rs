@@ -6,6 +6,7 @@
 //! A copy is written from the bytes that are uploaded anyway, by one task at a time beside everything else; where that does
 //! not keep up, copies are dropped, and counted.
 
+mod fetch;
 mod index;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use mainstem_rt::run_blocking;
 use object_store::PutPayload;
 use tokio::time::Instant;
 
+pub use self::fetch::Copying;
 use self::index::Index;
 use super::CheckpointStore;
 use super::state::{Fetched, blocks_in_file};
@@ -338,7 +340,7 @@ impl CheckpointStore {
         tokio::spawn(async move {
             // It fails only where the process ends.
             if run_blocking(move || shared.write_all()).await.is_ok() {
-                store.sweep(&job).await;
+                store.sweep(Some(&job)).await;
             }
         });
     }
@@ -368,7 +370,7 @@ impl CheckpointStore {
 
     /// Removes the copies of files that are not in the store any more: who deletes them is another process. A file that
     /// the listing misses loses its copy, no more. Other jobs that have copies here are looked at in their turn.
-    async fn sweep(&self, written: &JobId) {
+    async fn sweep(&self, written: Option<&JobId>) {
         let Some(copies) = &self.copies else { return };
         let jobs = {
             let mut inner = copies.shared.lock();
@@ -379,7 +381,7 @@ impl CheckpointStore {
             let prefix = format!("{}/", self.tag());
             let job = |name: &str| JobId::new(name.strip_prefix(&prefix)?.split_once('/')?.0).ok();
             let mut jobs: BTreeSet<JobId> = inner.index.names(&prefix).filter_map(job).collect();
-            jobs.insert(written.clone());
+            jobs.extend(written.cloned());
             jobs
         };
         for job in jobs {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstem_core::cluster::FleetConfig;
-use mainstem_core::cluster::messages::{FromWorker, ToWorker, WorkerId, WorkerOffer};
+use mainstem_core::cluster::messages::{FromWorker, SlotFiles, ToWorker, WorkerId, WorkerOffer};
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::protocol::{Failure, FromSubtask, ToSubtask};
 use mainstem_core::time::Timestamp;
@@ -46,6 +46,7 @@ impl Leader {
             key_groups: 8,
             working_dir: "/".to_owned(),
             store: "/".to_owned(),
+            standbys: 0,
             tasks: vec![TaskSpec {
                 head: TASK,
                 operators: vec![TASK],
@@ -152,7 +153,7 @@ async fn an_attempt_is_adopted_and_left_alone_unless_it_is_ended() {
     let event = FromSubtask::RequestSplit { subtask: subtask(0) };
     a.say(&FromWorker::Report { attempt: id, event: event.clone() }).await;
     assert_eq!(attempt.events.recv().await, Some(event));
-    attempt.hold.complete(Epoch(8));
+    attempt.hold.complete(Epoch(8), &SlotFiles::new());
     assert!(matches!(a.hear().await, ToWorker::Complete { epoch: Epoch(8), .. }));
     assert!(matches!(b.hear().await, ToWorker::Complete { epoch: Epoch(8), .. }));
     // A driver that is dropped leaves it to the next one, who ends it.

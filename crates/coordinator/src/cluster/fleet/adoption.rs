@@ -37,6 +37,7 @@ impl FleetService {
         let mut inner = self.lock();
         inner.holders.remove(job);
         inner.fleet.release(job);
+        inner.fleet.on_ended(job);
         inner.fence(job, generation);
         drop(inner);
         self.note_change();

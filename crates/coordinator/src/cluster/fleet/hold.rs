@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mainstem_core::cluster::messages::{AttemptId, ToWorker, WorkerId};
+use mainstem_core::cluster::messages::{AttemptId, SlotFiles, ToWorker, WorkerId};
 use mainstem_core::ids::{Epoch, SubtaskId};
 use mainstem_core::protocol::ToSubtask;
 use tokio::sync::mpsc;
@@ -51,6 +51,11 @@ impl Hold {
         self.service.lock().holders.insert(self.attempt.job.clone(), held);
     }
 
+    /// The attempt runs, and so many workers are to follow the state of each slot.
+    pub(crate) fn stand_by(&self, wanted: u32, store: &str) {
+        self.service.lock().fleet.on_attempt(&self.attempt, wanted, store);
+    }
+
     /// The way to a subtask through the connection of its worker.
     pub(crate) fn relay(&mut self, subtask: SubtaskId, outbox: mpsc::Sender<ToWorker>) -> mpsc::Sender<ToSubtask> {
         let (sender, mut messages) = mpsc::channel(CONTROL_MAX);
@@ -75,8 +80,10 @@ impl Hold {
 }
 
 impl AttemptHold for Hold {
-    fn complete(&self, epoch: Epoch) {
-        let inner = self.service.lock();
+    fn complete(&self, epoch: Epoch, files: &SlotFiles) {
+        let mut inner = self.service.lock();
+        inner.fleet.on_complete(&self.attempt, epoch, files);
+        inner.tell_standbys();
         let Some(route) = inner.routes.get(&self.attempt) else { return };
         let workers: BTreeSet<&WorkerId> = route.slots.iter().map(|slot| &slot.worker).collect();
         for (_, outbox) in workers.into_iter().filter_map(|worker| inner.links.get(worker)) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use mainstem_core::cluster::StandbyStatus;
 use mainstem_core::cluster::messages::{OperatorCounters, WorkerId};
 use mainstem_core::cluster::state::JobEntry;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
@@ -56,6 +57,8 @@ pub struct JobView {
     /// Counters by operator, over all workers: of a job that has ended, those of its last attempt; empty where this
     /// coordinator does not drive the job.
     pub counters: BTreeMap<OperatorId, OperatorCounters>,
+    /// Who stands by for its slots; none where nobody is to, or this coordinator does not drive the job.
+    pub standbys: Option<StandbyStatus>,
 }
 
 impl JobView {
@@ -84,6 +87,7 @@ impl JobView {
             restored: record.restored.clone(),
             status: None,
             counters: record.counters.clone(),
+            standbys: None,
         }
     }
 }
@@ -113,6 +117,7 @@ impl<F: JobFactory> ClusterJobs<F> {
         view.status = self.lock().get(&view.job).map(|driven| driven.status.borrow().clone());
         if view.active {
             view.counters = self.fleet.counters(&view.job);
+            view.standbys = self.fleet.standbys(&view.job);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use mainstem_core::cluster::KeptReports;
+use mainstem_core::cluster::messages::SlotFiles;
 use mainstem_core::ids::{Epoch, Generation, SubtaskId};
 use mainstem_core::protocol::{FromSubtask, ToSubtask};
 use tokio::sync::mpsc;
@@ -184,7 +185,7 @@ struct Lent {
 }
 
 impl AttemptHold for Lent {
-    fn complete(&self, epoch: Epoch) {
+    fn complete(&self, epoch: Epoch, _files: &SlotFiles) {
         self.cluster.complete(epoch);
     }
 

@@ -73,6 +73,36 @@ pub(crate) struct Job {
     pub(crate) savepoints: Vec<SavepointOutcome>,
     /// The savepoint with which it began.
     pub(crate) restored_from: Option<String>,
+    /// Who stands by for its slots; null: nobody is to.
+    pub(crate) standbys: Option<Standbys>,
+}
+
+/// Workers that follow the state of slots which run elsewhere.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Standbys {
+    /// Standbys that each slot should have.
+    pub(crate) wanted: u32,
+    /// Standbys that are missing, over all slots.
+    pub(crate) missing: u32,
+    /// Why some are missing.
+    pub(crate) lacking: Option<String>,
+    pub(crate) slots: Vec<Standby>,
+}
+
+/// A worker that follows the state of a slot.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Standby {
+    /// The slot; subtask `i` of every task runs on slot `i`.
+    pub(crate) slot: u32,
+    #[schema(example = "worker-2@host5:7072#5f0c1e22a90b7d31")]
+    pub(crate) worker: String,
+    /// The newest epoch of which it has had every file.
+    pub(crate) epoch: Option<u64>,
+    /// Epochs that have completed since that one.
+    pub(crate) epochs_behind: u64,
+    /// Files that it has still to fetch.
+    pub(crate) files_waiting: u64,
+    pub(crate) bytes_waiting: u64,
 }
 
 /// How long rows took from when a source had read them until they came to a sink, in the last minute, as latency markers tell;

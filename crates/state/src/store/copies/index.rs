@@ -55,6 +55,16 @@ impl Index {
         true
     }
 
+    /// Whether there is such a copy.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.copies.contains_key(name)
+    }
+
+    /// Whether a copy can be taken in without another one having to go.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.bytes.saturating_add(bytes) <= self.bytes_max && self.copies.len() < COPIES_MAX
+    }
+
     /// Forgets a copy; whether there was one.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let Some(copy) = self.copies.remove(name) else { return false };

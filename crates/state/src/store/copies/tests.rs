@@ -294,3 +294,34 @@ async fn only_state_files_have_copies_and_stores_do_not_share_them() {
     assert_ne!(name(&store), name(&other));
     assert!(name(&store).ends_with("/j/1.state"));
 }
+
+#[tokio::test]
+async fn a_file_of_another_process_is_copied_ahead_where_there_is_room() {
+    let place = Place::new();
+    let other = CheckpointStore::local(place.stored.path()).unwrap();
+    let handle = write(&other, 1, 300_000).await;
+    assert!(handle.size > 2 << 20, "{} bytes are one piece", handle.size);
+    let store = place.store(handle.size + 1);
+    assert!(!store.has_copy(&job(), &handle));
+    for _ in 0..2 {
+        assert_eq!(store.fetch_copy(&job(), &handle).await.unwrap(), Copying::There);
+    }
+    assert!(store.has_copy(&job(), &handle));
+    assert_eq!(counts(&store).written, 1);
+    assert_eq!(read(&store, &handle).await.origin, Origin::LocalCopy);
+    let next = write(&other, 2, 10).await;
+    assert_eq!(store.fetch_copy(&job(), &next).await.unwrap(), Copying::NoRoom);
+    assert_eq!(counts(&store).evicted, 0);
+    assert_eq!(other.fetch_copy(&job(), &next).await.unwrap(), Copying::NoRoom, "it keeps none");
+    // What is gone from the store makes room, and what is damaged there is not copied.
+    fs::remove_file(place.stored.path().join("jobs/j").join(&handle.path)).unwrap();
+    store.sweep_copies().await;
+    assert!(!store.has_copy(&job(), &handle));
+    assert!(matches!(store.fetch_copy(&job(), &handle).await, Err(StateError::Missing { .. })));
+    let damaged = StateHandle { crc32c: next.crc32c ^ 1, ..next.clone() };
+    assert!(matches!(store.fetch_copy(&job(), &damaged).await, Err(StateError::Corrupt { .. })));
+    let damaged = StateHandle { size: next.size + 1, ..next.clone() };
+    assert!(matches!(store.fetch_copy(&job(), &damaged).await, Err(StateError::Corrupt { .. })));
+    assert_eq!(place.names(), Vec::<String>::new(), "nothing is left of either");
+    assert_eq!(store.fetch_copy(&job(), &next).await.unwrap(), Copying::There);
+}
