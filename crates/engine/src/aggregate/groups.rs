@@ -31,7 +31,7 @@ const ROW: i64 = 1 << 3;
 
 impl Life {
     fn new(rows: i64, flags: i64) -> Life {
-        Life(rows * ROW | flags)
+        Life((rows * ROW) | flags)
     }
 
     fn rows(self) -> i64 {
@@ -170,7 +170,7 @@ impl Groups {
             if !life.is(CHANGED) {
                 self.changed.push(slot as u32);
             }
-            *life = Life::new(0, life.0 & PENDING | CHANGED);
+            *life = Life::new(0, (life.0 & PENDING) | CHANGED);
             expired(slot as u32);
         }
     }

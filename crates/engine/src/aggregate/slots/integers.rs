@@ -29,7 +29,7 @@ impl Known {
     }
 
     fn key(self) -> i64 {
-        i64::from(self.key[1]) << 32 | i64::from(self.key[0])
+        (i64::from(self.key[1]) << 32) | i64::from(self.key[0])
     }
 }
 
