@@ -1,3 +1,5 @@
+//! Rows that replace each other, and the ranges by which files are merged.
+
 use arrow::array::Int64Array;
 use mainstem_core::ids::Epoch;
 
