@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream};
 use mainstem_core::alignment::{AlignmentConfig, BarrierMark, RESUME};
 use mainstem_core::cluster::messages::{AttemptId, WorkerId, WorkerOffer};
 use mainstem_core::graph::Chain as ChainShape;
@@ -37,6 +37,8 @@ use crate::watermark_alignment::AlignmentGroups;
 const CONTROL_MAX: usize = 64;
 /// Messages that may wait for the coordinator.
 const EVENTS_MAX: usize = 1024;
+/// State files of an operator that are read ahead of the one that it takes back. Each is in memory whole.
+const FILES_AHEAD: usize = 2;
 
 /// An attempt to run a job: what to run and where to go on.
 pub struct Deployment {
@@ -333,15 +335,21 @@ pub(crate) fn files_of<'a>(
     handles
 }
 
-/// Gives an operator its state back.
+/// Gives an operator its state back. Files are read while those before them are taken in.
 pub(crate) async fn restore(
     deployment: &Deployment,
     operator: &mut dyn Operator,
     state: OperatorRestore,
 ) -> Result<(), EngineError> {
     operator.restore_meta(&state.metas)?;
-    for handle in state.handles {
-        let tables = deployment.read_state(state.operator, &handle).await?;
+    let id = state.operator;
+    let read = |handle: StateHandle| async move {
+        let tables = deployment.read_state(id, &handle).await?;
+        Ok::<_, EngineError>((handle, tables))
+    };
+    let mut files = stream::iter(state.handles).map(read).buffered(FILES_AHEAD);
+    while let Some(file) = files.next().await {
+        let (handle, tables) = file?;
         let tables = tables.into_iter().map(|table| (table.table, table.version, table.rows)).collect();
         operator.restore(Restored { handle, tables })?;
     }

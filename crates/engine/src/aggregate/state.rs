@@ -150,7 +150,10 @@ impl GroupAggregate {
         for (row, slot) in there.iter().zip(&restored) {
             self.groups.restore(*slot, row_counts.value(*row as usize), changed_ms.value(*row as usize));
         }
-        self.calls.restore(&restored, &take(&rest[3..], &UInt32Array::from(there))?)?;
+        match gone.is_empty() {
+            true => self.calls.restore(&restored, &rest[3..])?,
+            false => self.calls.restore(&restored, &take(&rest[3..], &UInt32Array::from(there))?)?,
+        }
         for row in gone {
             let slot = slots[row as usize];
             self.calls.reset(slot);
