@@ -14,6 +14,18 @@ pub struct Leadership {
     /// Whether this node leads, has heard of a majority lately, and has applied everything up to and including the first
     /// entry of its term: from here on it acts on nothing old. A hint all the same; only what is proposed is certain.
     pub is_leader: bool,
+    /// Where this node is no member, not yet or no more: the address of one that is. What this node knows of the group
+    /// grows old, and is the better the later the node was removed; so whoever asks on finds the members that are left.
+    pub instead: Option<String>,
+}
+
+impl Leadership {
+    /// The address of who is to be asked instead of this node, where that is known.
+    #[must_use]
+    pub fn whom_to_ask(&self) -> Option<String> {
+        let leader = || self.leader.as_ref().map(|(_, address)| address.clone());
+        self.instead.clone().or_else(leader)
+    }
 }
 
 /// The part that a node plays.

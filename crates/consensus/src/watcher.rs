@@ -112,12 +112,16 @@ pub(crate) fn leadership(now: &Metrics, network: &Network, silence_max: Duration
     let is_cut_off = leads && silence.is_some_and(|silence| silence > silence_max);
     let is_current = now.last_applied.is_some_and(|id| id.leader_id.term == term);
     let is_leader = leads && !is_cut_off && is_current && silence.is_some();
-    let leader = if is_cut_off { None } else { now.current_leader };
-    let leader = leader.map(|id| {
-        let recorded = now.membership_config.membership().get_node(&id).map_or("", |node| node.addr.as_str());
-        (id, network.address(id, recorded))
-    });
-    Leadership { term, leader, is_leader }
+    let group = now.membership_config.membership();
+    let address = |id: u64| {
+        let recorded = group.get_node(&id).map_or("", |node| node.addr.as_str());
+        network.address(id, recorded)
+    };
+    let is_member = |node: u64| group.voter_ids().any(|id| id == node);
+    // One that was removed while it led goes on to name itself.
+    let leader = now.current_leader.filter(|leader| !is_cut_off && is_member(*leader));
+    let instead = if is_member(now.id) { None } else { group.voter_ids().min().map(address) };
+    Leadership { term, leader: leader.map(|id| (id, address(id))), is_leader, instead }
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ async fn a_group_grows_from_one_to_three_and_shrinks_again() {
     cluster.node(1).remove_member(1).await.expect("it is removed");
     let new = cluster.leader_among(&[2, 3]).await;
     cluster.node(new).propose("line 2".to_owned()).await.expect("two of two");
+    until("who was removed names no leader of old, and one who is left", || {
+        let leadership = cluster.node(1).leadership().borrow().clone();
+        leadership.leader.is_none() && leadership.whom_to_ask() == cluster.members.get(&2).cloned()
+    })
+    .await;
     cluster.stop(1).await;
     cluster.node(new).propose("line 3".to_owned()).await.expect("the first is not needed");
     cluster.all_have(&lines(0..4)).await;

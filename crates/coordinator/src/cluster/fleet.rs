@@ -55,7 +55,8 @@ pub struct FleetService {
 struct Inner {
     /// The term in which this coordinator leads, if it does.
     term: Option<u64>,
-    leader: Option<String>,
+    /// Whom workers are to ask instead, while it does not, where that is known.
+    instead: Option<String>,
     fleet: Fleet,
     /// The newest connection of each worker, with its number.
     links: BTreeMap<WorkerId, (u64, mpsc::Sender<ToWorker>)>,
@@ -101,10 +102,10 @@ impl FleetService {
         *inner = Inner { term: Some(term), fleet, fences, connections, holds, ..Inner::default() };
     }
 
-    /// It leads no longer: all connections to workers end.
-    pub(crate) fn stand_down(&self, leader: Option<String>) {
+    /// It leads no longer: all connections to workers end, and those that come are told whom to ask.
+    pub(crate) fn stand_down(&self, instead: Option<String>) {
         let mut inner = self.lock();
-        *inner = Inner { leader, connections: inner.connections, holds: inner.holds, ..Inner::default() };
+        *inner = Inner { instead, connections: inner.connections, holds: inner.holds, ..Inner::default() };
     }
 
     /// Every worker.
@@ -244,9 +245,9 @@ impl FleetService {
         let worker = offer.worker.clone();
         let (number, outbox) = match self.join(offer) {
             Ok(joined) => joined,
-            Err(leader) => {
+            Err(instead) => {
                 // It asks another coordinator, whether it reads this or not.
-                let _ = writer.write_message(&ToWorker::NotLeader { leader }).await;
+                let _ = writer.write_message(&ToWorker::NotLeader { leader: instead }).await;
                 return;
             }
         };
@@ -265,10 +266,10 @@ impl FleetService {
         tracing::warn!(%worker, peer, reason, "worker left");
     }
 
-    /// Takes a worker in; gives its connection's number and the messages for it, or who leads instead.
+    /// Takes a worker in; gives its connection's number and the messages for it, or whom it is to ask instead.
     fn join(&self, offer: WorkerOffer) -> Result<(u64, mpsc::Receiver<ToWorker>), Option<String>> {
         let mut inner = self.lock();
-        let Some(term) = inner.term else { return Err(inner.leader.clone()) };
+        let Some(term) = inner.term else { return Err(inner.instead.clone()) };
         let (sender, outbox) = mpsc::channel(OUTBOX_MAX);
         let silence_ms = u64::try_from(self.config.silence_ms).unwrap_or(u64::MAX);
         let fences = inner.fences.iter().map(|(job, least)| (job.clone(), *least)).collect();

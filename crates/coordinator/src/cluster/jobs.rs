@@ -150,11 +150,11 @@ impl<F: JobFactory> ClusterJobs<F> {
                         self.fleet.lead(term, fences, used);
                         take_stock_at = Some(self.fleet.adopt_until());
                     }
-                    None => self.fleet.stand_down(now.leader.map(|(_, address)| address)),
+                    None => self.fleet.stand_down(now.whom_to_ask()),
                 }
                 self.drop_all();
             } else if term.is_none() {
-                self.fleet.stand_down(now.leader.map(|(_, address)| address));
+                self.fleet.stand_down(now.whom_to_ask());
             }
             if term.is_some() {
                 self.reconcile(&ended);

@@ -255,7 +255,7 @@ pub enum ToWorker {
     },
     /// This coordinator does not lead; the connection ends.
     NotLeader {
-        /// Who does, as far as it knows: an address.
+        /// Who does, or at least is a member where this one is none; as far as it knows: an address.
         leader: Option<String>,
     },
     /// Nothing new; the coordinator is alive.

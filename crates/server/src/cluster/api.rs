@@ -104,7 +104,7 @@ pub(crate) enum Response {
     Refused { reason: String },
     /// Whether it was done is not known, nor whether it will be.
     Unknown { reason: String },
-    /// Only the coordinator that leads does this.
+    /// Only the coordinator that leads does this, or only one that is a member; and who to ask instead, where known.
     NotLeader { leader: Option<String> },
     /// There is nothing here that could do it.
     NotHere { reason: String },

@@ -1,6 +1,7 @@
 //! The commands that speak to a cluster: `submit`, `jobs`, `status`, `cancel`, `remove`, `rescale`; and how all of them
 //! find who answers.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use crate::sql_files::SqlFiles;
 
 /// How long a coordinator that leads is looked for.
 const SEARCH: Duration = Duration::from_secs(15);
+/// What is said of a coordinator that only names another one.
+const NO_MEMBER: &str = "one answers that is no member";
 /// Wait between two looks at a job, or for a coordinator.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -298,17 +301,28 @@ impl Client {
     pub(super) async fn ask_any(&self, request: &Request) -> anyhow::Result<Response> {
         let mut old: Option<Response> = None;
         let mut reasons = Vec::new();
+        // Everybody's word counts: who was removed from the cluster still names the leader of that time.
+        let mut hinted = BTreeSet::new();
         for client in &self.clients {
             match client.call::<_, Response>(request, request.answer_within()).await {
                 Ok(response) if response.leads() => return Ok(response),
-                Ok(response) => old = Some(response),
+                Ok(response) => {
+                    hinted.extend(response.leader().map(str::to_owned));
+                    match response {
+                        Response::NotLeader { .. } => reasons.push(NO_MEMBER.to_owned()),
+                        response => old = Some(response),
+                    }
+                }
                 Err(error) => reasons.push(error.to_string()),
             }
         }
-        if let Some(leader) = old.as_ref().and_then(Response::leader).and_then(|address| self.newcomer(address))
-            && let Ok(response) = leader.call(request, request.answer_within()).await
-        {
-            return Ok(response);
+        for leader in hinted.iter().filter_map(|address| self.newcomer(address)) {
+            match leader.call::<_, Response>(request, request.answer_within()).await {
+                Ok(response) if response.leads() => return Ok(response),
+                Ok(Response::NotLeader { .. }) => reasons.push(NO_MEMBER.to_owned()),
+                Ok(response) => old = Some(response),
+                Err(error) => reasons.push(error.to_string()),
+            }
         }
         old.with_context(|| format!("no coordinator answers: {}", reasons.join("; ")))
     }

@@ -174,6 +174,10 @@ impl Node {
 
     /// Does what is asked for, or says why not; `user` is who asks, for the audit trail.
     pub(crate) async fn answer(&self, user: &str, request: Request) -> Response {
+        if self.consensus.leadership().borrow().instead.is_some() {
+            // What a coordinator that was removed knows is never right again.
+            return self.not_leader();
+        }
         let outcome = match request {
             Request::Jobs => return self.list(),
             Request::Members => return Response::Members(self.members()),
@@ -292,8 +296,13 @@ impl Node {
         self.consensus.leadership().borrow().leader.as_ref().map(|(_, address)| address.clone())
     }
 
+    /// The address of who is to be asked instead of it, as far as it knows.
+    pub(crate) fn whom_to_ask(&self) -> Option<String> {
+        self.consensus.leadership().borrow().whom_to_ask()
+    }
+
     fn not_leader(&self) -> Response {
-        Response::NotLeader { leader: self.leader() }
+        Response::NotLeader { leader: self.whom_to_ask() }
     }
 
     fn list(&self) -> Response {

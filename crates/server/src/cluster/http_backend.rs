@@ -92,7 +92,7 @@ impl CoordinatorBackend {
 impl Backend for CoordinatorBackend {
     async fn ask(&self, user: &str, request: Request) -> Asked {
         let reads = matches!(request, Request::Look(_) | Request::Jobs | Request::Members | Request::Audit(_));
-        let leader = self.node.leader().filter(|_| !self.node.leads());
+        let leader = self.node.whom_to_ask().filter(|_| !self.node.leads());
         let Some(leader) = leader else {
             let response = self.node.answer(user, request).await;
             let stale = reads && !response.leads();

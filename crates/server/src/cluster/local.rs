@@ -2,6 +2,7 @@
 //! again, so that what a cluster does about it can be watched.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -23,6 +24,13 @@ const FILE: &str = "cluster.json";
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 /// Processes have so long to end.
 const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// Ports from here on are tried; those below are known for other services.
+const FIRST_PORT: u16 = 10_000;
+/// The first port that is given to connections, where the system does not say it: IANA's.
+const FIRST_GIVEN: u16 = 49_152;
+/// After so many ports that are taken, the system may choose.
+const PORT_TRIES: u16 = 100;
 
 /// What must be the same when the cluster is started again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -204,16 +212,27 @@ fn layout(directory: &Path, coordinators: u32) -> anyhow::Result<Layout> {
             Ok(layout)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // All at once, so that no port is given twice.
-            let ports = (0..coordinators).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>();
-            let ports = ports.context("cannot find a free port")?;
-            let address =
-                |listener: &TcpListener| Ok(listener.local_addr().context("cannot find a free port")?.to_string());
-            let layout = Layout { coordinators: ports.iter().map(address).collect::<anyhow::Result<_>>()? };
+            let address = |listener: TcpListener| Ok(listener.local_addr()?.to_string());
+            // All are held until the last one is found, so that none is given twice.
+            let ports = (0..coordinators).map(|_| free_port()).collect::<std::io::Result<Vec<_>>>();
+            let addresses = ports.and_then(|ports| ports.into_iter().map(address).collect());
+            let layout = Layout { coordinators: addresses.context("cannot find a free port")? };
             let text = serde_json::to_string_pretty(&layout).context("bug: the layout cannot be written")?;
             fs::write(&path, text).with_context(|| format!("cannot write '{}'", path.display()))?;
             Ok(layout)
         }
         Err(error) => Err(error).with_context(|| format!("cannot read '{}'", path.display())),
     }
+}
+
+/// A port of loopback that is free, and is likely to be free whenever its coordinator is started again: one that the system
+/// does not give to connections of anybody who calls out.
+fn free_port() -> std::io::Result<TcpListener> {
+    let first_given = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first_given = first_given.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(FIRST_GIVEN);
+    let ports = FIRST_PORT..first_given;
+    let from = RandomState::new().hash_one(0_u8) as u16;
+    let tries = (0..PORT_TRIES).map(|n| FIRST_PORT + from.wrapping_add(n) % ports.len() as u16);
+    let mut found = tries.take(ports.len()).filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    found.next().map_or_else(|| TcpListener::bind("127.0.0.1:0"), Ok)
 }

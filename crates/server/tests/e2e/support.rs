@@ -17,9 +17,10 @@ pub(crate) mod s3;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,20 @@ use rand::{Rng, SeedableRng};
 
 /// Any run of these tests that takes longer hangs.
 const RUN_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// What fails is told when it fails: the tests take many minutes, and what the harness keeps until all have ended is lost
+/// where somebody ends it before. It keeps only what is printed by macros.
+fn failures_are_told_at_once() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        let keep = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let test = std::thread::current().name().unwrap_or("a thread").to_owned();
+            let _ = writeln!(std::io::stderr(), "{test}: {panic}");
+            keep(panic);
+        }));
+    });
+}
 
 /// A directory of its own, with a SQL file, in which the binary runs.
 pub(crate) struct Sandbox {
@@ -40,6 +55,7 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(sql: &str) -> Sandbox {
+        failures_are_told_at_once();
         let sandbox =
             Sandbox { dir: tempfile::tempdir().unwrap(), sink_delay_ms: AtomicU64::new(0), environment: Vec::new() };
         sandbox.write("job.sql", sql);

@@ -4,6 +4,8 @@
 use std::process::{Child, Command, Stdio};
 
 use super::*;
+use crate::support::cluster::Jobs;
+use crate::support::ports::free_port;
 
 const EVENTS: u64 = 500_000;
 const PER_SECOND: u64 = 60_000;
@@ -65,7 +67,7 @@ fn cluster_coordinators_are_added_and_removed() {
         serde_json::from_slice(&std::fs::read(sandbox.path(".mainstem-cluster/cluster.json")).unwrap()).unwrap();
     let addresses: Vec<String> = serde_json::from_value(layout["coordinators"].clone()).unwrap();
     let members: Vec<String> = (1..).zip(&addresses).map(|(id, address)| format!("\"{id}={address}\"")).collect();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let config = format!(
         "members = [{}]\nstate-dir = \".mainstem-cluster/state\"\n\n[coordinator]\nlisten = \"127.0.0.1:{port}\"\ndata-dir = \"fourth\"\n",
         members.join(", ")
@@ -100,6 +102,15 @@ fn cluster_coordinators_are_added_and_removed() {
     ] {
         let is_said = |line: &str| line.contains(&format!(" {what} ")) && line.contains(facts);
         assert!(decided.lines().any(is_said), "{what} {facts} is missing in\n{decided}");
+    }
+    // In the end the fourth leads, which those who ask have not on their list; those removed name leaders of old.
+    loop {
+        let leader = cluster.wait_until("one leads", Jobs::leads).leader();
+        let Some(leads) = addresses.iter().position(|address| leader.as_ref() == Some(address)) else {
+            assert_eq!(leader, Some(format!("127.0.0.1:{port}")));
+            break;
+        };
+        sandbox.run_ok(&["remove-member", &(leads + 1).to_string()]);
     }
     assert_right(&sandbox, &cluster);
     drop(fourth);

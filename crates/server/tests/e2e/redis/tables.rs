@@ -1,12 +1,12 @@
 //! What rows become under which keys, and what is said of what cannot be.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::sandbox;
+use crate::support::ports::free_port;
 use crate::support::redis::{PASSWORD, Redis};
 use crate::support::{assert_says, text};
 
@@ -109,7 +109,7 @@ fn a_server_is_reached_over_tls_if_its_certificate_is_trusted() {
     let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     std::fs::write(path("server.pem"), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
     std::fs::write(path("server.key"), key.serialize_pem()).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
     let (certificate, key, authority) = (path("server.pem"), path("server.key"), path("ca.pem"));
     let settings = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
     let trust = ["--tls-ca-cert-file", authority.as_str(), "--tls-auth-clients", "no"];

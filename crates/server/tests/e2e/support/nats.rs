@@ -1,7 +1,6 @@
 //! A real nats-server with JetStream, and a client that writes what jobs read and judges what they wrote.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,6 +14,7 @@ use async_nats::jetstream::stream::{Config, Info};
 use async_nats::jetstream::{self, Context};
 use futures::StreamExt;
 
+use super::ports::free_port;
 use super::text;
 
 /// Anything that takes longer hangs.
@@ -55,7 +55,7 @@ impl Server {
     /// A server of one's own, with more lines for its configuration, and how its clients connect.
     pub(crate) fn start(more: &str, options: async_nats::ConnectOptions) -> Server {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let store = dir.path().join("store");
         let config = format!(
             "listen: 127.0.0.1:{port}\nserver_name: test\nmax_payload: 4MB\njetstream {{ store_dir: '{}' }}\n{more}\n",

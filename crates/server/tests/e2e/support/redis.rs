@@ -1,11 +1,12 @@
 //! A Redis server of a test's own: data in a temporary directory, a free port on loopback, stopped with the test.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use super::ports::free_port;
 
 /// A server that has not started by then never will.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ impl Redis {
 
     /// One with other settings.
     pub(crate) fn start_with(settings: &[&str]) -> Redis {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut server = Redis { data: tempfile::tempdir().unwrap(), port, settings, process: None };
         server.go_on();
