@@ -121,8 +121,8 @@ fn system_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
 }
 
 /// Whether a failed file operation can succeed with nothing changed by the user. Space may be freed by others.
-fn may_pass(error: &io::Error) -> bool {
-    !matches!(error.kind(), Io::PermissionDenied | Io::ReadOnlyFilesystem)
+pub(crate) fn may_pass(error: &io::Error) -> bool {
+    !matches!(error.kind(), Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::NotADirectory)
 }
 
 /// What the system said, and what to do about it.
@@ -160,5 +160,6 @@ mod tests {
         let denied = store(Io::PermissionDenied);
         assert_eq!(denied.to_string(), "cannot write '/state/a': permission denied; check its permissions");
         assert!(!denied.is_retryable());
+        assert!(!store(Io::NotADirectory).is_retryable(), "a file in the place of a directory stays there");
     }
 }

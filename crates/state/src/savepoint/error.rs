@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mainstem_objects::{ObjectError, ObjectErrorKind, Place};
 
-use crate::error::{StateError, advice};
+use crate::error::{StateError, advice, may_pass};
 
 /// Why a savepoint cannot be taken or used.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +72,7 @@ impl SavepointError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            SavepointError::Io { source, .. } => {
-                !matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-            }
+            SavepointError::Io { source, .. } => may_pass(source),
             SavepointError::Service { retryable, .. } => *retryable,
             SavepointError::Checkpoint(error) => error.is_retryable() && !error.is_damage(),
             SavepointError::None { .. } | SavepointError::Unfinished { .. } | SavepointError::Damaged { .. } => false,
