@@ -37,6 +37,7 @@ mod row_codec;
 mod row_store;
 mod screen;
 mod slab;
+mod slot_table;
 mod sort;
 mod source;
 mod source_task;

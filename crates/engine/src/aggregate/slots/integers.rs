@@ -6,43 +6,38 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use super::Allocator;
 use crate::keys::hash_integer;
 use crate::memory;
+use crate::slot_table::SlotTable;
 
 /// Spreads spaces over the numbers, so that equal values in neighbouring spaces do not meet.
 const SPACE: i64 = 0x5851_f42d_4c95_7f2d;
 
-/// A key and its slot, in halves: twelve bytes instead of sixteen. There is one of each key, and there may be very many.
-#[derive(Clone, Copy)]
-struct Known {
-    key: [u32; 2],
-    slot: u32,
-}
-
-impl Known {
-    fn new(key: i64, slot: u32) -> Known {
-        Known { key: [key as u32, (key >> 32) as u32], slot }
-    }
-
-    fn key(self) -> i64 {
-        (i64::from(self.key[1]) << 32) | i64::from(self.key[0])
-    }
-}
+/// So many keys are looked at together: more than a processor waits for at the same time.
+const TOGETHER: usize = 64;
+/// A table of fewer bytes is in a cache anyway.
+const TOUCHED_BYTES_MIN: usize = 1 << 18;
 
 /// See the module.
 pub(super) struct IntegerSlots {
     data_type: DataType,
-    table: HashTable<Known>,
+    table: SlotTable,
     /// The key of each slot.
     keys: Vec<i64>,
     /// The space of each slot; those behind the last are in the first space, as are all where there is only one.
     spaces: Vec<u32>,
     /// The slot of the null key; null keys are there in the first space only.
     null: Option<u32>,
+    ahead: Ahead,
+}
+
+/// Keys that are about to be looked up. Kept for its memory.
+#[derive(Default)]
+struct Ahead {
+    hashes: Vec<u64>,
+    slots: Vec<u32>,
 }
 
 fn hash(key: i64, space: u32) -> u64 {
@@ -51,11 +46,18 @@ fn hash(key: i64, space: u32) -> u64 {
 
 impl IntegerSlots {
     pub(super) fn bytes(&self) -> usize {
-        self.table.allocation_size() + memory::of_vec(&self.keys) + memory::of_vec(&self.spaces)
+        self.table.bytes() + memory::of_vec(&self.keys) + memory::of_vec(&self.spaces)
     }
 
     pub(super) fn new(data_type: DataType) -> Self {
-        IntegerSlots { data_type, table: HashTable::new(), keys: Vec::new(), spaces: Vec::new(), null: None }
+        IntegerSlots {
+            data_type,
+            table: SlotTable::new(),
+            keys: Vec::new(),
+            spaces: Vec::new(),
+            null: None,
+            ahead: Ahead::default(),
+        }
     }
 
     pub(super) fn intern(
@@ -71,6 +73,10 @@ impl IntegerSlots {
         // A run of equal keys is common (sorted or hot input): it costs one look-up.
         let mut last: Option<(i64, u32, u32)> = None;
         for (row, key) in integers.values().iter().enumerate() {
+            if row % TOGETHER == 0 {
+                let end = integers.len().min(row + TOGETHER);
+                self.touch((row..end).map(|row| hash(integers.value(row), space(row).unwrap_or(0))));
+            }
             let Some(space) = space(row) else { continue };
             if nulls.is_some_and(|nulls| nulls.is_null(row)) {
                 let (slot, new) = self.slot_of_null(allocator);
@@ -89,20 +95,30 @@ impl IntegerSlots {
         Ok(())
     }
 
-    fn slot(&mut self, key: i64, space: u32, allocator: &mut Allocator<'_>) -> (u32, bool) {
-        let spaces = &self.spaces;
-        let space_of = |slot: u32| spaces.get(slot as usize).copied().unwrap_or(0);
-        let same = |known: &Known| known.key() == key && space_of(known.slot) == space;
-        let rehash = |known: &Known| hash(known.key(), space_of(known.slot));
-        match self.table.entry(hash(key, space), same, rehash) {
-            Entry::Occupied(known) => (known.get().slot, false),
-            Entry::Vacant(free) => {
-                let slot = allocator.take();
-                free.insert(Known::new(key, slot));
-                self.put(slot, key, space);
-                (slot, true)
-            }
+    /// Has keys come into the caches that are about to be looked up.
+    fn touch(&mut self, hashes: impl Iterator<Item = u64>) {
+        if self.table.bytes() < TOUCHED_BYTES_MIN {
+            return;
         }
+        let Ahead { hashes: ahead, slots } = &mut self.ahead;
+        ahead.clear();
+        ahead.extend(hashes);
+        self.table.touch(ahead, slots);
+        let keys = slots.iter().map(|slot| self.keys.get(*slot as usize).copied().unwrap_or_default());
+        std::hint::black_box(keys.fold(0, |all, key| all ^ key));
+    }
+
+    fn slot(&mut self, key: i64, space: u32, allocator: &mut Allocator<'_>) -> (u32, bool) {
+        let hash = hash(key, space);
+        let space_of = |slot: u32| self.spaces.get(slot as usize).copied().unwrap_or(0);
+        let known = self.table.find(hash, |slot| self.keys[slot as usize] == key && space_of(slot) == space);
+        if let Some(slot) = known {
+            return (slot, false);
+        }
+        let slot = allocator.take();
+        self.table.insert(hash, slot);
+        self.put(slot, key, space);
+        (slot, true)
     }
 
     fn put(&mut self, slot: u32, key: i64, space: u32) {
@@ -131,8 +147,7 @@ impl IntegerSlots {
             return;
         }
         let (key, space) = (self.keys[slot as usize], self.spaces.get(slot as usize).copied().unwrap_or(0));
-        let known = self.table.find_entry(hash(key, space), |known| known.slot == slot);
-        assert!(known.is_ok_and(|known| known.remove().0.key() == key), "a slot in use has its key in the table");
+        assert!(self.table.remove(hash(key, space), slot), "a slot in use has its key in the table");
     }
 
     pub(super) fn column(&self, slots: &[u32]) -> Result<ArrayRef, ArrowError> {

@@ -1,0 +1,123 @@
+//! A hash table of numbers: of each key it has the number that the caller gave it, and half of the key's hash, eight bytes
+//! in all. The keys themselves are the caller's, who says which of those that a hash leads to is meant.
+//!
+//! Open addressing with linear probing, and deletion that moves entries back so that no marks stay behind (D. E. Knuth,
+//! "The Art of Computer Programming", volume 3, section 6.4, algorithms L and R). An entry's place follows from the upper
+//! bits of its hash, so entries lie in the order of their hashes: growing reads and writes memory in order, and needs no
+//! key. Made for tables that are much larger than the caches, where a look-up waits for memory and does little else: see
+//! [`SlotTable::touch`].
+
+/// The smallest table, in bits of the number of its places.
+const BITS_MIN: u32 = 4;
+
+/// See the module.
+pub(crate) struct SlotTable {
+    /// 0 for a free place, otherwise the upper half of the hash, and the number plus one.
+    places: Vec<u64>,
+    bits: u32,
+    len: usize,
+}
+
+fn entry(hash: u64, slot: u32) -> u64 {
+    (hash & !u64::from(u32::MAX)) | u64::from(slot + 1)
+}
+
+fn slot_of(entry: u64) -> u32 {
+    (entry as u32).wrapping_sub(1)
+}
+
+impl SlotTable {
+    pub(crate) fn new() -> SlotTable {
+        SlotTable { places: vec![0; 1 << BITS_MIN], bits: BITS_MIN, len: 0 }
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        crate::memory::of_vec(&self.places)
+    }
+
+    /// Where the search for a hash begins, or for that of an entry.
+    fn home(&self, hash: u64) -> usize {
+        (hash >> (u64::BITS - self.bits)) as usize
+    }
+
+    fn after(&self, place: usize) -> usize {
+        (place + 1) & (self.places.len() - 1)
+    }
+
+    /// The number of the key with this hash of which `is_meant` is true.
+    pub(crate) fn find(&self, hash: u64, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut place = self.home(hash);
+        loop {
+            let entry = self.places[place];
+            if entry == 0 {
+                return None;
+            }
+            if entry >> 32 == hash >> 32 && is_meant(slot_of(entry)) {
+                return Some(slot_of(entry));
+            }
+            place = self.after(place);
+        }
+    }
+
+    /// Reads where the search for each hash begins, and writes the numbers that are there, most often those of the keys
+    /// that are meant; `u32::MAX` where there is none. No read waits for another, so that waits for memory go on at the
+    /// same time, and what is read is in the caches when the keys are looked up one after the other.
+    pub(crate) fn touch(&self, hashes: &[u64], slots: &mut Vec<u32>) {
+        slots.clear();
+        slots.extend(hashes.iter().map(|hash| slot_of(self.places[self.home(*hash)])));
+    }
+
+    /// Takes in a key that is not there; numbers are below `u32::MAX`.
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
+        // At most three quarters are in use: a search in vain looks at eight places then.
+        if (self.len + 1) * 4 > self.places.len() * 3 {
+            self.grow();
+        }
+        self.put(entry(hash, slot));
+        self.len += 1;
+    }
+
+    fn put(&mut self, entry: u64) {
+        let mut place = self.home(entry);
+        while self.places[place] != 0 {
+            place = self.after(place);
+        }
+        self.places[place] = entry;
+    }
+
+    fn grow(&mut self) {
+        self.bits += 1;
+        let places = std::mem::replace(&mut self.places, vec![0; 1 << self.bits]);
+        places.into_iter().filter(|entry| *entry != 0).for_each(|entry| self.put(entry));
+    }
+
+    /// Takes out the key with this hash and number; whether it was there.
+    pub(crate) fn remove(&mut self, hash: u64, slot: u32) -> bool {
+        let wanted = entry(hash, slot);
+        let mut hole = self.home(hash);
+        while self.places[hole] != wanted {
+            if self.places[hole] == 0 {
+                return false;
+            }
+            hole = self.after(hole);
+        }
+        let mask = self.places.len() - 1;
+        let mut place = self.after(hole);
+        while self.places[place] != 0 {
+            // It may move back unless its search begins behind the hole.
+            let from_home = place.wrapping_sub(self.home(self.places[place])) & mask;
+            if from_home >= place.wrapping_sub(hole) & mask {
+                self.places[hole] = self.places[place];
+                hole = place;
+            }
+            place = self.after(place);
+        }
+        self.places[hole] = 0;
+        self.len -= 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
