@@ -51,7 +51,7 @@ def views():
                           f"/^<?\\d.* m?s$/.test({figure.format(json.dumps('Row latency'))}.querySelector('dd > span').innerText)",
                           "[...document.querySelectorAll('.chart .line')].filter((line) => line.getAttribute('d')).length >= 4", "/\\d\\/s/.test(document.querySelector('.operator .flow').innerText)"]
     yield "jobs/clicks/subtasks", ["document.querySelectorAll('tbody tr').length >= 4", text("source clicks")]
-    yield "jobs/clicks/checkpoints", [text("published"), "document.querySelector('.phases i')"]
+    yield "jobs/clicks/checkpoints", [text("published"), "document.querySelector('.phases i')", "[...document.querySelectorAll('td [title]')].some((one) => /subtask \\d.*; .*(aligned|captured|waited|uploaded) \\d+ ms/.test(one.title))"]
     yield "jobs/clicks/exceptions", [text("No attempt has failed"), text("Every record could be decoded")]
     yield "jobs/clicks/lineage", [text("counts"), "document.querySelectorAll('.lineage path').length === 2", "document.querySelector('[aria-label^=\"clicks comes from no column\"]')"]
     yield "jobs/clicks/events", [text("epoch")]

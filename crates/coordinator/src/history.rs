@@ -151,10 +151,10 @@ impl JobHistory {
             if checkpoint.note.stage == CheckpointStage::Running && checkpoint.acknowledged.insert(subtask) {
                 checkpoint.note.acknowledged += 1;
                 // The last one is the slowest.
-                let after_ms = now.since_ms(checkpoint.began);
-                checkpoint.note.slowest = Some((subtask, after_ms));
+                let part = SubtaskPart::new(subtask, now.since_ms(checkpoint.began), snapshot);
+                checkpoint.note.slowest = Some(part);
                 if self.watcher.is_some() {
-                    push(&mut checkpoint.parts, PARTS_MAX, SubtaskPart::new(subtask, after_ms, snapshot));
+                    push(&mut checkpoint.parts, PARTS_MAX, part);
                 }
             }
         });

@@ -177,6 +177,25 @@ pub struct OperatorSnapshot {
     /// is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alignment_ms: Option<u64>,
+    /// What followed; only at the first operator of a subtask, as `alignment_ms` is. None in what builds of before have
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<PartTimes>,
+}
+
+/// How long the part of a subtask in a checkpoint took from when its barrier was aligned, or had overtaken, until all of
+/// it was durable. Told to users; nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartTimes {
+    /// First the subtask took its state and passed the barrier on. It processed nothing else meanwhile.
+    pub capture_ms: u64,
+    /// Of what followed beside further processing, the time in which nothing of the part was written: until the part of the
+    /// checkpoint before was durable, and until all rows had come that the barrier has overtaken.
+    pub wait_ms: u64,
+    /// The rest of it: its state files, rows in flight and sink output were written and made durable.
+    pub upload_ms: u64,
+    /// Bytes of the state files, and of those of rows in flight, that were written for it.
+    pub uploaded_bytes: u64,
 }
 
 /// What was on its way to a subtask when the barrier of an epoch overtook it, and is no part of the subtask's state.

@@ -127,6 +127,11 @@ impl Chain {
         self.time.note(Doing::Busy);
     }
 
+    /// What the clock says by which the parts of a checkpoint are timed.
+    pub(crate) fn monotonic(&self) -> Timestamp {
+        self.stamp.monotonic()
+    }
+
     /// Waits until [`Chain::poll_ready`] is. Cancel-safe.
     pub(crate) async fn ready(&mut self) {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await;

@@ -63,6 +63,11 @@ impl Stamp {
         Stamp { task, clock, began_at: Timestamp::MIN }
     }
 
+    /// What the clock says that only goes forward.
+    pub(crate) fn monotonic(&self) -> Timestamp {
+        self.clock.monotonic()
+    }
+
     /// The task takes a batch.
     pub(crate) fn begin(&mut self) {
         self.began_at = self.clock.now();

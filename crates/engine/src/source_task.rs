@@ -28,7 +28,7 @@ use crate::error::EngineError;
 use crate::markers::Markers;
 use crate::source::SourceStage;
 use crate::task::{Uploads, prepared};
-use crate::uploader::Upload;
+use crate::uploader::{CaptureTimes, Upload};
 use crate::watermark_alignment::Member;
 
 /// A timer that is not wanted.
@@ -291,6 +291,7 @@ impl Running {
 
     async fn barrier(&mut self, barrier: Barrier, last: bool) -> Result<Next, EngineError> {
         self.last_barrier = barrier.epoch;
+        let began = self.task.chain.monotonic();
         // What the rows of the epoch have brought about belongs to it, above all that the input has ended.
         self.send_watermark().await?;
         let chain = self.task.chain.barrier(BarrierMark::new(barrier, last)).await?;
@@ -299,7 +300,8 @@ impl Running {
             self.positions.insert(barrier.epoch, positions(&ended));
         }
         let source = Some((self.task.subtask.operator, ended));
-        let upload = Upload { epoch: barrier.epoch, chain, source, alignment_ms: None, overtaken: None };
+        let times = CaptureTimes { began, ended: self.task.chain.monotonic() };
+        let upload = Upload { epoch: barrier.epoch, chain, source, alignment_ms: None, times, overtaken: None };
         self.task.uploads.submit(upload).await?;
         Ok(if last { Next::Stopped } else { Next::Go })
     }

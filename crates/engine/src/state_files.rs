@@ -7,7 +7,7 @@ use arrow::compute;
 use arrow::error::ArrowError;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::protocol::StateHandle;
-use mainstem_rt::run_blocking;
+use mainstem_rt::{failpoint, run_blocking};
 use mainstem_state::{CheckpointStore, GroupedTable, Origin};
 
 use crate::error::EngineError;
@@ -47,6 +47,10 @@ impl StateFiles {
         let tables: Vec<GroupedTable> =
             grouped.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
         let (generation, operator, subtask) = (self.generation, self.operator, self.subtask);
+        let delay = failpoint::delay(failpoint::STATE_WRITE);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         let written = self.store.write_state(&self.job, generation, epoch, operator, subtask, part, tables).await?;
         Ok(Some(written))
     }

@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use crate::chain::Chain;
 use crate::error::EngineError;
 use crate::exchange::{GateEvent, InputGate};
-use crate::uploader::{UPLOADS_MAX, Upload, Uploader};
+use crate::uploader::{CaptureTimes, UPLOADS_MAX, Upload, Uploader};
 
 /// Rows are not handed on more often than this on account of the time that they have been held back.
 const HOLD_MIN: Duration = Duration::from_millis(1);
@@ -77,7 +77,7 @@ async fn obey(
                 chain.pass_on(mark).await?;
             }
             GateEvent::Barrier { barrier: Aligned { mark, took_ms }, overtaken } => {
-                let epoch = mark.barrier.epoch;
+                let (epoch, began) = (mark.barrier.epoch, chain.monotonic());
                 tokio::select! {
                     biased;
                     () = cancelled(control) => return Ok(false),
@@ -85,7 +85,8 @@ async fn obey(
                 }
                 let captured = chain.barrier(mark).await?;
                 let (alignment_ms, source) = (Some(took_ms), None);
-                uploads.submit(Upload { epoch, chain: captured, source, alignment_ms, overtaken }).await?;
+                let times = CaptureTimes { began, ended: chain.monotonic() };
+                uploads.submit(Upload { epoch, chain: captured, source, alignment_ms, times, overtaken }).await?;
             }
             GateEvent::End => {
                 chain.finish().await?;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId, SubtaskId};
 use mainstem_core::key_group::{KeyGroupRange, group_of_hash};
-use mainstem_core::protocol::{FromSubtask, InFlight, OperatorSnapshot, SubtaskSnapshot};
-use mainstem_rt::run_blocking;
+use mainstem_core::protocol::{FromSubtask, InFlight, OperatorSnapshot, PartTimes, SubtaskSnapshot};
+use mainstem_core::time::Timestamp;
+use mainstem_rt::{Clock, run_blocking};
 use mainstem_state::{CheckpointStore, GroupedTable};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -37,8 +38,19 @@ pub(crate) struct Upload {
     pub(crate) source: Option<(OperatorId, OperatorSnapshot)>,
     /// How long the barrier was aligned, where the subtask has inputs.
     pub(crate) alignment_ms: Option<u64>,
+    /// When it was captured.
+    pub(crate) times: CaptureTimes,
     /// What the barrier has overtaken, as soon as all of it has come; none where it was aligned.
     pub(crate) overtaken: Option<oneshot::Receiver<Vec<InFlightChannel>>>,
+}
+
+/// When a subtask has captured a checkpoint part, by the clock that only goes forward.
+#[derive(Clone, Copy)]
+pub(crate) struct CaptureTimes {
+    /// Before anything was done for it.
+    pub(crate) began: Timestamp,
+    /// When the subtask goes on, and the rest is up to the uploader.
+    pub(crate) ended: Timestamp,
 }
 
 /// See the module.
@@ -53,6 +65,8 @@ pub(crate) struct Uploader {
     pub(crate) events: mpsc::Sender<FromSubtask>,
     /// Who waits for what was written, is told here.
     pub(crate) uploaded: Option<watch::Sender<()>>,
+    /// The one by which parts are captured.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Uploader {
@@ -73,16 +87,18 @@ impl Uploader {
     }
 
     async fn upload(&self, upload: Upload, merges: &mut Merges) -> Result<Option<SubtaskSnapshot>, EngineError> {
+        let (epoch, captured, begun) = (upload.epoch, upload.times, self.clock.monotonic());
+        let mut waited_ms = ms(captured.ended, begun);
         let mut snapshot = SubtaskSnapshot::new();
         let sink = upload.chain.sealed.as_ref().map(|(operator, ..)| *operator);
         if let Some(sink) = sink.filter(|_| !upload.chain.arrivals.kept.is_empty()) {
             let (subtask, generation, arrivals) = (self.subtask, self.generation, upload.chain.arrivals);
-            let arrived = FromSubtask::MarkersArrived { subtask, generation, epoch: upload.epoch, sink, arrivals };
+            let arrived = FromSubtask::MarkersArrived { subtask, generation, epoch, sink, arrivals };
             let _ = self.events.send(arrived).await;
         }
         for (operator, mut capture) in upload.chain.captures {
             let merge = capture.merge.take();
-            let part = self.upload_state(upload.epoch, operator, capture).await?;
+            let part = self.upload_state(epoch, operator, capture).await?;
             snapshot.insert(operator, part);
             if let Some(order) = merge {
                 merges.start(self.files(operator), order);
@@ -97,16 +113,25 @@ impl Uploader {
             let committables = sealed.await.map_err(|error| EngineError::Connector { table, error })?;
             snapshot.entry(operator).or_default().committables = committables;
         }
-        if let Some(alignment_ms) = upload.alignment_ms {
-            snapshot.entry(self.subtask.operator).or_default().alignment_ms = Some(alignment_ms);
-        }
+        let mut in_flight = None;
         if let Some(overtaken) = upload.overtaken {
+            let since = self.clock.monotonic();
             let Ok(channels) = overtaken.await else { return Ok(None) };
+            waited_ms += ms(since, self.clock.monotonic());
             if !channels.is_empty() {
-                let in_flight = self.upload_in_flight(upload.epoch, channels).await?;
-                snapshot.entry(self.subtask.operator).or_default().in_flight = Some(in_flight);
+                in_flight = Some(self.upload_in_flight(epoch, channels).await?);
             }
         }
+        let first = snapshot.entry(self.subtask.operator).or_default();
+        (first.alignment_ms, first.in_flight) = (upload.alignment_ms, in_flight);
+        let files = snapshot.values().flat_map(OperatorSnapshot::files).filter(|file| file.epoch == epoch);
+        let times = PartTimes {
+            capture_ms: ms(captured.began, captured.ended),
+            wait_ms: waited_ms,
+            upload_ms: ms(captured.ended, self.clock.monotonic()).saturating_sub(waited_ms),
+            uploaded_bytes: files.map(|file| file.size).sum(),
+        };
+        snapshot.entry(self.subtask.operator).or_default().times = Some(times);
         Ok(Some(snapshot))
     }
 
@@ -154,6 +179,11 @@ impl Uploader {
         let (meta, state_rows) = (Some(capture.meta), Some(capture.live_rows));
         Ok(OperatorSnapshot { state, meta, state_rows, ..OperatorSnapshot::default() })
     }
+}
+
+/// From then until then, in milliseconds.
+fn ms(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.since_ms(from)).unwrap_or(0)
 }
 
 /// Merges of state files that run; each operator orders one at a time.
@@ -210,8 +240,57 @@ pub(crate) fn group_rows(table: TableRows, key_groups: u16) -> Result<GroupedTab
 mod tests {
     use arrow::array::{AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
+    use futures::FutureExt;
+    use mainstem_core::latency::EpochArrivals;
+    use mainstem_rt::ManualClock;
 
     use super::*;
+
+    #[tokio::test]
+    async fn capturing_waiting_and_writing_are_told_apart() {
+        let clock = ManualClock::new(Timestamp(1_000));
+        let (events, mut told) = mpsc::channel(1);
+        let subtask = SubtaskId { operator: OperatorId(2), index: 0 };
+        let uploader = Uploader {
+            job: JobId::new("j").unwrap(),
+            generation: Generation(1),
+            subtask,
+            key_groups: 8,
+            own_key_groups: KeyGroupRange { start: 0, end: 8 },
+            store: Arc::new(CheckpointStore::in_memory()),
+            events,
+            uploaded: None,
+            clock: Arc::new(clock.clone()),
+        };
+        let began = clock.monotonic();
+        clock.advance_ms(5);
+        let times = CaptureTimes { began, ended: clock.monotonic() };
+        let (uploads, queue) = mpsc::channel(UPLOADS_MAX);
+        let (all_came, overtaken) = oneshot::channel();
+        let writing = clock.clone();
+        let sealed = async move {
+            writing.advance_ms(11);
+            Ok(Vec::new())
+        };
+        let sealed = Some((OperatorId(3), "t".to_owned(), sealed.boxed()));
+        let chain = ChainCapture { captures: Vec::new(), sealed, arrivals: EpochArrivals::default() };
+        let (alignment_ms, overtaken) = (Some(4), Some(overtaken));
+        let upload = Upload { epoch: Epoch(1), chain, source: None, alignment_ms, times, overtaken };
+        assert!(uploads.try_send(upload).is_ok());
+        // The uploader has something else to do.
+        clock.advance_ms(7);
+        drop(uploads);
+        let rows_come = async {
+            clock.advance_ms(13);
+            assert!(all_came.send(Vec::new()).is_ok());
+        };
+        let (ended, ()) = tokio::join!(biased; uploader.run(queue), rows_come);
+        ended.unwrap();
+        let Some(FromSubtask::SnapshotDone { snapshot, .. }) = told.recv().await else { panic!("it is done") };
+        let first = &snapshot[&subtask.operator];
+        let times = PartTimes { capture_ms: 5, wait_ms: 20, upload_ms: 11, uploaded_bytes: 0 };
+        assert_eq!((first.alignment_ms, first.times), (Some(4), Some(times)));
+    }
 
     #[test]
     fn rows_are_sorted_by_group_and_keep_their_order_within_one() {

@@ -51,6 +51,8 @@ pub const REQUEST_ANSWERED: &str = "request-answered";
 
 /// Rows are given to a sink.
 pub const SINK_WRITE: &str = "sink-write";
+/// A state file is given to the store.
+pub const STATE_WRITE: &str = "state-write";
 
 /// How long to wait at this place, where the environment variable `MAINSTEM_DELAY` is `<name>:<milliseconds>`: makes a
 /// part of a job slow for tests.

@@ -3,6 +3,7 @@
 
 mod findings;
 mod live;
+mod part;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

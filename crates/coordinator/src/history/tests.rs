@@ -3,7 +3,7 @@
 use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::ids::OperatorId;
 use mainstem_core::latency::{Arrival, EpochArrivals, LatencyMarker};
-use mainstem_core::protocol::OperatorSnapshot;
+use mainstem_core::protocol::{OperatorSnapshot, PartTimes};
 use mainstem_rt::ManualClock;
 
 use super::*;
@@ -45,7 +45,8 @@ fn phases_follow_each_other_and_the_last_subtask_is_the_slowest() {
     let [note] = &view.checkpoints[..] else { panic!("one checkpoint: {view:?}") };
     assert_eq!((note.snapshot_ms, note.manifest_ms, note.record_ms), (Some(15), Some(3), Some(2)));
     assert_eq!((note.duration_ms, note.publish_ms, note.stage), (Some(20), Some(7), CheckpointStage::Published));
-    assert_eq!((note.acknowledged, note.slowest), (2, Some((subtask(0), 15))));
+    let slowest = SubtaskPart { subtask: subtask(0), after_ms: 15, alignment_ms: None, times: None };
+    assert_eq!((note.acknowledged, note.slowest), (2, Some(slowest)));
     assert_eq!((view.totals.completed, view.totals.duration_ms), (1, 20));
 }
 
@@ -123,7 +124,8 @@ fn a_watcher_is_told_of_a_checkpoint_when_it_is_complete_and_of_its_publication_
     history.created(Some(Timestamp(900)));
     history.begun(Epoch(1), FIRST, 2);
     clock.advance_ms(10);
-    let part = OperatorSnapshot { alignment_ms: Some(4), ..OperatorSnapshot::default() };
+    let times = Some(PartTimes { capture_ms: 1, wait_ms: 0, upload_ms: 3, uploaded_bytes: 50 });
+    let part = OperatorSnapshot { alignment_ms: Some(4), times, ..OperatorSnapshot::default() };
     let snapshot = SubtaskSnapshot::from([(OperatorId(3), part), (OperatorId(4), OperatorSnapshot::default())]);
     history.acknowledged(Epoch(1), FIRST, subtask(1), &snapshot);
     clock.advance_ms(5);
@@ -141,8 +143,8 @@ fn a_watcher_is_told_of_a_checkpoint_when_it_is_complete_and_of_its_publication_
     assert_eq!(
         passed.parts,
         [
-            SubtaskPart { subtask: subtask(1), after_ms: 10, alignment_ms: Some(4) },
-            SubtaskPart { subtask: subtask(0), after_ms: 15, alignment_ms: None },
+            SubtaskPart { subtask: subtask(1), after_ms: 10, alignment_ms: Some(4), times },
+            SubtaskPart { subtask: subtask(0), after_ms: 15, alignment_ms: None, times: None },
         ]
     );
     clock.advance_ms(2);

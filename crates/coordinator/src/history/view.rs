@@ -4,6 +4,8 @@ use mainstem_core::ids::{Epoch, Generation, SubtaskId};
 use mainstem_core::job::JobState;
 use mainstem_core::time::Timestamp;
 
+use super::watch::SubtaskPart;
+
 /// What a process remembers of a job, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryView {
@@ -78,8 +80,8 @@ pub struct CheckpointNote {
     pub subtasks: u32,
     /// Those whose part is durable.
     pub acknowledged: u32,
-    /// The last one of them, and after what time.
-    pub slowest: Option<(SubtaskId, i64)>,
+    /// The last one of them.
+    pub slowest: Option<SubtaskPart>,
 }
 
 impl CheckpointNote {

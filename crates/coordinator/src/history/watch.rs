@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mainstem_core::ids::{Epoch, Generation, SubtaskId};
-use mainstem_core::protocol::SubtaskSnapshot;
+use mainstem_core::protocol::{PartTimes, SubtaskSnapshot};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 
@@ -58,8 +58,10 @@ pub struct SubtaskPart {
     pub subtask: SubtaskId,
     /// When it was known to be durable, counted from the start of the checkpoint.
     pub after_ms: i64,
-    /// How long the barrier was aligned; none where it overtook, or there was nothing to align.
+    /// How long the barrier was aligned; none where there was nothing to align.
     pub alignment_ms: Option<u64>,
+    /// How long what followed took.
+    pub times: Option<PartTimes>,
 }
 
 /// The publication of an epoch, by the attempt that made it or by one after it.
@@ -172,6 +174,7 @@ impl Checkpoint {
 
 impl SubtaskPart {
     pub(super) fn new(subtask: SubtaskId, after_ms: i64, snapshot: &SubtaskSnapshot) -> SubtaskPart {
-        SubtaskPart { subtask, after_ms, alignment_ms: snapshot.values().filter_map(|part| part.alignment_ms).max() }
+        let alignment_ms = snapshot.values().filter_map(|part| part.alignment_ms).max();
+        SubtaskPart { subtask, after_ms, alignment_ms, times: snapshot.values().find_map(|part| part.times) }
     }
 }

@@ -87,6 +87,7 @@ impl BuiltTask {
             store: deployment.store.clone(),
             events: events.clone(),
             uploaded: self.chain.parts().and_then(Parts::uploads),
+            clock: deployment.clock.clone(),
         });
         match self.kind {
             TaskKind::Inner(mut gate) => {

@@ -191,11 +191,16 @@ pub(super) fn checkpoints(known: &Known, now: Timestamp) -> CheckpointsAnswer {
         in_flight_bytes: note.in_flight_bytes,
         subtasks: note.subtasks,
         acknowledged: note.acknowledged,
-        slowest: note.slowest.map(|(subtask, ms)| Slowest {
-            operator: subtask.operator.0,
-            name: known.shape.operator(subtask.operator).map(|operator| operator.name.clone()),
-            subtask: subtask.index,
-            ms,
+        slowest: note.slowest.map(|part| Slowest {
+            operator: part.subtask.operator.0,
+            name: known.shape.operator(part.subtask.operator).map(|operator| operator.name.clone()),
+            subtask: part.subtask.index,
+            ms: part.after_ms,
+            alignment_ms: part.alignment_ms,
+            capture_ms: part.times.map(|times| times.capture_ms),
+            wait_ms: part.times.map(|times| times.wait_ms),
+            upload_ms: part.times.map(|times| times.upload_ms),
+            uploaded_bytes: part.times.map(|times| times.uploaded_bytes),
         }),
     };
     CheckpointsAnswer {

@@ -1,8 +1,8 @@
 //! What a job's history tells, as spans. Pure: the same that is told gives the same spans, with the same ids, whoever is told
 //! of it; so what a leader has begun and the next one has ended is still one trace.
 //!
-//! A checkpoint is a trace of its own: the span `checkpoint`, below it `snapshot` with a span for each subtask, `manifest`,
-//! `record`, and later `publish`. So is what comes before an attempt: `start` or `recovery`, below it `wait`, `prepare` and
+//! A checkpoint is a trace of its own: the span `checkpoint`, below it `snapshot` with a span for each subtask, which has
+//! `align`, `capture` and `upload`, then `manifest`, `record`, and later `publish`. So is what comes before an attempt: `start` or `recovery`, below it `wait`, `prepare` and
 //! `deploy`. And so is the way of sampled rows: `rows`, below it a `task` for each that they passed, and `epoch`.
 
 mod record;
@@ -121,6 +121,26 @@ impl<'a> Trace<'a> {
             attributes.extend(part.alignment_ms.map(|ms| KeyValue::new("mainstem.alignment.ms", ms)));
             let id = format!("subtask {}", part.subtask);
             self.add_as(&id, "subtask", "snapshot", time, attributes, None);
+            self.phases_of(part, &id, time);
+        }
+    }
+
+    /// What a subtask has done for a checkpoint; `above` and `whole`: the span of its part. When that came to its end is
+    /// known, and how long each phase took; so they are counted back from there.
+    fn phases_of(&mut self, part: &SubtaskPart, above: &str, whole: Time) {
+        let upload = part.times.map(|times| {
+            let numbers = [("mainstem.wait.ms", times.wait_ms), ("mainstem.uploaded.bytes", times.uploaded_bytes)];
+            let attributes = numbers.map(|(key, number)| KeyValue::new(key, number)).to_vec();
+            ("upload", times.wait_ms + times.upload_ms, attributes)
+        });
+        let capture = part.times.map(|times| ("capture", times.capture_ms, Vec::new()));
+        // Without the others it is not known when that was.
+        let align = part.alignment_ms.filter(|_| part.times.is_some()).map(|ms| ("align", ms, Vec::new()));
+        let mut to = whole.to;
+        for (name, ms, attributes) in [upload, capture, align].into_iter().flatten() {
+            let from = to.saturating_sub_unsigned(ms).max(whole.from);
+            self.add_as(&format!("{name} of {above}"), name, above, Time { from, to }, attributes, None);
+            to = from;
         }
     }
 

@@ -10,6 +10,7 @@ use mainstem_coordinator::{
 use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::ids::{Epoch, Generation, SubtaskId};
 use mainstem_core::latency::{Arrival, Hop, LatencyMarker};
+use mainstem_core::protocol::PartTimes;
 use mainstem_core::time::Timestamp;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,12 +46,19 @@ fn note(stage: CheckpointStage) -> CheckpointNote {
         in_flight_bytes: None,
         subtasks: 2,
         acknowledged: 2,
-        slowest: Some((subtask(0), 15)),
+        slowest: Some(part(0, 15)),
     }
 }
 
 fn part(index: u32, after_ms: i64) -> SubtaskPart {
-    SubtaskPart { subtask: subtask(index), after_ms, alignment_ms: (index == 1).then_some(4) }
+    let times = PartTimes { capture_ms: 1, wait_ms: 0, upload_ms: 3, uploaded_bytes: 50 };
+    let is_told = index == 1;
+    SubtaskPart {
+        subtask: subtask(index),
+        after_ms,
+        alignment_ms: is_told.then_some(4),
+        times: is_told.then_some(times),
+    }
 }
 
 fn passed(what: What) -> Passed {
@@ -163,6 +171,9 @@ fn a_checkpoint_is_a_trace_with_phases_and_subtasks_and_its_publication_belongs_
             ("manifest", "checkpoint", 1_015, 1_018),
             ("record", "checkpoint", 1_018, 1_020),
             ("subtask", "snapshot", 1_000, 1_010),
+            ("upload", "subtask", 1_007, 1_010),
+            ("capture", "subtask", 1_006, 1_007),
+            ("align", "subtask", 1_002, 1_006),
             ("subtask", "snapshot", 1_000, 1_015),
         ]
     );
@@ -174,7 +185,9 @@ fn a_checkpoint_is_a_trace_with_phases_and_subtasks_and_its_publication_belongs_
         (text(&spans[4], "mainstem.operator.name"), whole(&spans[4], "mainstem.subtask")),
         (Some("join"), Some(1))
     );
-    assert_eq!((whole(&spans[4], "mainstem.alignment.ms"), whole(&spans[5], "mainstem.alignment.ms")), (Some(4), None));
+    assert_eq!((whole(&spans[4], "mainstem.alignment.ms"), whole(&spans[8], "mainstem.alignment.ms")), (Some(4), None));
+    let uploaded = ["mainstem.wait.ms", "mainstem.uploaded.bytes"].map(|key| whole(&spans[5], key));
+    assert_eq!(uploaded, [Some(0), Some(50)]);
     assert!(spans.iter().all(|span| span.status.is_none() && span.trace_id == root.trace_id), "{spans:?}");
     assert_eq!((root.trace_id.len(), root.span_id.len()), (16, 8));
     let ids: std::collections::BTreeSet<&[u8]> = spans.iter().map(|span| &span.span_id[..]).collect();
@@ -190,6 +203,22 @@ fn a_checkpoint_is_a_trace_with_phases_and_subtasks_and_its_publication_belongs_
     assert_ne!(of_another(later), root.trace_id, "another job of that name");
 }
 
+/// The sum of them may be more than what the coordinator has seen: a new leader has not seen the beginning.
+#[test]
+fn phases_of_a_subtask_lie_within_its_span_and_waiting_belongs_to_the_upload() {
+    let phases = |after_ms, alignment_ms, wait_ms| {
+        let times = Some(PartTimes { capture_ms: 5, wait_ms, upload_ms: 10, uploaded_bytes: 0 });
+        let parts = vec![SubtaskPart { subtask: subtask(0), after_ms, alignment_ms, times }];
+        let note = note(CheckpointStage::Complete);
+        let spans = spans::of(&job(), &passed(What::Checkpoint(PassedCheckpoint { note, took_ms: after_ms, parts })));
+        let all = shape(&spans);
+        let found = all.iter().filter(|(_, above, ..)| *above == "subtask");
+        found.map(|(name, _, from, to)| format!("{name} {from} {to}")).collect::<Vec<_>>()
+    };
+    assert_eq!(phases(40, None, 7), ["upload 1023 1040", "capture 1018 1023"]);
+    assert_eq!(phases(12, Some(9), 0), ["upload 1002 1012", "capture 1000 1002", "align 1000 1000"]);
+}
+
 #[test]
 fn a_checkpoint_that_failed_shows_in_which_phase() {
     let failure = Some("the disk is full".to_owned());
@@ -200,7 +229,7 @@ fn a_checkpoint_that_failed_shows_in_which_phase() {
         record_ms: None,
         ..note(CheckpointStage::Failed)
     };
-    let told = passed(What::Checkpoint(PassedCheckpoint { note: failed, took_ms: 40, parts: vec![part(1, 10)] }));
+    let told = passed(What::Checkpoint(PassedCheckpoint { note: failed, took_ms: 40, parts: vec![part(0, 10)] }));
     let spans = spans::of(&job(), &told);
     assert_eq!(
         shape(&spans)[..3],
@@ -347,7 +376,7 @@ async fn spans_come_in_one_batch_with_who_has_sent_them() {
     let resource = request.resource_spans[0].resource.as_ref().unwrap();
     assert_eq!(resource.attributes[0], KeyValue::new("service.name", "shop"));
     assert_eq!(resource.attributes[2], KeyValue::new("service.instance.id", "test 1"));
-    assert_eq!((traces.counts.exported(), traces.counts.without_room(), traces.counts.not_taken()), (7, 0, 0));
+    assert_eq!((traces.counts.exported(), traces.counts.without_room(), traces.counts.not_taken()), (10, 0, 0));
 }
 
 #[tokio::test]
@@ -368,13 +397,13 @@ async fn what_the_queue_has_no_room_for_is_dropped_and_counted() {
     (0..told).for_each(|epoch| watcher.told(publication(epoch)));
     assert_eq!(traces.counts.without_room(), too_many);
     watcher.told(checkpoint());
-    assert_eq!(traces.counts.without_room(), too_many + 6, "spans are counted");
+    assert_eq!(traces.counts.without_room(), too_many + 9, "spans are counted");
     traces.end().await;
     assert_eq!((traces.counts.exported(), collected.spans().len()), (QUEUE_MAX as u64, QUEUE_MAX));
     let batches = collected.requests.lock().unwrap().len();
     assert_eq!(batches, QUEUE_MAX / exporter::BATCH_SPANS, "no batch is larger");
     watcher.told(publication(1));
-    assert_eq!(traces.counts.without_room(), too_many + 7, "nothing is told after the end");
+    assert_eq!(traces.counts.without_room(), too_many + 10, "nothing is told after the end");
 }
 
 #[tokio::test]
@@ -383,10 +412,10 @@ async fn a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
     let in_part = ExportResponse { partial_success: Some(rejects) }.encode_to_vec();
     let ok = (200, Vec::new());
     for (answers, requests, counts) in [
-        (vec![(503, Vec::new()), (429, Vec::new()), ok.clone()], 3, (6, 0)),
-        (vec![(400, b"no".to_vec()), ok.clone()], 1, (0, 6)),
-        (vec![(301, Vec::new()), ok], 1, (0, 6)),
-        (vec![(200, in_part)], 1, (4, 2)),
+        (vec![(503, Vec::new()), (429, Vec::new()), ok.clone()], 3, (9, 0)),
+        (vec![(400, b"no".to_vec()), ok.clone()], 1, (0, 9)),
+        (vec![(301, Vec::new()), ok], 1, (0, 9)),
+        (vec![(200, in_part)], 1, (7, 2)),
     ] {
         let collected = collector(&answers).await;
         let traces = traces(&collected.url);

@@ -8,7 +8,7 @@ use mainstem_plan::operator::{JobGraph, OperatorKind, source_groups};
 use mainstem_state::Manifest;
 use serde::Serialize;
 
-use super::{ago, length};
+use super::{ago, length, part};
 use crate::cluster::JobSummary;
 use crate::state::time;
 
@@ -85,6 +85,7 @@ pub(super) fn of_checkpoint(manifest: &Manifest, graph: Option<&JobGraph>, now: 
         let text = format!("{} subtask {subtask} aligned the barrier longest: {ms} ms", name(graph, operator));
         findings.push(Finding::new("alignment", text));
     }
+    findings.extend(longest_part(manifest, graph));
     if let Some(bytes) = manifest.in_flight_bytes() {
         let text = format!(
             "the checkpoint is unaligned and holds {bytes} bytes of rows that were on their way: some operator is slower than what feeds it"
@@ -171,6 +172,21 @@ fn longest_alignment(manifest: &Manifest) -> Option<(OperatorId, u32, u64)> {
     aligned.max_by_key(|(_, _, ms)| *ms).filter(|(_, _, ms)| *ms > 0)
 }
 
+/// The subtask whose part took longest, and in which phases.
+fn longest_part(manifest: &Manifest, graph: Option<&JobGraph>) -> Option<Finding> {
+    let parts =
+        manifest.operators.iter().flat_map(|(id, parts)| parts.iter().map(move |(subtask, part)| (id, subtask, part)));
+    let timed = parts.filter_map(|(id, subtask, part)| {
+        let times = part.times?;
+        let ms = part.alignment_ms.unwrap_or(0) + times.capture_ms + times.wait_ms + times.upload_ms;
+        Some((ms, *id, *subtask, part.alignment_ms, times))
+    });
+    let (ms, operator, subtask, alignment_ms, times) = timed.max_by_key(|(ms, ..)| *ms)?;
+    let spent = part::spent(alignment_ms, &times)?;
+    let text = format!("{} subtask {subtask} took longest, {ms} ms: {spent}", name(graph, operator));
+    Some(Finding::new("slowest part", text))
+}
+
 fn name(graph: Option<&JobGraph>, operator: OperatorId) -> String {
     let node = graph.and_then(|graph| graph.nodes.get(operator.0 as usize));
     node.map_or_else(|| operator.to_string(), |node| format!("[{}] {}", operator.0, node.name))
@@ -181,7 +197,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use mainstem_core::ids::{Epoch, Generation, JobId, SplitId};
-    use mainstem_core::protocol::{OperatorSnapshot, SourceSplit};
+    use mainstem_core::protocol::{OperatorSnapshot, PartTimes, SourceSplit};
 
     use super::*;
 
@@ -192,7 +208,9 @@ mod tests {
     }
 
     fn manifest(splits: Vec<SplitState>) -> Manifest {
-        let part = |ms| OperatorSnapshot { alignment_ms: Some(ms), ..OperatorSnapshot::default() };
+        let part = |ms, times| OperatorSnapshot { alignment_ms: Some(ms), times, ..OperatorSnapshot::default() };
+        let slow = PartTimes { capture_ms: 3, wait_ms: 0, upload_ms: 900, uploaded_bytes: 4_096 };
+        let quick = PartTimes { capture_ms: 2, wait_ms: 1, upload_ms: 30, uploaded_bytes: 64 };
         Manifest {
             job: JobId::new("j").unwrap(),
             epoch: Epoch(3),
@@ -201,7 +219,7 @@ mod tests {
             graph_hash: String::new(),
             key_groups: 8,
             parallelism: BTreeMap::new(),
-            operators: BTreeMap::from([(OperatorId(1), vec![(0, part(5)), (1, part(70))])]),
+            operators: BTreeMap::from([(OperatorId(1), vec![(0, part(5, Some(slow))), (1, part(70, Some(quick)))])]),
             sources: BTreeMap::from([(OperatorId(0), splits)]),
             created_at: Timestamp(1_000),
         }
@@ -222,9 +240,21 @@ mod tests {
                 "windows: op0: 1 split that nobody has begun holds the watermark back, the first is 't/2'",
                 "windows: op0: the split 't/1' holds the watermark back at 1970-01-01T00:00:30.000Z, 60.0 s behind the split 't/0'",
                 "alignment: op1 subtask 1 aligned the barrier longest: 70 ms",
+                "slowest part: op1 subtask 0 took longest, 908 ms: 900 ms writing and uploading (state: 4096 bytes), 5 ms aligning the \
+                 barrier, 3 ms taking its state",
             ]
         );
         let silent = texts(vec![split("t/0", Some(90_000)), split("t/1", Some(i64::MIN))]);
         assert!(silent[1].contains("'t/1' has not given a row with a time yet"), "{silent:?}");
+    }
+
+    /// Builds of before stored no times but that of the alignment.
+    #[test]
+    fn nothing_is_said_of_times_that_a_checkpoint_does_not_hold() {
+        let mut manifest = manifest(Vec::new());
+        manifest.operators.values_mut().flatten().for_each(|(_, part)| part.times = None);
+        let findings = of_checkpoint(&manifest, None, Timestamp(61_000));
+        let about: Vec<&str> = findings.iter().map(|finding| finding.about).collect();
+        assert_eq!(about, ["as of", "alignment"]);
     }
 }

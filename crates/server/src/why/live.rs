@@ -1,11 +1,12 @@
 //! What can be concluded from the live figures of a cluster's leader: what bounds the throughput, and where the time of the
 //! newest checkpoint went. Pure, so that it can be tested.
 
+use mainstem_core::protocol::PartTimes;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::findings::Finding;
-use super::length;
+use super::{length, part};
 
 /// Part of its time from which on a task counts as busy, or as held up by its receivers.
 const MUCH: f64 = 0.5;
@@ -60,6 +61,11 @@ struct Slowest {
     name: Option<String>,
     subtask: u32,
     ms: i64,
+    alignment_ms: Option<u64>,
+    capture_ms: Option<u64>,
+    wait_ms: Option<u64>,
+    upload_ms: Option<u64>,
+    uploaded_bytes: Option<u64>,
 }
 
 /// Why its throughput is what it is. Nothing where the leader has not looked twice yet.
@@ -112,15 +118,27 @@ pub(super) fn of_checkpoints(checkpoints: &Value) -> Vec<Finding> {
         length(duration_ms),
         length(snapshot_ms)
     );
-    if let Some(Slowest { operator, name, subtask, ms }) = &newest.slowest {
-        let name = name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
-        text += &format!(" (last [{operator}]{name} subtask {subtask}, after {})", length(*ms));
-    }
+    text += &newest.slowest.as_ref().map(Slowest::shown).unwrap_or_default();
     for (ms, what) in [(newest.manifest_ms, "its manifest"), (newest.record_ms, "agreement")] {
         text += &ms.map(|ms| format!(", {} for {what}", length(ms))).unwrap_or_default();
     }
     text += &newest.publish_ms.map(|ms| format!("; publishing took {}", length(ms))).unwrap_or_default();
     vec![Finding::new("phases", text)]
+}
+
+impl Slowest {
+    fn shown(&self) -> String {
+        let name = self.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+        let spent = self.times().and_then(|times| part::spent(self.alignment_ms, &times));
+        let spent = spent.map(|spent| format!(": {spent}")).unwrap_or_default();
+        format!(" (last [{}]{name} subtask {}, after {}{spent})", self.operator, self.subtask, length(self.ms))
+    }
+
+    /// A coordinator or a worker of before tells none.
+    fn times(&self) -> Option<PartTimes> {
+        let (capture_ms, wait_ms) = (self.capture_ms?, self.wait_ms?);
+        Some(PartTimes { capture_ms, wait_ms, upload_ms: self.upload_ms?, uploaded_bytes: self.uploaded_bytes? })
+    }
 }
 
 impl Operator {
@@ -209,5 +227,13 @@ mod tests {
             )]
         );
         assert_eq!(of_checkpoints(&json!({ "checkpoints": [] })), []);
+        let slowest = json!({ "operator": 2, "name": "sink", "subtask": 1, "ms": 299, "alignment_ms": 20, "capture_ms": 0,
+            "wait_ms": 40, "upload_ms": 230, "uploaded_bytes": 512 });
+        let told = of_checkpoints(
+            &json!({ "checkpoints": [{ "epoch": 8, "duration_ms": 300, "snapshot_ms": 300, "slowest": slowest }] }),
+        );
+        let spent = "(last [2] sink subtask 1, after 299 ms: 230 ms writing and uploading (state: 512 bytes), 40 ms waiting for its part of \
+                     the checkpoint before, or for rows that were overtaken, 20 ms aligning the barrier)";
+        assert!(told[0].text.ends_with(spent), "{told:?}");
     }
 }

@@ -154,7 +154,12 @@ fn checkpoints_have_phases(client: &HttpClient) {
             "{checkpoint}"
         );
         assert_eq!(checkpoint["acknowledged"], checkpoint["subtasks"]);
-        assert!(checkpoint["slowest"]["name"].is_string(), "{checkpoint}");
+        let slowest = &checkpoint["slowest"];
+        assert!(slowest["name"].is_string(), "{checkpoint}");
+        let phases = ["capture_ms", "wait_ms", "upload_ms"].map(|phase| slowest[phase].as_i64().unwrap());
+        // Each is rounded down, by another clock; so they may only be less.
+        let spent = phases.iter().sum::<i64>() + slowest["alignment_ms"].as_i64().unwrap_or(0);
+        assert!(Some(spent) <= slowest["ms"].as_i64().map(|ms| ms + 4), "{checkpoint}");
     }
     // The first ones may come before the first rows.
     assert!(checkpoints.iter().any(|checkpoint| checkpoint["bytes"].as_i64() > Some(0)), "{answer}");

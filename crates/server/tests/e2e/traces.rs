@@ -132,12 +132,27 @@ impl Spans {
             assert_eq!(parts.len(), subtasks, "{snapshot:?}");
             let is_within = |part: &&&Span| part.from == snapshot.from && part.to <= snapshot.to + MS;
             assert_eq!(parts.iter().filter(is_within).count(), subtasks, "{snapshot:?}: {parts:?}");
+            parts.iter().for_each(|part| self.check_phases(part));
             let publish = self.one_below(checkpoint, "publish");
             assert!(publish.from <= publish.to && publish.to <= within.1, "{publish:?}");
             // Two readings of two clocks lie between them.
             assert!(publish.from + 1_000 * MS >= checkpoint.to, "{publish:?} before {checkpoint:?}");
         }
         by_attempt
+    }
+
+    /// What a subtask has done for a checkpoint: phases that follow each other up to the end of its part.
+    fn check_phases(&self, part: &Span) {
+        let [capture, upload] = ["capture", "upload"].map(|phase| self.one_below(part, phase));
+        assert!(upload.number("mainstem.wait.ms") * MS <= upload.to - upload.from, "{upload:?}");
+        assert_eq!((capture.to, upload.to), (upload.from, part.to), "{capture:?}, {upload:?}: {part:?}");
+        let is_source = part.number("mainstem.operator") == 0;
+        // A source has no inputs.
+        let align = (!is_source).then(|| self.one_below(part, "align"));
+        assert_eq!(self.below(part, "align").len(), usize::from(!is_source), "{part:?}");
+        assert!(align.is_none_or(|align| align.to == capture.from), "{align:?}: {capture:?}");
+        let times = [part.from, align.unwrap_or(capture).from, capture.from, upload.from, upload.to];
+        assert!(times.is_sorted(), "{times:?}: {part:?}");
     }
 
     /// There are records, each with one span for each task from the source to the sink, which follow each other up to the time
@@ -243,6 +258,34 @@ fn traces_of_one_process_are_complete_at_its_end() {
     assert_eq!(by_attempt.len(), 1, "{by_attempt:?}");
     assert_eq!((spans.named("start").len(), spans.named("recovery").len()), (1, 0));
     assert!(spans.check_records((begun, now())).is_empty(), "one process has no workers");
+}
+
+/// Writing each state file takes long here. Nothing else does, so only the subtasks that have written one spend that time, and
+/// all of it in their upload.
+#[test]
+fn traces_show_that_a_slow_store_is_what_a_checkpoint_waits_for() {
+    const DELAY_MS: u64 = 700;
+    let collector = Receiver::start(|_, _| Answer::Take);
+    let mut sandbox = Sandbox::new(&windows(40_000, 20_000, true, "none"));
+    sandbox.environment.push(("MAINSTEM_DELAY".to_owned(), format!("state-write:{DELAY_MS}")));
+    sandbox.run_ok(&["run", "job.sql", "-p", "2", "--otlp-endpoint", &collector.root()]);
+    let spans = Spans::of(&collector);
+    let busy =
+        |span: &Span| (span.to - span.from) / MS - span.value("mainstem.wait.ms").map_or(0, |wait| wait.whole as u64);
+    let (mut written, mut others) = (0, 0);
+    for part in spans.named("subtask") {
+        let upload = spans.one_below(part, "upload");
+        if upload.number("mainstem.uploaded.bytes") > 0 {
+            written += 1;
+            assert!(busy(upload) >= DELAY_MS, "{upload:?}");
+            assert!(part.to - part.from >= DELAY_MS * MS, "{part:?}");
+        } else {
+            others += 1;
+            assert!(busy(upload) < DELAY_MS, "{upload:?}");
+        }
+        assert!(busy(spans.one_below(part, "capture")) < DELAY_MS, "{part:?}");
+    }
+    assert!(written > 1 && others > 1, "{written} parts with state, {others} without");
 }
 
 #[test]

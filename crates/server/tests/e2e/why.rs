@@ -15,6 +15,9 @@ WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json', 'source.moni
 CREATE TABLE o (k BIGINT, n BIGINT) WITH ('connector' = 'blackhole');
 INSERT INTO o SELECT k, COUNT(*) FROM t GROUP BY k, TUMBLE(ts, INTERVAL '1' SECOND);";
 
+/// How long the store takes for each state file, where it is slow.
+const STATE_DELAY_MS: u64 = 400;
+
 #[test]
 fn why_names_the_cause_of_a_failure_and_what_a_checkpoint_shows() {
     let sandbox = Sandbox::new(SQL);
@@ -38,8 +41,9 @@ fn why_names_the_cause_of_a_failure_and_what_a_checkpoint_shows() {
 }
 
 #[test]
-fn why_asks_the_cluster_and_names_the_split_that_holds_windows_back() {
-    let sandbox = Sandbox::new(&known::windows(100_000_000, 2_000, true, "none"));
+fn why_asks_the_cluster_and_names_the_split_that_holds_windows_back_and_the_phase_that_is_slow() {
+    let mut sandbox = Sandbox::new(&known::windows(100_000_000, 2_000, true, "none"));
+    sandbox.environment.push(("MAINSTEM_DELAY".to_owned(), format!("state-write:{STATE_DELAY_MS}")));
     let cluster = LocalCluster::start(&sandbox, 1, 1, 2);
     sandbox.run_ok(&["submit", "job.sql"]);
     cluster.wait_until("it has published", |jobs| jobs.number("job", "committed") > 1);
@@ -59,6 +63,13 @@ fn why_asks_the_cluster_and_names_the_split_that_holds_windows_back() {
         &told,
         &["phases       epoch ", "until the state of all subtasks was stored (last [", "; publishing took "],
     );
+    // By the newest checkpoint, and by the leader: of each a subtask whose state file is slow to be written.
+    for about in ["slowest part", "phases"] {
+        let line = told.lines().find(|line| line.starts_with(about)).unwrap_or_else(|| panic!("{about}: {told}"));
+        let (before, _) = line.split_once(" ms writing and uploading (state: ").unwrap_or_else(|| panic!("{line}"));
+        let ms: u64 = before.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(ms >= STATE_DELAY_MS, "{line}");
+    }
     // In a cluster the dataflow is with the coordinators, so operators have numbers.
     assert_says(&shown, &["windows      op0: the ", "split 'part-"]);
     let json = sandbox.run_ok(&["why", "job", "--json"]).stdout;

@@ -133,10 +133,33 @@ function phases(checkpoint, longest) {
   );
 }
 
+// What the slowest subtask did until its part was stored; none of it is known of a subtask of an earlier build.
+const PART = [
+  ['aligned', 'alignment', (part) => part.alignment_ms],
+  ['captured', 'capture', (part) => part.capture_ms],
+  ['waited', 'waiting', (part) => part.wait_ms],
+  ['uploaded', 'upload', (part) => part.upload_ms],
+];
+
+const timed = (part) => PART.map(([done, phase, of]) => [done, phase, of(part)]).filter(([, , ms]) => ms > 0);
+
+function spent(part) {
+  const words = timed(part).map(([done, , ms]) => `${done} ${duration(ms)}`);
+  if (part.uploaded_bytes > 0) words.push(`${bytes(part.uploaded_bytes)} of state`);
+  const all = `${part.name}, subtask ${part.subtask}: ${duration(part.ms)}`;
+  return words.length ? `${all}; ${words.join(', ')}` : all;
+}
+
+// The phase that took most of it, if any took a millisecond.
+function mostly(part) {
+  const [first] = timed(part).sort(([, , a], [, , b]) => b - a);
+  return first && first[1];
+}
+
 function columns(longest, now) {
   const ms = (id, label, of, width = 6) => ({ id, label, width, number: true, sort: of, cell: (row) => duration(of(row)) });
   return [
-    { id: 'epoch', label: 'Epoch', width: 6, number: true, sort: (row) => row.epoch, cell: (row) => row.epoch },
+    { id: 'epoch', label: 'Epoch', width: 5, number: true, sort: (row) => row.epoch, cell: (row) => row.epoch },
     {
       id: 'state',
       label: 'State',
@@ -147,12 +170,12 @@ function columns(longest, now) {
     {
       id: 'began',
       label: 'Began',
-      width: 6.5,
+      width: 5.5,
       number: true,
       cell: (row) => clock(row.started_at_ms, now).slice(-8),
       sort: (row) => row.started_at_ms,
     },
-    { id: 'phases', label: 'Phases', least: 10, cell: (row) => phases(row, longest) },
+    { id: 'phases', label: 'Phases', least: 7.5, cell: (row) => phases(row, longest) },
     ms('duration', 'Complete', (row) => row.duration_ms),
     ms('alignment', 'Alignment', (row) => row.alignment_ms),
     ms('snapshot', 'Snapshot', (row) => row.snapshot_ms),
@@ -177,15 +200,22 @@ function columns(longest, now) {
     {
       id: 'slowest',
       label: 'Slowest subtask',
-      width: 12,
+      width: 11.5,
       cell: (row) =>
         row.slowest
           ? h(
               'span',
-              { title: `${row.slowest.name}, subtask ${row.slowest.subtask}: ${duration(row.slowest.ms)}` },
+              { title: spent(row.slowest) },
               `${row.slowest.name} #${row.slowest.subtask}`,
             )
           : NONE,
+    },
+    {
+      id: 'mostly',
+      label: 'Mostly in',
+      width: 6.3,
+      hint: 'What the slowest subtask did longest',
+      cell: (row) => (row.slowest && mostly(row.slowest)) || NONE,
     },
   ];
 }

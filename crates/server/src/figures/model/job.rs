@@ -226,13 +226,25 @@ pub(crate) struct Checkpoint {
     pub(crate) slowest: Option<Slowest>,
 }
 
-/// A subtask that others waited for.
+/// A subtask that others waited for, and where its time went: what is left of `ms` is the way of the barrier to it and of its
+/// answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Slowest {
     pub(crate) operator: u32,
     pub(crate) name: Option<String>,
     pub(crate) subtask: u32,
+    /// From when the barrier was sent until the coordinator knew that the part was durable.
     pub(crate) ms: i64,
+    /// From the first barrier at its inputs to the last, or until it overtook; null: it has no inputs.
+    pub(crate) alignment_ms: Option<u64>,
+    /// Then it took its state, and processed nothing meanwhile.
+    pub(crate) capture_ms: Option<u64>,
+    /// Then, beside further processing, it waited for its part of the checkpoint before, and for rows that were overtaken.
+    pub(crate) wait_ms: Option<u64>,
+    /// And state, rows in flight and sink output were written and uploaded.
+    pub(crate) upload_ms: Option<u64>,
+    /// Bytes of the files of state and of rows in flight.
+    pub(crate) uploaded_bytes: Option<u64>,
 }
 
 /// Which epochs are visible.

@@ -1,11 +1,13 @@
 //! A manifest as the first version of the format has it, with everything that one can hold.
 
-use mainstem_core::protocol::InFlight;
+use mainstem_core::protocol::{InFlight, PartTimes};
 
 use super::*;
 use crate::golden::{assert_still_written, golden};
 
 const FILE: &str = "manifest-1.manifest";
+/// With what has been added since to tell users.
+const TIMES: &str = "manifest-1-times.manifest";
 /// Without what has been added to the first version since.
 const OLD: &str = "manifest-1-oldest.manifest";
 
@@ -62,6 +64,18 @@ fn the_first_version_is_read_and_written_as_ever() {
     let golden = golden(FILE, &written);
     assert_eq!(Manifest::decode(&golden).unwrap(), full());
     assert_still_written(FILE, &golden, &written, "docs/formats/manifest.md");
+}
+
+/// The file above is without these times, as builds of before have written it.
+#[test]
+fn times_of_a_part_are_read_and_written_as_ever() {
+    let mut timed = full();
+    let times = PartTimes { capture_ms: 3, wait_ms: 40, upload_ms: 500, uploaded_bytes: 2_468 };
+    timed.operators.get_mut(&OperatorId(2)).unwrap()[0].1.times = Some(times);
+    let written = timed.encode().unwrap();
+    let golden = golden(TIMES, &written);
+    assert_eq!(Manifest::decode(&golden).unwrap(), timed);
+    assert_still_written(TIMES, &golden, &written, "docs/formats/manifest.md");
 }
 
 /// Builds of before wrote none of the keys that may be absent.
