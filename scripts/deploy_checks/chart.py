@@ -1,6 +1,7 @@
 """The Helm chart: what it renders with several values, what it refuses, and the configuration files in it."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ from .nodes import Cluster, refusal
 
 # Helm's own idea of the cluster depends on how it was built.
 KUBERNETES = "1.31.0"
+# Versions whose schemas the rendered chart is held against: the oldest and newest that it was tried with.
+VALIDATED = ("1.25", "1.37")
 NEEDED = ["state.url=s3://streams/state", "http.tokenSecret=tokens"]
 ACCEPTED = {
     "least": NEEDED,
@@ -43,6 +46,18 @@ def files(rendered):
     return found
 
 
+def schemas(validate, rendered, directory):
+    """What was rendered against Kubernetes' schemas, by the program kubernetes-validate; kinds of others have none there."""
+    for name, text in rendered.items():
+        path = directory / f"rendered-{name}.yaml"
+        path.write_text(text)
+        for version in VALIDATED:
+            done = subprocess.run([validate, "--strict", "--kubernetes-version", version, path], capture_output=True, text=True)
+            # Nothing looked at is as wrong as something refused.
+            if done.returncode or done.stdout.count("passed for resource statefulset/") != 2:
+                yield f"chart, {name}, against the schemas of Kubernetes {version}: {done.stdout}{done.stderr}"
+
+
 def check(helm, chart, binary, directory, docs):
     problems = []
     rendered = {}
@@ -67,6 +82,8 @@ def check(helm, chart, binary, directory, docs):
             if reason := refusal(binary, command, content, directory):
                 problems.append(f"chart, {name}, {file}: {reason}")
         problems += names(name, text, found)
+    if validate := shutil.which("kubernetes-validate"):
+        problems += schemas(validate, rendered, directory)
     for path in set(re.findall(r"path: (/[a-z]+)\b(?!/)", rendered["all"])):
         if f"`GET {path}`" not in docs and f"`{path}`" not in docs and f"GET {path}" not in docs:
             problems.append(f"chart: there is no route {path} in docs/rest.md")
