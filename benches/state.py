@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""State of very many keys: memory a key, checkpoints while it changes, and how long a restart takes to read it back.
+"""State of very many keys: memory a key while it changes and is checkpointed, and how long a restart takes to read it back.
 
     benches/state.py                             50 M keys, 500,000 updates a second, a checkpoint each second
     benches/state.py --keys 10000000

@@ -432,10 +432,7 @@ impl Chain {
 impl SinkEnd {
     async fn write(&mut self, subtask: u32, batch: StreamBatch) -> Result<(), EngineError> {
         self.metrics.count_in(subtask, batch.rows.num_rows());
-        let delay = failpoint::delay(failpoint::SINK_WRITE);
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        failpoint::slow(failpoint::SINK_WRITE).await;
         let written = self.writer.write(&batch.rows, batch.changes.as_ref()).await;
         written.map_err(|error| EngineError::Connector { table: self.table.clone(), error })?;
         self.metrics.count_out(subtask, batch.rows.num_rows());

@@ -47,10 +47,7 @@ impl StateFiles {
         let tables: Vec<GroupedTable> =
             grouped.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
         let (generation, operator, subtask) = (self.generation, self.operator, self.subtask);
-        let delay = failpoint::delay(failpoint::STATE_WRITE);
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        failpoint::slow(failpoint::STATE_WRITE).await;
         let written = self.store.write_state(&self.job, generation, epoch, operator, subtask, part, tables).await?;
         Ok(Some(written))
     }

@@ -54,27 +54,24 @@ pub const SINK_WRITE: &str = "sink-write";
 /// A state file is given to the store.
 pub const STATE_WRITE: &str = "state-write";
 
-/// How long to wait at this place, where the environment variable `MAINSTEM_DELAY` is `<name>:<milliseconds>`: makes a
-/// part of a job slow for tests.
+/// Waits here for so long, where the environment variable `MAINSTEM_DELAY` is `<name>:<milliseconds>`: makes a part of a job
+/// slow for tests.
 #[cfg(feature = "failpoints")]
-#[must_use]
-pub fn delay(name: &str) -> std::time::Duration {
+pub async fn slow(name: &str) {
     static WANTED: std::sync::OnceLock<Option<(String, u64)>> = std::sync::OnceLock::new();
     let wanted = WANTED.get_or_init(|| {
         let text = std::env::var("MAINSTEM_DELAY").ok()?;
         let (name, ms) = text.split_once(':')?;
         Some((name.to_owned(), ms.parse().ok()?))
     });
-    let ms = wanted.as_ref().filter(|(wanted, _)| wanted == name).map_or(0, |(_, ms)| *ms);
-    std::time::Duration::from_millis(ms)
+    if let Some((_, ms)) = wanted.as_ref().filter(|(wanted, _)| wanted == name) {
+        tokio::time::sleep(std::time::Duration::from_millis(*ms)).await;
+    }
 }
 
 /// Nothing without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
-#[must_use]
-pub fn delay(_name: &str) -> std::time::Duration {
-    std::time::Duration::ZERO
-}
+pub async fn slow(_name: &str) {}
 
 /// Stops here for ever, where the environment variable `MAINSTEM_FAILPOINT` is `<name>:<n>` and this is the
 /// n-th time (counted from 1) that the place is reached. With `<name>:<n>:<file>` only the first process of all that

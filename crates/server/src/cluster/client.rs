@@ -1,7 +1,7 @@
 //! The commands that speak to a cluster: `submit`, `jobs`, `status`, `cancel`, `remove`, `rescale`; and how all of them
 //! find who answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,8 +23,6 @@ use crate::sql_files::SqlFiles;
 
 /// How long a coordinator that leads is looked for.
 const SEARCH: Duration = Duration::from_secs(15);
-/// What is said of a coordinator that only names another one.
-const NO_MEMBER: &str = "one answers that is no member";
 /// Wait between two looks at a job, or for a coordinator.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -301,27 +299,26 @@ impl Client {
     pub(super) async fn ask_any(&self, request: &Request) -> anyhow::Result<Response> {
         let mut old: Option<Response> = None;
         let mut reasons = Vec::new();
-        // Everybody's word counts: who was removed from the cluster still names the leader of that time.
-        let mut hinted = BTreeSet::new();
-        for client in &self.clients {
-            match client.call::<_, Response>(request, request.answer_within()).await {
-                Ok(response) if response.leads() => return Ok(response),
-                Ok(response) => {
-                    hinted.extend(response.leader().map(str::to_owned));
-                    match response {
-                        Response::NotLeader { .. } => reasons.push(NO_MEMBER.to_owned()),
-                        response => old = Some(response),
-                    }
+        let mut named = BTreeSet::new();
+        let mut to_ask: VecDeque<RpcClient> = self.clients.iter().cloned().collect();
+        while let Some(client) = to_ask.pop_front() {
+            let response: Response = match client.call(request, request.answer_within()).await {
+                Ok(response) => response,
+                Err(error) => {
+                    reasons.push(error.to_string());
+                    continue;
                 }
-                Err(error) => reasons.push(error.to_string()),
+            };
+            if response.leads() {
+                return Ok(response);
             }
-        }
-        for leader in hinted.iter().filter_map(|address| self.newcomer(address)) {
-            match leader.call::<_, Response>(request, request.answer_within()).await {
-                Ok(response) if response.leads() => return Ok(response),
-                Ok(Response::NotLeader { .. }) => reasons.push(NO_MEMBER.to_owned()),
-                Ok(response) => old = Some(response),
-                Err(error) => reasons.push(error.to_string()),
+            // Everybody's word counts: who was cut off names a leader of old.
+            if let Some(address) = response.leader().filter(|address| named.insert((*address).to_owned())) {
+                to_ask.extend(self.newcomer(address));
+            }
+            match response {
+                Response::NotLeader { .. } => reasons.push("one answers that is no member".to_owned()),
+                response => old = Some(response),
             }
         }
         old.with_context(|| format!("no coordinator answers: {}", reasons.join("; ")))

@@ -225,7 +225,7 @@ fn layout(directory: &Path, coordinators: u32) -> anyhow::Result<Layout> {
     }
 }
 
-/// A port of loopback that is free, and is likely to be free whenever its coordinator is started again: one that the system
+/// Holds a port of loopback that is free, and is likely to be free whenever its coordinator is started again: one that the system
 /// does not give to connections of anybody who calls out.
 fn free_port() -> std::io::Result<TcpListener> {
     let first_given = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();

@@ -2,8 +2,9 @@
 //! of it; so what a leader has begun and the next one has ended is still one trace.
 //!
 //! A checkpoint is a trace of its own: the span `checkpoint`, below it `snapshot` with a span for each subtask, which has
-//! `align`, `capture` and `upload`, then `manifest`, `record`, and later `publish`. So is what comes before an attempt: `start` or `recovery`, below it `wait`, `prepare` and
-//! `deploy`. And so is the way of sampled rows: `rows`, below it a `task` for each that they passed, and `epoch`.
+//! `align`, `capture` and `upload`, then `manifest`, `record`, and later `publish`. So is what comes before an attempt:
+//! `start` or `recovery`, below it `wait`, `prepare` and `deploy`. And so is the way of sampled rows: `rows`, below it a `task`
+//! for each that they passed, and `epoch`.
 
 mod record;
 
