@@ -58,9 +58,9 @@ fn what_comes_and_goes_is_found_and_nothing_else() {
 #[test]
 fn hashes_that_meet_are_told_apart() {
     for seed in 0..20 {
-        check(seed, 60, 5_000, |key| (key % 3) << 62 | u64::MAX >> 2);
+        check(seed, 60, 5_000, |key| ((key % 3) << 62) | (u64::MAX >> 2));
         check(seed, 60, 5_000, |_| u64::MAX);
-        check(seed, 60, 5_000, |key| 0xffff_ffff_0000_0000 ^ (key % 5) << 58 | key);
+        check(seed, 60, 5_000, |key| (0xffff_ffff_0000_0000 ^ ((key % 5) << 58)) | key);
     }
 }
 
@@ -78,14 +78,15 @@ fn a_look_ahead_sees_most_keys() {
 /// Keys that have much in common, as identifiers and times have, come to lie nearly as apart as random ones, or more.
 #[test]
 fn searches_are_short_whatever_keys_have_in_common() {
-    let keys: [(&str, fn(u64) -> u64); 7] = [
+    type Key = fn(u64) -> u64;
+    let keys: [(&str, Key); 7] = [
         ("in order", |n| n),
         ("negative", |n| n.wrapping_neg()),
         ("times in milliseconds", |n| 1_767_225_600_000 + n * 1_000),
         ("times in nanoseconds", |n| 1_767_225_600_000_000_000 + n * 1_000_000),
         ("only upper bits", |n| n << 40),
         ("powers", |n| n * 65_536),
-        ("two numbers in one", |n| (n % 1_000) << 32 | n / 1_000),
+        ("two numbers in one", |n| ((n % 1_000) << 32) | (n / 1_000)),
     ];
     for (what, key) in keys {
         let mut table = SlotTable::new();
