@@ -75,6 +75,16 @@ class Processes:
         (self.directory / "job.sql").write_text(sql)
         self.start("run", "job.sql", "-p", parallelism, "--checkpoint-interval", "1 s", "--http", self.port)
 
+    def submit(self, names, sql, parallelism, checkpoint_ms):
+        asked = self.api("/api/v1/workers", lambda answer: answer["workers"], "the worker is there")
+        for name in names:
+            asked.post("/api/v1/jobs", {"sql": sql, "name": name, "parallelism": parallelism, "checkpoint_interval_ms": checkpoint_ms})
+
+    def all_run(self):
+        """A connection, once all jobs run."""
+        runs = lambda answer: all(job["checkpoint"]["published"] and job["rows_in_per_second"] for job in answer["jobs"])
+        return self.api("/api/v1/jobs", runs, "all jobs run and have taken a checkpoint")
+
     def api(self, path, holds, what):
         """A connection, once what it answers is as wanted."""
         deadline, last = time.monotonic() + 120, None
@@ -94,21 +104,27 @@ class Processes:
         return sum(cpu_seconds(process.pid) for process in self.processes)
 
 
+def begin_many(processes, jobs):
+    """Runs so many small jobs; a connection, and their names."""
+    names = [f"job-{number}" for number in range(jobs)]
+    processes.cluster(jobs * SMALL_PARALLELISM)
+    processes.submit(names, SMALL, SMALL_PARALLELISM, 10_000)
+    return processes.all_run(), names
+
+
 def begin(processes, options):
     """Runs what is to run; the connection, and the routes to ask for."""
     job = "job"
     if options.run:
         processes.run(FULL, options.parallelism)
-    else:
-        processes.cluster(options.jobs * SMALL_PARALLELISM if options.many else options.parallelism)
-        asked = processes.api("/api/v1/workers", lambda answer: answer["workers"], "the worker is there")
-        names = [f"job-{number}" for number in range(options.jobs)] if options.many else [job]
-        for name in names:
-            sql, parallelism = (SMALL, SMALL_PARALLELISM) if options.many else (FULL, options.parallelism)
-            asked.post("/api/v1/jobs", {"sql": sql, "name": name, "parallelism": parallelism, "checkpoint_interval_ms": 10_000 if options.many else 1000})
+        asked = processes.all_run()
+    elif options.many:
+        asked, names = begin_many(processes, options.jobs)
         job = names[-1]
-    runs = lambda answer: all(job["checkpoint"]["published"] and job["rows_in_per_second"] for job in answer["jobs"])
-    asked = processes.api("/api/v1/jobs", runs, "all jobs run and have taken a checkpoint")
+    else:
+        processes.cluster(options.parallelism)
+        processes.submit([job], FULL, options.parallelism, 1000)
+        asked = processes.all_run()
     routes = [route.format(job=job) for route in api.OF_JOB]
     return asked, [*api.OF_ALL, *routes, *(() if options.run else api.OF_CLUSTER)]
 

@@ -29,6 +29,7 @@ echo >/check/began
 trap 'journalctl --no-pager --unit mainstem-coordinator --unit mainstem-worker >/check/journal' EXIT
 wait_for() { for _ in $(seq 300); do "$@" && return; sleep 0.2; done; echo "not within 60 s: $*"; exit 1; }
 has() { [[ "$(mainstem "${@:2}" --config $config 2>&1)" =~ $1 ]]; }
+warned() { [[ "$(journalctl --quiet --output cat --priority warning..warning --unit mainstem-worker)" =~ WARN.*coordinator ]]; }
 is() { [[ "$(systemctl show --value --property "$2" "mainstem-$3")" =~ ^($1)$ ]]; }
 must() { "$@" || { echo "is not so: $*"; exit 1; }; }
 config=/etc/mainstem/mainstem.toml
@@ -58,6 +59,7 @@ systemctl restart mainstem-worker
 wait_for has 'state +(finished|failed)' status job
 must has 'state +finished' status job
 cat out/part-* | sort --numeric-sort | cmp - <(seq @ROWS@)
+wait_for warned
 [ -z "$(find /srv/check /var/lib/mainstem/*/ ! -user mainstem ! -path '*/job.sql')" ]
 must test -d /var/lib/mainstem/worker/copies -a -f /var/lib/mainstem/coordinator/consensus.redb
 

@@ -445,10 +445,14 @@ async fn meet_all(network: &Network, options: &Options) -> Result<(), ConsensusE
 
 /// Begins the cluster with its founding members; each of them does, in the same way.
 async fn begin(raft: &Raft, options: &Options) -> Result<(), String> {
+    // Asked first, because Raft takes an attempt to begin again for an error and says so in the log.
+    if raft.is_initialized().await.map_err(|fatal| fatal.to_string())? {
+        return Ok(());
+    }
     let members: BTreeMap<u64, BasicNode> =
         options.members.iter().map(|(id, address)| (*id, BasicNode::new(address))).collect();
     match raft.initialize(members).await {
-        // Where it has begun already, by itself or by another member, there is nothing to do.
+        // Another member has begun it meanwhile.
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

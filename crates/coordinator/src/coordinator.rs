@@ -13,6 +13,7 @@ use mainstem_core::job::{JobCommand, JobEvent, JobLifecycle, JobState};
 use mainstem_core::protocol::Failure;
 use mainstem_rt::{Clock, failpoint};
 use tokio::sync::{mpsc, watch};
+use tracing::{Instrument, Span, error_span};
 
 use crate::adoption;
 use crate::attempt;
@@ -97,6 +98,17 @@ impl JobCoordinator {
     /// Runs the job until it has finished, failed for good, or been stopped. Everything that it decided is
     /// durable on return.
     pub async fn run<D: Deployer>(
+        self,
+        deployer: D,
+        control: mpsc::Receiver<Control>,
+        status: watch::Sender<JobStatus>,
+    ) -> JobOutcome {
+        let span = error_span!("job", job = %self.spec.job);
+        self.run_named(deployer, control, status).instrument(span).await
+    }
+
+    /// The same in a span that names the job in each log line.
+    async fn run_named<D: Deployer>(
         mut self,
         deployer: D,
         control: mpsc::Receiver<Control>,
@@ -147,6 +159,11 @@ impl JobCoordinator {
         }
         outcome
     }
+}
+
+/// What each log line about an attempt names.
+fn attempt_span(generation: Generation) -> Span {
+    error_span!("attempt", generation = generation.0)
 }
 
 /// A failure that another attempt would meet again.
@@ -235,9 +252,10 @@ impl<D: Deployer> Driver<D> {
             // Begun again above.
             Err(Halt::Rescaled) => fatal("bug: a change of parallelism ended the job; please report it".to_owned()),
         };
-        tracing::warn!(job = %self.spec.job, failure = %failure.message, "attempt failed");
+        let generation = self.home.log.state().generation;
+        tracing::warn!(job = %self.spec.job, %generation, failure = %failure.message, "attempt failed");
         self.reason.clone_from(&failure.message);
-        self.spec.history.attempt_failed(self.home.log.state().generation, &failure);
+        self.spec.history.attempt_failed(generation, &failure);
         if let Some(cadence) = &mut self.cadence {
             cadence.on_failure(self.clock.monotonic());
         }
@@ -254,11 +272,13 @@ impl<D: Deployer> Driver<D> {
         if !std::mem::replace(&mut self.has_looked_back, true)
             && let Some(adopted) = adoption::adopt(self).await?
         {
-            return attempt::go_on(self, adopted).await;
+            let span = attempt_span(adopted.recovered.generation);
+            return attempt::go_on(self, adopted).instrument(span).await;
         }
         self.scale();
         let recovered = recovery::recover(self).await?;
-        attempt::run(self, recovered).await
+        let span = attempt_span(recovered.generation);
+        attempt::run(self, recovered).instrument(span).await
     }
 
     /// Whether the newest attempt has made the checkpoint of the epoch, and told this driver. What was written a moment ago is not read as a

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use mainstem_core::protocol::Failure;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 pub(crate) use self::discovery::{Discoverer, Discovery};
 pub(crate) use self::publisher::{Publication, Publisher};
@@ -48,7 +49,7 @@ impl<W: Worker> Lane<W> {
     /// Starts the lane's task.
     pub(crate) fn start(worker: W) -> Lane<W> {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-        Lane { requests, task: tokio::spawn(serve(worker, receiver)) }
+        Lane { requests, task: tokio::spawn(serve(worker, receiver).in_current_span()) }
     }
 
     /// Asks for a piece of work and waits for what comes of it. Dropping the future abandons the work.

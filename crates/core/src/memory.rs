@@ -2,8 +2,22 @@
 //! in how many pieces, and which job has to end because what it holds cannot be put aside. Called by the engine, which
 //! measures and does it.
 
+use std::collections::VecDeque;
+
 use crate::ids::JobId;
 
+/// State and rows that are put off may take so much of the worker's memory, in percent. The rest is for rows on their way and
+/// in work, for checkpoints while they are written and for state while it is read.
+const STATE_PERCENT_MAX: u64 = 50;
+/// Where that rest takes more, state has less, but not less than this.
+const STATE_PERCENT_MIN: u64 = 10;
+/// So much of the memory is to stay free.
+const MARGIN_PERCENT: u64 = 5;
+/// With less memory the program itself is most of what the process takes, and state has its share whatever that is.
+const FOLLOWED_BYTES_MIN: u64 = 128 << 20;
+/// Samples that count: at four a second the last three seconds, which is longer than the allocator keeps what was freed. State
+/// that was put aside a moment ago is in memory that long, and must not be a reason to put more aside.
+const SAMPLES: usize = 12;
 /// State is put aside until so much of the memory for state is taken, in percent; so the next rows do not begin it again.
 const PUT_ASIDE_TO_PERCENT: u64 = 80;
 /// A part of the state is about so small a share of what its subtask may hold.
@@ -97,6 +111,45 @@ pub struct PartUse {
     pub since: u64,
 }
 
+/// What state may take by what the process really takes: not half of the memory where exchange, connectors and caches take
+/// more than the other half.
+#[derive(Clone, Debug)]
+pub struct StateShare {
+    bytes_max: u64,
+    /// What was in memory beside state, in the last samples.
+    others: VecDeque<u64>,
+}
+
+impl StateShare {
+    /// Of a worker that may use so many bytes.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        StateShare { bytes_max, others: VecDeque::with_capacity(SAMPLES) }
+    }
+
+    /// The most that state may ever take.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max / 100 * STATE_PERCENT_MAX
+    }
+
+    /// What state may take from here on: the process has `resident` bytes in memory, of which `state` are said to be state. It
+    /// becomes less when all samples say so, and more as soon as one does.
+    pub fn sample(&mut self, resident: u64, state: u64) -> u64 {
+        if self.others.len() == SAMPLES {
+            self.others.pop_front();
+        }
+        self.others.push_back(resident.saturating_sub(state));
+        if self.others.len() < SAMPLES || self.bytes_max < FOLLOWED_BYTES_MIN {
+            return self.bytes_max();
+        }
+        let others = self.others.iter().copied().min().unwrap_or(0);
+        let percent = self.bytes_max / 100;
+        let left = self.bytes_max.saturating_sub(others).saturating_sub(percent * MARGIN_PERCENT);
+        left.clamp(percent * STATE_PERCENT_MIN, self.bytes_max())
+    }
+}
+
 /// Which parts go so that `bytes` are free, by their positions: those for which few rows come first; among such for which
 /// about as many come, those that came last, so that the others stay for good instead of all of them coming and going.
 #[must_use]
@@ -179,6 +232,28 @@ mod tests {
         assert_eq!(to_put_aside(&parts, 21), [2, 3, 1]);
         assert_eq!(to_put_aside(&parts, 1000).len(), 4);
         assert_eq!(to_put_aside(&parts, 0), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn state_has_what_the_rest_leaves_it() {
+        let gigabyte = 100 * (10 << 20);
+        let mut share = StateShare::new(gigabyte);
+        let percent = |share: u64| share / (gigabyte / 100);
+        let mut after = |others: u64, samples: usize| {
+            let state = gigabyte / 5;
+            (0..samples).map(|_| percent(share.sample(gigabyte / 100 * others + state, state))).last().unwrap()
+        };
+        assert_eq!(after(20, 20), 50);
+        // What was put aside stays in memory for some time; that alone makes the share no smaller.
+        assert_eq!(after(75, SAMPLES - 1), 50);
+        assert_eq!(after(75, 1), 20);
+        assert_eq!(after(60, 1), 35);
+        assert_eq!((after(93, SAMPLES), after(300, SAMPLES)), (10, 10));
+        assert_eq!(after(0, 1), 50);
+        // What operators say may be more than there is.
+        assert_eq!(StateShare::new(gigabyte).sample(0, gigabyte), gigabyte / 2);
+        let mut small = StateShare::new(100 << 20);
+        assert!((0..20).all(|_| small.sample(200 << 20, 0) == (100 << 20) / 100 * 50));
     }
 
     #[test]

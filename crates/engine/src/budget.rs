@@ -6,14 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use mainstem_core::ids::JobId;
-use mainstem_core::memory::{self, Holder, Verdict};
+use mainstem_core::memory::{self, Holder, StateShare, Verdict};
 
 use crate::error::EngineError;
 use crate::metrics::OperatorMetrics;
-
-/// State and rows that are put off may take so much of the memory, in percent. The rest is for rows on their way and in
-/// work, for checkpoints while they are written and for state while it is read.
-const STATE_PERCENT: u64 = 50;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +23,9 @@ pub struct MemoryBudget {
     pressed: Once,
     /// What all accounts hold.
     used: AtomicU64,
+    /// What they may hold before state is put aside.
+    state_bytes_max: AtomicU64,
+    share: Mutex<StateShare>,
     accounts: Mutex<Vec<Arc<Entry>>>,
 }
 
@@ -42,8 +41,17 @@ impl MemoryBudget {
     /// `on_pressure` is called once, when state is put aside for the first time: from then on memory is scarce.
     #[must_use]
     pub fn new(bytes_max: u64, scratch: &Path, on_pressure: fn()) -> Arc<MemoryBudget> {
+        let (share, scratch) = (StateShare::new(bytes_max), scratch.to_owned());
+        let state_bytes_max = AtomicU64::new(share.bytes_max());
         let (used, accounts, pressed) = (AtomicU64::new(0), Mutex::new(Vec::new()), Once::new());
-        Arc::new(MemoryBudget { bytes_max, scratch: scratch.to_owned(), on_pressure, pressed, used, accounts })
+        let share = Mutex::new(share);
+        Arc::new(MemoryBudget { bytes_max, scratch, on_pressure, pressed, used, state_bytes_max, share, accounts })
+    }
+
+    /// Bytes of memory of the worker.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
     }
 
     /// Bytes that operators hold.
@@ -52,10 +60,21 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes that operators may hold.
+    /// Bytes that operators may hold before they put state aside.
     #[must_use]
     pub fn state_bytes_max(&self) -> u64 {
-        self.bytes_max / 100 * STATE_PERCENT
+        self.state_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// The same for what cannot be put aside: what the rest of the process takes for a while ends no job.
+    fn fixed_bytes_max(&self) -> u64 {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).bytes_max()
+    }
+
+    /// The process has so many bytes in memory. Told a few times a second, where the system says it.
+    pub fn note_resident(&self, resident_bytes: u64) {
+        let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        self.state_bytes_max.store(share.sample(resident_bytes, self.used_bytes()), Ordering::Relaxed);
     }
 
     pub(crate) fn scratch(&self) -> &Path {
@@ -90,7 +109,8 @@ impl MemoryBudget {
         let at = accounts.iter().position(|entry| Arc::ptr_eq(entry, me)).expect("open until it is dropped");
         let holders: Vec<Holder> = accounts.iter().map(holder).collect();
         drop(accounts);
-        question(self.state_bytes_max(), &holders, at)
+        let max = if me.can_put_aside { self.state_bytes_max() } else { self.fixed_bytes_max() };
+        question(max, &holders, at)
     }
 }
 
@@ -129,6 +149,11 @@ impl Account {
         self.budget.state_bytes_max()
     }
 
+    /// What one key group, which cannot be cut, may take.
+    pub(crate) fn fixed_bytes_max(&self) -> u64 {
+        self.budget.fixed_bytes_max()
+    }
+
     /// What the operator may hold where all of those hold as much that can put state aside.
     pub(crate) fn share(&self) -> u64 {
         self.budget.ask(&self.entry, |max, holders, _| memory::share(max, holders))
@@ -155,7 +180,7 @@ impl Account {
             operator: self.operator.clone(),
             bytes: self.entry.bytes.load(Ordering::Relaxed),
             job_bytes,
-            state_bytes_max: self.budget.state_bytes_max(),
+            state_bytes_max: self.budget.fixed_bytes_max(),
             bytes_max: self.budget.bytes_max,
         }
     }
@@ -192,5 +217,22 @@ mod tests {
         let spread = open("a", "join", true);
         spread.set(1000);
         assert_eq!(spread.must_put_aside().unwrap(), 301);
+    }
+
+    #[test]
+    fn what_the_process_takes_beside_state_is_put_aside_for_but_ends_no_job() {
+        let (mib, metrics) = (1 << 20, Arc::new(OperatorMetrics::default()));
+        let budget = MemoryBudget::new(1000 * mib, Path::new("/nowhere"), || {});
+        let open = |aside| budget.open(&JobId::new("a").unwrap(), "join", aside, &metrics);
+        let (fixed, spread) = (open(false), open(true));
+        fixed.set(300 << 20);
+        spread.set(100 << 20);
+        assert_eq!(spread.must_put_aside().unwrap(), 0);
+        (0..20).for_each(|_| budget.note_resident(1250 * mib));
+        assert!(budget.state_bytes_max() < 101 * mib, "{}", budget.state_bytes_max());
+        assert!(spread.must_put_aside().unwrap() > 0);
+        assert_eq!(fixed.must_put_aside().unwrap(), 0);
+        budget.note_resident(600 * mib);
+        assert!(budget.state_bytes_max() > 490 * mib);
     }
 }

@@ -12,7 +12,10 @@ use mainstem_plan::operator::NamedExpr;
 
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::operator::{Collector, Operator};
+use crate::operator::{Collector, Operator, STEP_BYTES};
+
+/// Most bytes of text that a function makes for one batch; the rows of a larger one go in pieces.
+const COLUMN_BYTES_MAX: usize = 2 * STEP_BYTES;
 
 /// Computed columns.
 pub(crate) struct Projection {
@@ -47,11 +50,13 @@ impl Projection {
     }
 }
 
-/// See the module.
+/// See the module. Where functions would make too much text for a batch, it is computed in pieces.
 pub(crate) struct Calc {
     name: String,
     filter: Option<Arc<dyn PhysicalExpr>>,
     projection: Option<Projection>,
+    /// Pieces that are still to be computed, the next one last.
+    rest: Vec<StreamBatch>,
 }
 
 impl Calc {
@@ -64,13 +69,47 @@ impl Calc {
         schema: SchemaRef,
         context: &EvalContext,
     ) -> Result<Self, EngineError> {
+        let context = &EvalContext { column_bytes_max: COLUMN_BYTES_MAX, ..context.clone() };
         let filter = filter.map(|f| f.compile(input, context)).transpose()?;
         let projection = project.map(|p| Projection::new(name, p, input, schema, context)).transpose()?;
-        Ok(Calc { name: name.to_owned(), filter, projection })
+        Ok(Calc { name: name.to_owned(), filter, projection, rest: Vec::new() })
     }
 
-    fn filtered(&self, batch: StreamBatch) -> Result<StreamBatch, EngineError> {
-        let Some(filter) = &self.filter else { return Ok(batch) };
+    /// Computes pieces, as far as one step may go.
+    fn run(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        while !out.is_full()
+            && let Some(batch) = self.rest.pop()
+        {
+            let rows = batch.rows.num_rows();
+            match self.computed(&batch) {
+                Ok(computed) => out.main.extend(computed),
+                Err(EngineError::TooMuchAtOnce { .. }) if rows > 1 => {
+                    self.rest.push(batch.slice(rows / 2, rows - rows / 2));
+                    self.rest.push(batch.slice(0, rows / 2));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a batch gives; none: no row passes.
+    fn computed(&self, batch: &StreamBatch) -> Result<Option<StreamBatch>, EngineError> {
+        let filtered = self.filtered(batch)?;
+        let passing = filtered.as_ref().unwrap_or(batch);
+        if passing.rows.num_rows() == 0 {
+            return Ok(None);
+        }
+        let computed = match &self.projection {
+            Some(projection) => Some(passing.with_rows(projection.apply(&passing.rows)?)),
+            None => None,
+        };
+        Ok(computed.or(filtered).or_else(|| Some(batch.clone())))
+    }
+
+    /// The rows that pass; none: all do.
+    fn filtered(&self, batch: &StreamBatch) -> Result<Option<StreamBatch>, EngineError> {
+        let Some(filter) = &self.filter else { return Ok(None) };
         let rows = batch.rows.num_rows();
         let mask = filter.evaluate(&batch.rows).and_then(|v| v.into_array(rows));
         let mask = mask.map_err(|e| EngineError::evaluation(&self.name, &e))?;
@@ -78,24 +117,24 @@ impl Calc {
         let mask = mask.as_boolean();
         let mask = if mask.null_count() > 0 { compute::prep_null_mask_filter(mask) } else { mask.clone() };
         match mask.true_count() {
-            n if n == rows => Ok(batch),
-            _ => batch.filter(&mask).map_err(|e| EngineError::arrow(&self.name, &e)),
+            n if n == rows => Ok(None),
+            _ => batch.filter(&mask).map(Some).map_err(|e| EngineError::arrow(&self.name, &e)),
         }
     }
 }
 
 impl Operator for Calc {
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
-        let batch = self.filtered(batch)?;
-        if batch.rows.num_rows() == 0 {
-            return Ok(());
-        }
-        let batch = match &self.projection {
-            Some(projection) => batch.with_rows(projection.apply(&batch.rows)?),
-            None => batch,
-        };
-        out.main.push(batch);
-        Ok(())
+        self.rest.push(batch);
+        self.run(out)
+    }
+
+    fn has_more(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.run(out)
     }
 }
 

@@ -66,6 +66,15 @@ pub(crate) enum ChainEnd {
     Sink(SinkEnd),
 }
 
+/// What is still to be done before a task takes something else.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each batch")]
+pub(crate) enum Step {
+    /// Rows go to an operator, or to what follows the last one.
+    Rows { at: usize, input: usize, batch: StreamBatch },
+    /// An operator gives more of the rows that it has taken.
+    More { at: usize },
+}
+
 /// A sink's part of a checkpoint, still to be made durable.
 pub(crate) type Sealed = BoxFuture<'static, Result<Vec<Committable>, ConnectorError>>;
 
@@ -89,6 +98,8 @@ pub(crate) struct Chain {
     pub(crate) context: EvalContext,
     /// Index of the subtask.
     pub(crate) subtask: u32,
+    /// The next step is the last of them. Empty wherever a task does not wait in the middle of rows.
+    pub(crate) steps: Vec<Step>,
     /// Batches since the last look at what operators hold.
     pub(crate) unmeasured: u32,
     /// Where the task notes how it spends its time.
@@ -172,12 +183,17 @@ impl Chain {
         self.time.note(Doing::Busy);
     }
 
-    /// Runs rows through all operators; the first one takes them from its input of that number.
-    pub(crate) async fn push(&mut self, input: usize, batch: StreamBatch) -> Result<(), EngineError> {
+    /// Runs rows through all operators; the first one takes them from its input of that number. `gate`: as for
+    /// [`Chain::watermark`].
+    pub(crate) async fn push(
+        &mut self,
+        input: usize,
+        batch: StreamBatch,
+        gate: Option<&mut InputGate>,
+    ) -> Result<(), EngineError> {
         self.stamp.begin();
-        let mut done = Collector::default();
-        self.drive(0, input, batch, &mut done)?;
-        self.deliver(done).await?;
+        self.steps.push(Step::Rows { at: 0, input, batch });
+        self.drive(Collector::default(), gate).await?;
         self.unmeasured += 1;
         let is_short = self.parts().is_some_and(|parts| !parts.is_whole());
         if self.unmeasured < MEASURE_EVERY && !is_short { Ok(()) } else { self.relieve().await }
@@ -189,7 +205,7 @@ impl Chain {
         self.measure()?;
         while let Some(parts) = self.parts() {
             let Some(out) = parts.relieve().await? else { break };
-            self.hand_on(0, out).await?;
+            self.hand_on(0, out, None).await?;
         }
         match self.parts().and_then(Parts::take_pending) {
             Some(watermark) => self.release_all(watermark, &mut None).await,
@@ -230,7 +246,7 @@ impl Chain {
     /// Sends rows of the first operator's side output, which is the last one where it has such rows.
     pub(crate) async fn push_aside(&mut self, batch: StreamBatch) -> Result<(), EngineError> {
         assert!(self.links.is_empty(), "an operator with several outputs ends its chain");
-        self.deliver(Collector { main: Vec::new(), late: vec![batch] }).await
+        self.deliver(Collector::aside(vec![batch])).await
     }
 
     /// Lets the watermark release what it releases, operator by operator, and passes it on. `gate`: from where the chain
@@ -278,7 +294,7 @@ impl Chain {
         loop {
             let mut out = Collector::default();
             let release = self.links[at].operator.on_watermark(watermark, &mut out)?;
-            self.hand_on(at, out).await?;
+            self.hand_on(at, out, gate.as_deref_mut()).await?;
             if release == Release::Done {
                 return Ok(());
             }
@@ -316,7 +332,7 @@ impl Chain {
     pub(crate) async fn settle(&mut self) -> Result<(), EngineError> {
         while let Some(parts) = self.parts() {
             let Some(out) = parts.settle().await? else { break };
-            self.hand_on(0, out).await?;
+            self.hand_on(0, out, None).await?;
             self.ready().await;
         }
         match self.parts().and_then(Parts::take_pending) {
@@ -340,7 +356,7 @@ impl Chain {
         for at in 0..self.links.len() {
             let mut out = Collector::default();
             self.links[at].operator.flush_held(&mut out)?;
-            self.hand_on(at, out).await?;
+            self.hand_on(at, out, None).await?;
         }
         Ok(())
     }
@@ -351,7 +367,7 @@ impl Chain {
             loop {
                 let mut out = Collector::default();
                 let release = self.links[at].operator.on_processing_time(now, &mut out)?;
-                self.hand_on(at, out).await?;
+                self.hand_on(at, out, None).await?;
                 if release == Release::Done {
                     break;
                 }
@@ -378,29 +394,62 @@ impl Chain {
     }
 
     /// What operator `at` has given goes through the operators behind it.
-    async fn hand_on(&mut self, at: usize, out: Collector) -> Result<(), EngineError> {
+    async fn hand_on(
+        &mut self,
+        at: usize,
+        mut out: Collector,
+        gate: Option<&mut InputGate>,
+    ) -> Result<(), EngineError> {
         self.count_out(at, &out);
-        let mut done = Collector { main: Vec::new(), late: out.late };
-        for batch in out.main {
-            self.drive(at + 1, 0, batch, &mut done)?;
+        let done = Collector::aside(std::mem::take(&mut out.late));
+        self.queue(at + 1, out);
+        self.drive(done, gate).await
+    }
+
+    /// Does all steps. What they have made leaves when an operator has more to give than it may make at once, or there is
+    /// much of it; then the task waits until it may make more.
+    async fn drive(&mut self, mut done: Collector, mut gate: Option<&mut InputGate>) -> Result<(), EngineError> {
+        while let Some(step) = self.steps.pop() {
+            if matches!(step, Step::More { .. }) || done.is_full() {
+                self.deliver(std::mem::take(&mut done)).await?;
+                self.ready_or_hurried(&mut gate).await;
+                // A sink may always be ready, and what a step gives may all be filtered out.
+                tokio::task::yield_now().await;
+            }
+            self.step(step, &mut done)?;
         }
         self.deliver(done).await
     }
 
-    fn drive(&mut self, at: usize, input: usize, batch: StreamBatch, done: &mut Collector) -> Result<(), EngineError> {
-        let Some(link) = self.links.get_mut(at) else {
-            done.main.push(batch);
-            return Ok(());
-        };
-        link.metrics.count_in(self.subtask, batch.rows.num_rows());
+    fn step(&mut self, step: Step, done: &mut Collector) -> Result<(), EngineError> {
         let mut out = Collector::default();
-        link.operator.process(input, batch, &mut out)?;
+        let at = match step {
+            Step::Rows { at, input, batch } => {
+                let Some(link) = self.links.get_mut(at) else {
+                    done.main.push(batch);
+                    return Ok(());
+                };
+                link.metrics.count_in(self.subtask, batch.rows.num_rows());
+                link.operator.process(input, batch, &mut out)?;
+                at
+            }
+            Step::More { at } => {
+                self.links[at].operator.go_on(&mut out)?;
+                at
+            }
+        };
         self.count_out(at, &out);
         done.late.append(&mut out.late);
-        for batch in out.main {
-            self.drive(at + 1, 0, batch, done)?;
+        if self.links[at].operator.has_more() {
+            self.steps.push(Step::More { at });
         }
+        self.queue(at + 1, out);
         Ok(())
+    }
+
+    /// The next steps: what was given goes to operator `at`, in its order.
+    fn queue(&mut self, at: usize, out: Collector) {
+        self.steps.extend(out.main.into_iter().rev().map(|batch| Step::Rows { at, input: 0, batch }));
     }
 
     fn count_out(&self, at: usize, out: &Collector) {

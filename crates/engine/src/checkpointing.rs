@@ -76,7 +76,7 @@ impl Checkpoints {
         }
         for handle in &self.needed {
             let tables = self.files[&handle.path].clone();
-            operator.restore(Restored { handle: handle.clone(), tables }).unwrap();
+            operator.restore(Restored::decoded(handle.clone(), tables)).unwrap();
         }
         operator.restored().unwrap();
     }

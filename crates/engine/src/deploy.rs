@@ -23,6 +23,7 @@ use mainstem_rt::Clock;
 use mainstem_state::{CheckpointStore, TableDelta};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span, error_span};
 
 use self::build::{Builder, BuiltTask};
 use self::restoring::Restoring;
@@ -222,9 +223,16 @@ pub fn deploy(deployment: Deployment) -> Result<RunningAttempt, EngineError> {
     for (subtask, task, control, restore) in built {
         let state = TaskState { restores: restore, restoring: restoring.clone() };
         let supervised = supervise(deployment.clone(), subtask, task, control, state, events_sender.clone());
-        tasks.spawn(supervised);
+        tasks.spawn(supervised.instrument(span(&deployment, subtask)));
     }
     Ok(RunningAttempt { subtasks, events, tasks })
+}
+
+/// What each log line of a subtask names, whatever runs around it. Of the highest level, so that no filter leaves it out.
+fn span(deployment: &Deployment, subtask: SubtaskId) -> Span {
+    let task = deployment.graph.node(subtask.operator).name.as_str();
+    let (job, generation) = (&deployment.job, deployment.generation.0);
+    error_span!(parent: None, "subtask", %job, task, subtask = subtask.index, generation)
 }
 
 /// Sources whose subtasks tell the coordinator their watermarks: those of every group of which some source may
@@ -350,8 +358,8 @@ pub(crate) async fn restore(
     let mut files = stream::iter(state.handles).map(read).buffered(FILES_AHEAD);
     while let Some(file) = files.next().await {
         let (handle, tables) = file?;
-        let tables = tables.into_iter().map(|table| (table.table, table.version, table.rows)).collect();
-        operator.restore(Restored { handle, tables })?;
+        let tables = tables.into_iter().map(|table| (table.table, table.version, table.rows));
+        operator.restore(Restored::decoded(handle, tables))?;
     }
     operator.restored()
 }

@@ -28,6 +28,14 @@ pub enum EngineError {
         /// What the expression says.
         message: String,
     },
+    /// Functions would make more text for a batch than may be there at once; fewer rows may do.
+    #[error("{operator}: {message}")]
+    TooMuchAtOnce {
+        /// The operator.
+        operator: String,
+        /// What the function says.
+        message: String,
+    },
     /// A row without event time.
     #[error("{operator}: {message}")]
     Data {
@@ -81,9 +89,26 @@ pub enum EngineError {
         /// The worker's memory.
         bytes_max: u64,
     },
+    /// A row has more partners than can be joined with it.
+    #[error(
+        "{operator}: a row has at least {partners} partners, which take {bytes} bytes to be joined with it; one row may take \
+         {bytes_max}, a fourth of the memory of this worker. Give it more (--memory), compare more columns in the condition of \
+         the join, or bound the rows that it keeps by an interval, windows or a time to live"
+    )]
+    TooManyPartners {
+        /// The operator.
+        operator: String,
+        /// How many were found.
+        partners: u64,
+        /// What references to them take.
+        bytes: u64,
+        /// What they may take.
+        bytes_max: u64,
+    },
     /// State that this version cannot read.
     #[error(
-        "{path}: '{table}' has layout {found}, and this version of Mainstem reads {known}; run the version that wrote it, or          begin the job afresh"
+        "{path}: '{table}' has layout {found}, and this version of Mainstem reads {known}; run the version that wrote it, or \
+         begin the job afresh"
     )]
     OtherVersion {
         /// The file.
@@ -118,7 +143,11 @@ pub enum EngineError {
 impl EngineError {
     /// An evaluation error of the named operator, from what the expression engine says.
     pub(crate) fn evaluation(operator: &str, error: &DataFusionError) -> EngineError {
-        EngineError::Evaluation { operator: operator.to_owned(), message: error.strip_backtrace() }
+        let (operator, message) = (operator.to_owned(), error.strip_backtrace());
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => EngineError::TooMuchAtOnce { operator, message },
+            _ => EngineError::Evaluation { operator, message },
+        }
     }
 
     /// The same for the column kernels.
@@ -134,6 +163,7 @@ impl EngineError {
             EngineError::State(error) => error.is_retryable(),
             EngineError::PeerGone | EngineError::PeerLost(_) | EngineError::Unreachable(_) => true,
             EngineError::TooMuchInFlight { .. } | EngineError::Scratch { .. } => true,
+            EngineError::TooManyPartners { .. } | EngineError::TooMuchAtOnce { .. } => false,
             EngineError::OutOfMemory { .. } | EngineError::OtherVersion { .. } | EngineError::UploadsEnded => false,
             EngineError::Evaluation { .. } | EngineError::Data { .. } | EngineError::Plan(_) | EngineError::Bug(_) => {
                 false

@@ -7,6 +7,7 @@ mod key_index;
 mod lookup;
 mod pairs;
 mod regular;
+mod row_room;
 mod temporal;
 #[cfg(test)]
 mod testing;

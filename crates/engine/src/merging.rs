@@ -16,7 +16,7 @@ use mainstem_rt::run_blocking;
 
 use crate::error::EngineError;
 use crate::keys::KeyIndex;
-use crate::operator::{PendingHandle, TableRows};
+use crate::operator::{PendingHandle, RestoredRows, TableRows};
 use crate::state_files::StateFiles;
 
 /// Encoded bytes that are merged at a time, unless there are too many.
@@ -67,16 +67,14 @@ impl MergeOrder {
         let Some(epoch) = inputs.iter().map(|input| input.epoch).max() else { return Ok(()) };
         let mut merged = Merged { files: Vec::new(), rows: 0 };
         for (piece, range) in pieces(&inputs).into_iter().enumerate() {
-            let mut rows = Tables::new();
+            let mut read = Vec::new();
             for input in inputs.iter().filter(|input| input.key_groups.overlaps(&range)) {
                 let key_groups = input.key_groups.intersection(&range);
-                let (read, _, _) = files.read(StateHandle { key_groups, ..input.clone() }).await?;
-                for (table, version, batch) in read.tables {
-                    rows.entry((table, version)).or_default().push(batch);
-                }
+                let (restored, _, _) = files.read(StateHandle { key_groups, ..input.clone() }).await?;
+                read.extend(restored.tables);
             }
             let (rules, from_start) = (self.rules.clone(), self.from_start);
-            let tables = run_blocking(move || merge(rows, &rules, from_start)).await;
+            let tables = run_blocking(move || merge(decode(&read)?, &rules, from_start)).await;
             let tables = tables.map_err(|e| EngineError::Bug(format!("merging state files: {e}")))??;
             merged.rows += tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum::<usize>();
             merged.files.extend(files.write(epoch, &format!("m{number}_{piece}"), tables).await?);
@@ -99,6 +97,15 @@ fn pieces(inputs: &[StateHandle]) -> Vec<KeyGroupRange> {
     let pieces = bytes.div_ceil(PIECE_BYTES).clamp(1, PIECES_MAX).min(groups.max(1));
     let bound = |piece: u64| start + u16::try_from(piece * groups / pieces).expect("at most the number of groups");
     (0..pieces).map(|piece| KeyGroupRange { start: bound(piece), end: bound(piece + 1) }).collect()
+}
+
+fn decode(read: &[RestoredRows]) -> Result<Tables, EngineError> {
+    let mut tables = Tables::new();
+    for stored in read {
+        let (table, version) = stored.table();
+        tables.entry((table.to_owned(), version)).or_default().push(stored.rows()?);
+    }
+    Ok(tables)
 }
 
 /// What is left of the rows of files, oldest first. `from_start`: see [`MergeOrder`].

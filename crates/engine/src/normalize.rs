@@ -269,7 +269,7 @@ impl Operator for Normalize {
             let stored = stored?;
             count += stored.num_rows();
             let width = self.schema.fields().len();
-            let keys = self.keys_of(stored)?;
+            let keys = self.keys_of(&stored)?;
             let rows = self.rows.convert_columns(&stored.columns()[..width]);
             let rows = rows.map_err(|e| EngineError::arrow(&self.name, &e))?;
             let places = stored.column(width).as_primitive::<Int64Type>();

@@ -3,16 +3,57 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute;
+use arrow::error::ArrowError;
 use futures::future::BoxFuture;
 use mainstem_core::ids::Epoch;
 use mainstem_core::protocol::StateHandle;
 use mainstem_core::time::Timestamp;
+use mainstem_state::StateBlock;
 
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::memory;
 use crate::merging::MergeOrder;
 use crate::parts::Parts;
+
+/// Rows and bytes that an operator gives in one step, about; whatever more there is waits for the next one.
+#[cfg(not(test))]
+pub(crate) const STEP_ROWS: usize = 1 << 16;
+/// Few, so that every test of an operator takes many.
+#[cfg(test)]
+pub(crate) const STEP_ROWS: usize = 200;
+pub(crate) const STEP_BYTES: usize = 16 << 20;
+/// Rows and bytes of one batch of them, about.
+pub(crate) const PIECE_ROWS: usize = if STEP_ROWS < 8192 { 50 } else { 8192 };
+const PIECE_BYTES: usize = 4 << 20;
+
+/// How many rows make a batch, by the bytes of those that were given before. The first ones are few.
+#[derive(Debug)]
+pub(crate) struct PieceRows(usize);
+
+impl PieceRows {
+    /// Rows of the next batch, where some row that it may hold has so many bytes.
+    pub(crate) fn next(&self, row_bytes: usize) -> usize {
+        self.0.min(PIECE_BYTES / row_bytes.max(1)).max(1)
+    }
+
+    /// A batch has been made. Small ones say little of the next one.
+    pub(crate) fn learn(&mut self, batch: &StreamBatch) {
+        let rows = batch.rows.num_rows();
+        if rows >= self.0 / 2 && rows > 0 {
+            let fits = PIECE_BYTES / (batch.size_bytes() / rows).max(1);
+            self.0 = fits.clamp(1, (self.0 * 2).min(PIECE_ROWS));
+        }
+    }
+}
+
+impl Default for PieceRows {
+    fn default() -> Self {
+        PieceRows(PIECE_ROWS.min(1024))
+    }
+}
 
 /// Rows that an operator gives, in order.
 #[derive(Default)]
@@ -21,6 +62,26 @@ pub(crate) struct Collector {
     pub(crate) main: Vec<StreamBatch>,
     /// Side output 1: late rows, or records that were rejected.
     pub(crate) late: Vec<StreamBatch>,
+    /// Batches of the main output that [`Collector::is_full`] has looked at, their rows and their bytes.
+    seen: (usize, usize, usize),
+}
+
+impl Collector {
+    /// With nothing but a side output.
+    pub(crate) fn aside(late: Vec<StreamBatch>) -> Collector {
+        Collector { late, ..Collector::default() }
+    }
+
+    /// Whether there is so much in it that it has to be handed on before more is made.
+    pub(crate) fn is_full(&mut self) -> bool {
+        let (batches, rows, bytes) = &mut self.seen;
+        for batch in &self.main[*batches..] {
+            *rows += batch.rows.num_rows();
+            *bytes += batch.size_bytes();
+        }
+        *batches = self.main.len();
+        *rows >= STEP_ROWS || *bytes >= STEP_BYTES
+    }
 }
 
 /// Whether a watermark has released everything.
@@ -36,6 +97,18 @@ pub(crate) enum Release {
 pub(crate) trait Operator: Send {
     /// Takes rows of an input; inputs are counted in the order of the operator's edges.
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError>;
+
+    /// Whether the rows that it took last give more than one step may make. If so it is asked for nothing but the rest of
+    /// it, by [`Operator::go_on`], until it has given all.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Gives more of what [`Operator::process`] has left. Between two calls the task hands on what there is and waits until
+    /// it may make more.
+    fn go_on(&mut self, _out: &mut Collector) -> Result<(), EngineError> {
+        Ok(())
+    }
 
     /// Gives some of what the watermark releases. `Continue` asks to be called again, which lets the task hand
     /// on what there is before more is made. The watermark itself is passed on by the task after the last call.
@@ -114,6 +187,22 @@ pub(crate) trait Operator: Send {
     }
 }
 
+/// All that an operator gives for rows, step by step.
+#[cfg(test)]
+pub(crate) fn process_whole(operator: &mut dyn Operator, input: usize, batch: StreamBatch) -> Collector {
+    let mut whole = Collector::default();
+    operator.process(input, batch, &mut whole).unwrap();
+    while operator.has_more() {
+        let mut out = Collector::default();
+        operator.go_on(&mut out).unwrap();
+        let rows: usize = out.main.iter().map(|batch| batch.rows.num_rows()).sum();
+        assert!(rows <= STEP_ROWS + 1000, "{rows} rows in one step");
+        whole.main.append(&mut out.main);
+        whole.late.append(&mut out.late);
+    }
+    whole
+}
+
 /// The watermark less so many milliseconds. The one that ends the stream stays: nothing follows it.
 pub(crate) fn held_back(watermark: Timestamp, by_ms: i64) -> Timestamp {
     if watermark == Timestamp::MAX { watermark } else { Timestamp(watermark.0.saturating_sub(by_ms)) }
@@ -160,27 +249,84 @@ pub(crate) struct TableRows {
 pub(crate) struct Restored {
     /// Their file.
     pub(crate) handle: StateHandle,
-    /// Rows of the subtask's key groups: name of the table, version of its layout, rows. In the order in which
-    /// they were captured.
-    pub(crate) tables: Vec<(String, u32, RecordBatch)>,
+    /// Rows of the subtask's key groups, in the order in which they were captured.
+    pub(crate) tables: Vec<RestoredRows>,
+}
+
+/// Rows of one table of a state file.
+pub(crate) enum RestoredRows {
+    /// Name of the table, version of its layout, rows.
+    Decoded(String, u32, RecordBatch),
+    /// As they lie in the file: only what is being taken back is decoded, so that the memory for it is used again.
+    Block(StateBlock),
+}
+
+impl RestoredRows {
+    /// Name of the table and version of its layout.
+    pub(crate) fn table(&self) -> (&str, u32) {
+        match self {
+            RestoredRows::Decoded(table, version, _) => (table, *version),
+            RestoredRows::Block(block) => (block.table(), block.version()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            RestoredRows::Decoded(_, _, rows) => rows.num_rows(),
+            RestoredRows::Block(block) => block.len(),
+        }
+    }
+
+    /// The rows, which the caller may keep.
+    pub(crate) fn rows(&self) -> Result<RecordBatch, EngineError> {
+        match self {
+            RestoredRows::Decoded(_, _, rows) => Ok(rows.clone()),
+            RestoredRows::Block(block) => {
+                own_rows(block.decode()?).map_err(|e| EngineError::arrow("taking state back", &e))
+            }
+        }
+    }
 }
 
 impl Restored {
+    /// Of rows that are in memory: name of the table, version of its layout, rows.
+    pub(crate) fn decoded(
+        handle: StateHandle,
+        tables: impl IntoIterator<Item = (String, u32, RecordBatch)>,
+    ) -> Restored {
+        let tables = tables.into_iter().map(|(table, version, rows)| RestoredRows::Decoded(table, version, rows));
+        Restored { handle, tables: tables.collect() }
+    }
+
     /// The rows of a table.
     ///
     /// # Errors
-    /// Where the file was written in a layout that this version does not know.
+    /// Where the file was written in a layout that this version does not know, or is damaged.
     pub(crate) fn rows<'a>(
         &'a self,
         name: &'a str,
         version: u32,
-    ) -> impl Iterator<Item = Result<&'a RecordBatch, EngineError>> {
-        self.tables.iter().filter(move |(table, _, _)| table == name).map(move |(_, found, rows)| {
-            if *found == version {
-                return Ok(rows);
+    ) -> impl Iterator<Item = Result<RecordBatch, EngineError>> + 'a {
+        self.tables.iter().filter(move |rows| rows.table().0 == name).map(move |rows| match rows.table().1 {
+            found if found == version => rows.rows(),
+            found => {
+                let (path, table) = (self.handle.path.clone(), name.to_owned());
+                Err(EngineError::OtherVersion { path, table, found, known: version })
             }
-            let (path, table) = (self.handle.path.clone(), name.to_owned());
-            Err(EngineError::OtherVersion { path, table, found: *found, known: version })
         })
     }
+
+    /// Number of rows of a table.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.tables.iter().filter(|rows| rows.table().0 == name).map(RestoredRows::len).sum()
+    }
+}
+
+/// Rows that are a small piece of what was read, by themselves: operators may keep them as they come.
+fn own_rows(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    if memory::of_rows(&rows) > rows.get_array_memory_size() / 2 {
+        return Ok(rows);
+    }
+    let all = UInt32Array::from_iter_values(0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX));
+    compute::take_record_batch(&rows, &all)
 }

@@ -14,6 +14,7 @@ mod deferred;
 mod scratch;
 mod work;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,6 +69,10 @@ pub(crate) struct Parts {
     /// The part of each key group of the subtask.
     routes: Vec<u16>,
     deferred: Deferred,
+    /// Rows that their parts take in one of the next steps: position of the part, input, rows. No part comes or goes before.
+    routed: VecDeque<(usize, usize, StreamBatch)>,
+    /// The part that has more to give than a step may make.
+    going_on: Option<usize>,
     work: Option<Work>,
     /// A watermark that was put off.
     pending: Option<Timestamp>,
@@ -151,6 +156,8 @@ impl Parts {
             deferred: Deferred::new(&of.name, scratch),
             parts: vec![part],
             routes: Vec::new(),
+            routed: VecDeque::new(),
+            going_on: None,
             work: None,
             pending: None,
             released: Timestamp::MIN,
@@ -273,10 +280,17 @@ impl Parts {
             self.shown.metrics.deferred_rows.fetch_add(cold.len() as u64, Ordering::Relaxed);
             self.deferred.put_off(input, &take(cold)?, starts)?;
         }
-        for (part, positions) in self.parts.iter_mut().zip(of_parts).filter(|(_, positions)| !positions.is_empty()) {
-            let operator = part.operator().expect("rows were sorted by it");
-            operator.process(input, take(positions)?, out)?;
+        for (at, positions) in of_parts.into_iter().enumerate().filter(|(_, positions)| !positions.is_empty()) {
+            self.routed.push_back((at, input, take(positions)?));
         }
+        self.go_on(out)
+    }
+
+    /// Hands rows to a part in memory.
+    fn hand_to(&mut self, at: usize, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        let operator = self.parts[at].operator().expect("rows are sorted by it");
+        operator.process(input, batch, out)?;
+        self.going_on = operator.has_more().then_some(at);
         Ok(())
     }
 }
@@ -284,10 +298,27 @@ impl Parts {
 impl Operator for Parts {
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         match self.parts.as_mut_slice() {
-            [Part { content: Content::Hot { operator, .. }, .. }] => operator.process(input, batch, out),
+            [Part { content: Content::Hot { .. }, .. }] => self.hand_to(0, input, batch, out),
             _ if batch.rows.num_rows() == 0 => Ok(()),
             _ => self.route(input, &batch, out),
         }
+    }
+
+    fn has_more(&self) -> bool {
+        self.going_on.is_some() || !self.routed.is_empty()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        if let Some(at) = self.going_on {
+            let operator = self.parts[at].operator().expect("it stays in memory until it has given all");
+            operator.go_on(out)?;
+            self.going_on = operator.has_more().then_some(at);
+        }
+        while self.going_on.is_none() && !out.is_full() {
+            let Some((at, input, batch)) = self.routed.pop_front() else { break };
+            self.hand_to(at, input, batch, out)?;
+        }
+        Ok(())
     }
 
     fn on_watermark(&mut self, watermark: Timestamp, out: &mut Collector) -> Result<Release, EngineError> {

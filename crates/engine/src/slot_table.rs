@@ -68,11 +68,19 @@ impl SlotTable {
         slots.extend(hashes.iter().map(|hash| slot_of(self.places[self.home(*hash)])));
     }
 
+    /// So many keys are about to be taken in.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let bits = ((self.len + more) * 4).div_ceil(3).next_power_of_two().trailing_zeros();
+        if bits > self.bits {
+            self.grow(bits);
+        }
+    }
+
     /// Takes in a key that is not there; numbers are below `u32::MAX`.
     pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
         // At most three quarters are in use: a search in vain looks at eight places then.
         if (self.len + 1) * 4 > self.places.len() * 3 {
-            self.grow();
+            self.grow(self.bits + 1);
         }
         self.put(entry(hash, slot));
         self.len += 1;
@@ -86,8 +94,8 @@ impl SlotTable {
         self.places[place] = entry;
     }
 
-    fn grow(&mut self) {
-        self.bits += 1;
+    fn grow(&mut self, bits: u32) {
+        self.bits = bits;
         let places = std::mem::replace(&mut self.places, vec![0; 1 << self.bits]);
         places.into_iter().filter(|entry| *entry != 0).for_each(|entry| self.put(entry));
     }

@@ -19,6 +19,7 @@ use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+use tracing::{Instrument, error_span};
 
 use self::reading::Readers;
 pub(crate) use self::reading::SourceInput;
@@ -261,7 +262,7 @@ impl Running {
                 let staged = self.task.stage.process(&rows, changes, watermark)?;
                 self.splits.progress(&split, position, staged.watermark);
                 if let Some(batch) = staged.batch {
-                    self.task.chain.push(0, batch).await?;
+                    self.task.chain.push(0, batch, None).await?;
                 }
                 self.mark(read_at).await?;
                 self.advance().await?;
@@ -294,7 +295,8 @@ impl Running {
         let began = self.task.chain.monotonic();
         // What the rows of the epoch have brought about belongs to it, above all that the input has ended.
         self.send_watermark().await?;
-        let chain = self.task.chain.barrier(BarrierMark::new(barrier, last)).await?;
+        let span = error_span!("checkpoint", epoch = barrier.epoch.0);
+        let chain = self.task.chain.barrier(BarrierMark::new(barrier, last)).instrument(span).await?;
         let ended = self.splits.end_epoch();
         if self.readers.keep_anything() {
             self.positions.insert(barrier.epoch, positions(&ended));

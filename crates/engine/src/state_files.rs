@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute;
-use arrow::error::ArrowError;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::protocol::StateHandle;
 use mainstem_rt::{failpoint, run_blocking};
-use mainstem_state::{CheckpointStore, GroupedTable, Origin};
+use mainstem_state::{CheckpointStore, GroupedTable, Origin, StatePiece};
 
 use crate::error::EngineError;
-use crate::memory;
-use crate::operator::{Restored, TableRows};
+use crate::operator::{Restored, RestoredRows, TableRows};
 use crate::uploader::group_rows;
 
 /// See the module. Cheap to clone.
@@ -54,11 +50,9 @@ impl StateFiles {
 
     /// The rows of a file for the key groups of its handle, how many bytes were read, and where.
     pub(crate) async fn read(&self, handle: StateHandle) -> Result<(Restored, u64, Origin), EngineError> {
-        let (read, bytes) = self.store.read_state_piece(&self.job, &handle).await?;
-        let tables =
-            read.tables.into_iter().map(|table| own_rows(table.rows).map(|rows| (table.table, table.version, rows)));
-        let tables = tables.collect::<Result<_, ArrowError>>().map_err(|e| EngineError::arrow(&handle.path, &e))?;
-        Ok((Restored { handle, tables }, bytes, read.origin))
+        let StatePiece { blocks, bytes, origin } = self.store.read_state_piece(&self.job, &handle).await?;
+        let tables = blocks.into_iter().map(RestoredRows::Block).collect();
+        Ok((Restored { handle, tables }, bytes, origin))
     }
 
     /// Deletes a file that no checkpoint names. One that stays is removed by the next attempt.
@@ -67,13 +61,4 @@ impl StateFiles {
             tracing::info!(job = %self.job, path, %error, "a state file of no use stays until the next attempt");
         }
     }
-}
-
-/// Rows that are a small piece of what was read, by themselves: operators may keep them as they come.
-fn own_rows(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
-    if memory::of_rows(&rows) > rows.get_array_memory_size() / 2 {
-        return Ok(rows);
-    }
-    let all = UInt32Array::from_iter_values(0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX));
-    compute::take_record_batch(&rows, &all)
 }

@@ -9,6 +9,7 @@ use mainstem_core::protocol::ToSubtask;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
+use tracing::{Instrument, error_span};
 
 use crate::chain::Chain;
 use crate::error::EngineError;
@@ -70,7 +71,12 @@ async fn obey(
         };
         chain.note_working();
         match event {
-            GateEvent::Batch { input, batch } => chain.push(input, batch).await?,
+            GateEvent::Batch { input, batch } => tokio::select! {
+                biased;
+                // Nearly always at once; where rows are multiplied it may take long.
+                pushed = chain.push(input, batch, Some(gate)) => pushed?,
+                () = cancelled(control) => return Ok(false),
+            },
             GateEvent::Marker(marker) => chain.mark(marker).await?,
             GateEvent::Watermark(watermark) => chain.watermark(watermark, Some(gate)).await?,
             GateEvent::Barrier { barrier: Aligned { mark, .. }, .. } if mark.barrier.epoch == RESUME => {
@@ -83,7 +89,8 @@ async fn obey(
                     () = cancelled(control) => return Ok(false),
                     settled = chain.settle() => settled?,
                 }
-                let captured = chain.barrier(mark).await?;
+                let span = error_span!("checkpoint", epoch = epoch.0);
+                let captured = chain.barrier(mark).instrument(span).await?;
                 let (alignment_ms, source) = (Some(took_ms), None);
                 let times = CaptureTimes { began, ended: chain.monotonic() };
                 uploads.submit(Upload { epoch, chain: captured, source, alignment_ms, times, overtaken }).await?;
@@ -135,7 +142,7 @@ impl Uploads {
     /// Starts the uploader.
     pub(crate) fn start(uploader: Uploader) -> Self {
         let (sender, receiver) = mpsc::channel(UPLOADS_MAX);
-        Uploads { sender, task: tokio::spawn(uploader.run(receiver)) }
+        Uploads { sender, task: tokio::spawn(uploader.run(receiver).in_current_span()) }
     }
 
     /// Hands over a checkpoint part.

@@ -12,16 +12,31 @@ use mainstem_plan::operator::Unnest as Spec;
 
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::operator::{Collector, Operator};
+use crate::memory;
+use crate::operator::{Collector, Operator, PieceRows};
 
-/// Rows of an output batch.
-const OUTPUT_ROWS: usize = 8192;
+/// The bytes of a row are looked at where it has more elements than this.
+const MANY: i32 = 64;
 
 /// See the module.
 pub(crate) struct Unnest {
     name: String,
     spec: Spec,
     schema: SchemaRef,
+    piece: PieceRows,
+    /// Rows that give more than a step may make.
+    taking: Option<Taking>,
+}
+
+/// Rows that are being taken.
+struct Taking {
+    batch: StreamBatch,
+    offsets: OffsetBuffer<i32>,
+    /// The columns of all elements.
+    elements: Vec<ArrayRef>,
+    /// The next row, and which of its elements is the next.
+    row: usize,
+    element: i32,
 }
 
 /// Output rows: the row that each comes from, and its element; none where there is none.
@@ -43,7 +58,7 @@ impl Picked {
 impl Unnest {
     /// An operator whose output has these columns.
     pub(crate) fn new(name: &str, spec: Spec, schema: SchemaRef) -> Unnest {
-        Unnest { name: name.to_owned(), spec, schema }
+        Unnest { name: name.to_owned(), spec, schema, piece: PieceRows::default(), taking: None }
     }
 
     /// Where each row's elements are, and the columns of all elements.
@@ -61,8 +76,58 @@ impl Unnest {
         }
     }
 
+    /// Goes on with rows that have come, as far as one step may go.
+    fn run(&mut self, mut taking: Taking, out: &mut Collector) -> Result<(), EngineError> {
+        loop {
+            let picked = self.pick(&mut taking);
+            if !picked.rows.is_empty() {
+                self.give(&taking.batch, &taking.elements, picked, out)?;
+            }
+            if taking.row == taking.batch.rows.num_rows() {
+                return Ok(());
+            }
+            if out.is_full() {
+                self.taking = Some(taking);
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next elements: as many as make a batch.
+    fn pick(&self, taking: &mut Taking) -> Picked {
+        let collection = taking.batch.rows.column(self.spec.collection);
+        let mut picked = Picked::default();
+        let mut rows_max = self.piece.next(0);
+        while taking.row < collection.len() && picked.rows.len() < rows_max {
+            let (row, from, to) = (taking.row, taking.offsets[taking.row], taking.offsets[taking.row + 1]);
+            let is_empty = collection.is_null(row) || from == to;
+            if is_empty {
+                if self.spec.outer {
+                    picked.push(row, None);
+                }
+                taking.row += 1;
+                continue;
+            }
+            if to - from > MANY {
+                rows_max = rows_max.min(self.piece.next(self.kept_bytes(&taking.batch, row)));
+            }
+            let room = i32::try_from(rows_max.saturating_sub(picked.rows.len()).max(1)).unwrap_or(i32::MAX);
+            let first = from + taking.element;
+            let last = to.min(first.saturating_add(room));
+            (first..last).for_each(|at| picked.push(row, Some((at, at - from + 1))));
+            (taking.row, taking.element) = if last == to { (row + 1, 0) } else { (row, last - from) };
+        }
+        picked
+    }
+
+    /// Bytes of what is repeated of a row.
+    fn kept_bytes(&self, batch: &StreamBatch, row: usize) -> usize {
+        let kept = self.spec.keep.iter().map(|column| batch.rows.column(*column).slice(row, 1));
+        kept.map(|column| memory::of_column(column.as_ref())).sum()
+    }
+
     fn give(
-        &self,
+        &mut self,
         batch: &StreamBatch,
         elements: &[ArrayRef],
         picked: Picked,
@@ -91,6 +156,7 @@ impl Unnest {
             };
             Int8Array::from_iter_values(changes.values().iter().map(|kind| plain(*kind)))
         });
+        self.piece.learn(&batch);
         out.main.push(batch);
         Ok(())
     }
@@ -108,23 +174,15 @@ impl Operator for Unnest {
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
         let collection = batch.rows.column(self.spec.collection);
         let (offsets, elements) = self.elements(collection)?;
-        let mut picked = Picked::default();
-        for row in 0..batch.rows.num_rows() {
-            let (from, to) = (offsets[row], offsets[row + 1]);
-            if collection.is_null(row) || from == to {
-                if self.spec.outer {
-                    picked.push(row, None);
-                }
-                continue;
-            }
-            for at in from..to {
-                picked.push(row, Some((at, at - from + 1)));
-                if picked.rows.len() == OUTPUT_ROWS {
-                    self.give(&batch, &elements, std::mem::take(&mut picked), out)?;
-                }
-            }
-        }
-        if picked.rows.is_empty() { Ok(()) } else { self.give(&batch, &elements, picked, out) }
+        self.run(Taking { batch, offsets, elements, row: 0, element: 0 }, out)
+    }
+
+    fn has_more(&self) -> bool {
+        self.taking.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.taking.take().map_or(Ok(()), |taking| self.run(taking, out))
     }
 }
 
@@ -135,6 +193,7 @@ mod tests {
     use arrow::datatypes::{Field, Fields, Int32Type, Int64Type, Schema};
 
     use super::*;
+    use crate::operator::{PIECE_ROWS, process_whole};
 
     fn run(spec: Spec, collection: ArrayRef, changes: Option<Vec<i8>>, added: Vec<Field>) -> Vec<StreamBatch> {
         let key: ArrayRef = Arc::new(Int64Array::from_iter_values(0..collection.len() as i64));
@@ -150,9 +209,7 @@ mod tests {
             None => StreamBatch::on_time(rows),
             Some(changes) => StreamBatch::changelog(rows, Int8Array::from(changes)),
         };
-        let mut out = Collector::default();
-        unnest.process(0, batch, &mut out).unwrap();
-        out.main
+        process_whole(&mut unnest, 0, batch).main
     }
 
     fn integers(column: &ArrayRef) -> Vec<Option<i64>> {
@@ -224,7 +281,8 @@ mod tests {
         lists.append_value((0..20_000).map(Some));
         let spec = Spec { collection: 0, keep: vec![1], outer: false, ordinality: false };
         let given = run(spec, Arc::new(lists.finish()), None, vec![Field::new("x", DataType::Int64, true)]);
-        let sizes: Vec<usize> = given.iter().map(|batch| batch.rows.num_rows()).collect();
-        assert_eq!(sizes, [OUTPUT_ROWS, OUTPUT_ROWS, 20_000 - 2 * OUTPUT_ROWS]);
+        assert!(given.iter().all(|batch| batch.rows.num_rows() <= PIECE_ROWS), "{} batches", given.len());
+        let elements: Vec<Option<i64>> = given.iter().flat_map(|batch| integers(batch.rows.column(1))).collect();
+        assert!(elements == (0..20_000).map(Some).collect::<Vec<_>>(), "{} elements", elements.len());
     }
 }

@@ -12,6 +12,7 @@ use mainstem_rt::{Clock, run_blocking};
 use mainstem_state::{CheckpointStore, GroupedTable};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::{Instrument, error_span};
 
 use crate::chain::ChainCapture;
 use crate::error::EngineError;
@@ -77,7 +78,8 @@ impl Uploader {
         while let Some(upload) = uploads.recv().await {
             let epoch = upload.epoch;
             // Without what was overtaken: the subtask has ended in the middle of it, and says why.
-            let Some(snapshot) = self.upload(upload, &mut merges).await? else { return Ok(()) };
+            let uploading = self.upload(upload, &mut merges).instrument(error_span!("checkpoint", epoch = epoch.0));
+            let Some(snapshot) = uploading.await? else { return Ok(()) };
             let done =
                 FromSubtask::SnapshotDone { subtask: self.subtask, generation: self.generation, epoch, snapshot };
             // Without a coordinator nobody waits for it; the task will be cancelled.
@@ -197,12 +199,13 @@ impl Merges {
         while self.running.try_join_next().is_some() {}
         self.started += 1;
         let number = self.started;
-        self.running.spawn(async move {
+        let merging = async move {
             if let Err(error) = order.carry_out(&files, number).await {
                 let (job, operator) = (&files.job, files.operator);
                 tracing::warn!(%job, %operator, %error, "state files are not merged; the whole state is written when they are too many");
             }
-        });
+        };
+        self.running.spawn(merging.in_current_span());
     }
 }
 

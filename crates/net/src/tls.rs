@@ -30,8 +30,12 @@ pub struct TlsFiles {
 
 /// What the files come to.
 pub(crate) struct TlsConfig {
+    /// For connections to other nodes.
     pub(crate) client: Arc<ClientConfig>,
+    /// For those of other nodes.
     pub(crate) server: Arc<ServerConfig>,
+    /// For those of clients that need no certificate; one that is shown must be of the authority.
+    pub(crate) for_clients: Arc<ServerConfig>,
 }
 
 impl TlsConfig {
@@ -39,6 +43,8 @@ impl TlsConfig {
     pub(crate) fn read(files: &TlsFiles) -> Result<TlsConfig, NetError> {
         let authority = Authority::read(files)?;
         let identity = Identity::read(files)?;
+        let for_clients = authority.client_verifier().allow_unauthenticated();
+        let for_clients = server(files, &authority, &identity, for_clients)?;
         let server = server(files, &authority, &identity, authority.client_verifier())?;
         let mismatch = |error| mismatch(files, error);
         let client = ClientConfig::builder_with_provider(authority.provider.clone())
@@ -47,15 +53,8 @@ impl TlsConfig {
             .with_webpki_verifier(authority.server_verifier(files)?)
             .with_client_auth_cert(identity.chain, identity.key)
             .map_err(mismatch)?;
-        Ok(TlsConfig { client: Arc::new(client), server: Arc::new(server) })
+        Ok(TlsConfig { client: Arc::new(client), server: Arc::new(server), for_clients: Arc::new(for_clients) })
     }
-}
-
-/// For a port at which clients need no certificate; one that is shown must be of the authority.
-pub(crate) fn server_for_clients(files: &TlsFiles) -> Result<Arc<ServerConfig>, NetError> {
-    let authority = Authority::read(files)?;
-    let clients = authority.client_verifier().allow_unauthenticated();
-    Ok(Arc::new(server(files, &authority, &Identity::read(files)?, clients)?))
 }
 
 fn server(

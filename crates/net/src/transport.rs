@@ -15,6 +15,7 @@ use crate::error::{NetError, Side};
 use crate::fabric::{Fabric, Incoming};
 use crate::frame::{FRAME_BYTES_MAX, FrameReader, FrameWriter};
 use crate::hello::{Admission, Answer, HELLO_BYTES_MAX, Hello};
+use crate::https::Https;
 use crate::listener::Listener;
 use crate::tls::{TlsConfig, TlsFiles, explain, looks_like_tls};
 
@@ -45,9 +46,15 @@ pub struct Transport {
 }
 
 /// The files and what was read from them last.
-struct Tls {
+pub(crate) struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<TlsConfig>>,
+}
+
+impl Tls {
+    pub(crate) fn current(&self) -> Arc<TlsConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A connection after its handshake.
@@ -95,6 +102,12 @@ impl Transport {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// The same certificates for a port of clients; none in the clear.
+    #[must_use]
+    pub fn https(&self) -> Option<Https> {
+        self.tls.clone().map(|tls| Https { tls })
     }
 
     /// Reads the files of TLS again, for new connections in both directions; those that stand are left alone.
@@ -219,7 +232,7 @@ impl Transport {
     }
 
     fn tls_config(&self) -> Option<Arc<TlsConfig>> {
-        self.tls.as_ref().map(|tls| tls.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+        self.tls.as_ref().map(|tls| tls.current())
     }
 
     fn timed_out(&self, side: Side, peer: &str, what: &'static str) -> NetError {

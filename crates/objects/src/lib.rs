@@ -6,6 +6,7 @@
 mod create;
 mod error;
 mod open;
+mod pieces;
 mod place;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
@@ -16,6 +17,7 @@ mod url;
 pub use create::{CreateError, is_content};
 pub use error::{ObjectError, ObjectErrorKind};
 pub use open::{Credentials, Objects, Version};
+pub use pieces::{checksum_of, pieces};
 pub use place::Place;
 pub use transfer::Content;
 pub use url::ObjectUrl;

@@ -17,6 +17,7 @@ use object_store::{
 };
 
 use crate::error::{ObjectError, ObjectErrorKind};
+use crate::pieces::checksum_of;
 use crate::url::{ObjectUrl, Scheme};
 
 /// How long a connection may take to come about.
@@ -202,11 +203,7 @@ impl Objects {
             Ok(found) => found,
             Err(error) => return absent(self.error(&error)),
         };
-        let start = (0_u64, 0_u32);
-        let folded = found.into_stream().try_fold(start, |(size, crc), piece| {
-            std::future::ready(Ok((size + piece.len() as u64, crc32c::crc32c_append(crc, &piece))))
-        });
-        folded.await.map(Some).map_err(|error| self.error(&error))
+        checksum_of(found).await.map(Some).map_err(|error| self.error(&error))
     }
 
     /// Removes an object; one that is not there counts as removed.

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+/// Where nobody says less: half of what Arrow's offsets can address.
+const COLUMN_BYTES_MAX: usize = 1 << 30;
+
 /// The cells that compiled functions are bound to. Cloning shares the cells: an expression compiled with a
 /// clone follows later changes.
 #[derive(Clone, Debug)]
@@ -12,11 +15,20 @@ pub struct EvalContext {
     pub now: Arc<AtomicI64>,
     /// The current watermark, in milliseconds; `i64::MIN` while there is none.
     pub watermark: Arc<AtomicI64>,
+    /// Memory of the worker, in bytes: what one step may take follows from it.
+    pub memory_bytes: u64,
+    /// Most bytes of the text that a function makes for all rows of a batch.
+    pub column_bytes_max: usize,
 }
 
 impl Default for EvalContext {
     fn default() -> Self {
-        EvalContext { now: Arc::new(AtomicI64::new(0)), watermark: Arc::new(AtomicI64::new(i64::MIN)) }
+        EvalContext {
+            now: Arc::new(AtomicI64::new(0)),
+            watermark: Arc::new(AtomicI64::new(i64::MIN)),
+            memory_bytes: u64::MAX,
+            column_bytes_max: COLUMN_BYTES_MAX,
+        }
     }
 }
 

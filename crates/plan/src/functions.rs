@@ -14,6 +14,7 @@ mod control;
 mod datetime;
 mod digest;
 mod json;
+mod lengths;
 mod numbering;
 mod numeric;
 mod planner;
@@ -107,7 +108,7 @@ impl FunctionRegistry {
         let theirs = datafusion_functions::all_default_functions().into_iter();
         let theirs = theirs.chain(datafusion_functions_nested::all_default_nested_functions());
         for function in theirs.filter(|f| !HIDDEN.contains(&f.name())) {
-            add_scalar(&mut scalars, &function);
+            add_scalar(&mut scalars, &lengths::bounded(&function));
         }
         for (name, target) in RENAMED {
             let function: Option<Arc<ScalarUDF>> = scalars.get(target).cloned();
@@ -202,7 +203,8 @@ impl FunctionRegistry {
     /// The function of a stored plan, bound to the cells that it reads.
     pub(crate) fn bound(&self, name: &str, ctx: &EvalContext) -> Option<Arc<ScalarUDF>> {
         let function = self.scalars.get(name)?;
-        Some(clock::bind(function, ctx).unwrap_or_else(|| function.clone()))
+        let bound = clock::bind(function, ctx).or_else(|| lengths::bind(function, ctx));
+        Some(bound.unwrap_or_else(|| function.clone()))
     }
 }
 

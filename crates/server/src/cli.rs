@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mainstem_core::ids::JobId;
 
+use crate::logs::LogFormat;
 use crate::traces::TracesArgs;
 
 /// Runs SQL over streams and delivers every result exactly once.
@@ -18,13 +19,16 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Whether logs are written as JSON.
-    pub(crate) fn json_logs(&self) -> bool {
-        match &self.command {
-            Command::Run(args) => args.json,
-            Command::ReplayDeadLetters(args) => args.json,
-            _ => false,
-        }
+    /// How log lines are written.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        let (wanted, json) = match &self.command {
+            Command::Run(args) => (args.log.log_format, args.json),
+            Command::ReplayDeadLetters(args) => (args.log.log_format, args.json),
+            Command::Coordinator(args) => (args.log.log_format, false),
+            Command::Worker(args) => (args.log.log_format, false),
+            _ => (LogFormat::Text, false),
+        };
+        if json { LogFormat::Json } else { wanted }
     }
 }
 
@@ -164,6 +168,8 @@ pub(crate) struct CoordinatorArgs {
     #[command(flatten)]
     pub(crate) traces: TracesArgs,
     #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
 
@@ -191,6 +197,8 @@ pub(crate) struct WorkerArgs {
     pub(crate) copies: CopiesArgs,
     #[command(flatten)]
     pub(crate) http: HttpArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -220,6 +228,14 @@ pub(crate) struct CopiesArgs {
     /// Bytes of local copies at most, such as '4 gb'; 0: none are kept.
     #[arg(long, default_value = "4 gb", value_parser = size, value_name = "SIZE")]
     pub(crate) copies_max: u64,
+}
+
+/// How a process that runs for long logs.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LogArgs {
+    /// How log lines are written to stderr: text, or json for an object a line.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
 }
 
 /// The port for browsers, scripts and Prometheus.
@@ -455,6 +471,8 @@ pub(crate) struct RunArgs {
     pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) traces: TracesArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     /// Report progress and the outcome on stderr as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -486,6 +504,8 @@ pub(crate) struct ReplayArgs {
     pub(crate) fresh: bool,
     #[command(flatten)]
     pub(crate) traces: TracesArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     /// Report progress and the outcome on stderr as JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,

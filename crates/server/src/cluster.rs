@@ -36,6 +36,7 @@ pub(crate) use self::savepoints::{new_id, savepoint, stop};
 pub(crate) use self::shell::ShellClient;
 pub(crate) use self::worker::worker;
 use crate::cli::NodeArgs;
+use crate::file_watch::FileWatch;
 
 /// A runtime for what must not be starved by the work of jobs.
 fn control_runtime() -> anyhow::Result<Runtime> {
@@ -54,6 +55,18 @@ fn transport(args: &NodeArgs) -> anyhow::Result<Transport> {
         [None, None, None] => Ok(Transport::plain()),
         _ => anyhow::bail!("TLS needs --tls-certificate, --tls-key and --tls-authority together"),
     }
+}
+
+/// The same for a node that runs for long: certificates that are renewed are used from then on.
+fn lasting_transport(args: &NodeArgs) -> anyhow::Result<Transport> {
+    let files = [&args.tls_certificate, &args.tls_key, &args.tls_authority].into_iter().flatten().cloned().collect();
+    let watch = FileWatch::new("certificates", files);
+    let transport = transport(args)?;
+    if transport.is_tls() {
+        let renewed = transport.clone();
+        tokio::spawn(watch.run(move || Ok(renewed.reload()?)));
+    }
+    Ok(transport)
 }
 
 /// Waits for a wish to end: a signal, or the end of stdin where a parent keeps it open for us.

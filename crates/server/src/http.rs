@@ -32,6 +32,7 @@ use self::planning::PLANNINGS_MAX;
 use self::routes::preview::PREVIEWS_MAX;
 use crate::cli::HttpArgs;
 use crate::cluster::api::{Request, Response};
+use crate::file_watch::FileWatch;
 use crate::metrics::Scrape;
 
 /// What a node of this kind answers with.
@@ -106,14 +107,21 @@ pub(crate) async fn serve(
         None => None,
     };
     Ok(async move {
-        match listening {
-            Some((listener, router)) => {
-                let service = router.into_make_service_with_connect_info::<listener::Peer>();
-                axum::serve(listener, service).await.context("the HTTP port has closed")
-            }
-            None => std::future::pending().await,
+        let Some(Listening { listener, router, tokens, app }) = listening else { return std::future::pending().await };
+        let service = router.into_make_service_with_connect_info::<listener::Peer>();
+        tokio::select! {
+            ended = async { axum::serve(listener, service).await } => ended.context("the HTTP port has closed"),
+            () = tokens.run(move || app.access.reread()) => Ok(()),
         }
     })
+}
+
+/// What is served, and the token file.
+struct Listening {
+    listener: HttpListener,
+    router: Router,
+    tokens: FileWatch,
+    app: Arc<App>,
 }
 
 async fn listen(
@@ -121,8 +129,9 @@ async fn listen(
     args: &HttpArgs,
     https: Option<Https>,
     backend: Arc<dyn Backend>,
-) -> anyhow::Result<(HttpListener, Router)> {
+) -> anyhow::Result<Listening> {
     let wanted = if address.contains(':') { address.to_owned() } else { format!("127.0.0.1:{address}") };
+    let tokens = FileWatch::new("tokens", args.http_token_file.iter().cloned().collect());
     let access = Access::read(args.http_token_file.as_deref())?;
     let listener = TcpListener::bind(&wanted).await.with_context(|| format!("cannot listen at '{wanted}' (--http)"))?;
     let local = listener.local_addr().with_context(|| format!("cannot listen at '{wanted}' (--http)"))?;
@@ -146,7 +155,8 @@ async fn listen(
         plannings: Semaphore::new(PLANNINGS_MAX),
         previews: Arc::new(Semaphore::new(PREVIEWS_MAX)),
     });
-    Ok((HttpListener::start(listener, local, https), router(app)))
+    let listener = HttpListener::start(listener, local, https);
+    Ok(Listening { listener, router: router(app.clone()), tokens, app })
 }
 
 fn is_loopback(address: IpAddr) -> bool {

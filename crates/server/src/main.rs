@@ -9,11 +9,13 @@ mod copies;
 mod deployer;
 mod embedded;
 mod figures;
+mod file_watch;
 mod hidden;
 mod http;
 mod inspect;
 mod job;
 mod lag;
+mod logs;
 mod memory;
 mod metrics;
 mod preview;
@@ -30,7 +32,6 @@ mod status;
 mod traces;
 mod why;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    init_logs(cli.json_logs());
+    logs::init(cli.log_format());
     let outcome = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Explain(args) => inspect::explain(args),
@@ -94,7 +95,7 @@ fn report(error: &anyhow::Error) {
             message = format!("{message}: {cause}");
         }
     }
-    eprintln!("error: {message}");
+    eprint!("{}", logs::for_stderr(tracing::Level::ERROR, &format!("error: {message}")));
 }
 
 /// Writes what a command was asked for. A reader that has seen enough (`| head`) is no mistake.
@@ -105,11 +106,4 @@ fn show(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
         _ => Ok(()),
     }
-}
-
-fn init_logs(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTEM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json { logs.json().init() } else { logs.with_target(false).with_ansi(std::io::stderr().is_terminal()).init() }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fmt, fs};
 
 use mainstem_core::cluster::messages::StateMemory;
@@ -14,6 +15,8 @@ use crate::{allocator, copies};
 
 /// Of the memory that the process may use, in percent.
 const DEFAULT_PERCENT: u64 = 60;
+/// How often the budget is told what the process takes.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 /// Where the system does not say how much there is.
 const UNKNOWN_BYTES: u64 = 4 << 30;
 /// Where control groups are, and the file of one with the most that it may use: version 2, version 1.
@@ -24,7 +27,34 @@ const GROUPS: [(&str, &str); 2] =
 pub(crate) fn budget(args: &MemoryArgs) -> Arc<MemoryBudget> {
     let bytes = args.memory.unwrap_or_else(|| default_bytes(u64::from(args.memory_shared_by)));
     let scratch = args.scratch_dir.clone().unwrap_or_else(scratch);
-    MemoryBudget::new(bytes, &scratch, allocator::give_back_soon)
+    let budget = MemoryBudget::new(bytes, &scratch, allocator::give_back_soon);
+    follow(&budget);
+    budget
+}
+
+/// Tells the budget what the process takes, for as long as somebody has it. A thread, as the others may be busy when it counts.
+fn follow(budget: &Arc<MemoryBudget>) {
+    let budget = Arc::downgrade(budget);
+    let tell = move || {
+        while let (Some(budget), Some(bytes)) = (budget.upgrade(), resident_bytes()) {
+            budget.note_resident(bytes);
+            drop(budget);
+            std::thread::park_timeout(SAMPLE_INTERVAL);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("memory".to_owned()).spawn(tell) {
+        tracing::warn!(%error, "no thread to look at the memory of the process; state has a fixed share of it");
+    }
+}
+
+/// What the process has in memory, without the files that it shares. Linux says it.
+fn resident_bytes() -> Option<u64> {
+    resident(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// `RssAnon` of a `/proc/PID/status`, in bytes.
+fn resident(status: &str) -> Option<u64> {
+    kilobytes(status, "RssAnon:")
 }
 
 /// What each of so many workers on this machine uses where nobody says it.
@@ -58,7 +88,11 @@ fn scratch() -> PathBuf {
 
 /// `MemTotal` of `/proc/meminfo`, in bytes.
 fn total(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    kilobytes(text, "MemTotal:")
+}
+
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
@@ -99,6 +133,7 @@ mod tests {
     fn the_memory_of_the_machine_is_found() {
         assert_eq!(total("MemTotal:       24576 kB\nMemFree:  1 kB\n"), Some(24576 << 10));
         assert_eq!(total("nothing"), None);
+        assert_eq!(resident("VmRSS:\t  4096 kB\nRssAnon:\t    2048 kB\n"), Some(2048 << 10));
         let groups = limit_files("4:memory:/a\n2:cpu,cpuacct:/b\n0::/system.slice/x.service\n");
         let groups: Vec<&str> = groups.iter().map(|path| path.to_str().unwrap()).collect();
         assert_eq!(

@@ -16,6 +16,7 @@ use mainstem_core::cluster::messages::OperatorCounters;
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::latency::LatencyHistogram;
 use mainstem_core::time::Timestamp;
+use mainstem_engine::MemoryBudget;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -38,6 +39,8 @@ pub(crate) struct Scrape {
     pub(crate) running: Vec<(JobId, BTreeMap<OperatorId, OperatorCounters>)>,
     /// Of a coordinator.
     pub(crate) cluster: Option<ClusterScrape>,
+    /// Of what runs subtasks.
+    pub(crate) memory: Option<Arc<MemoryBudget>>,
     /// None: nothing is traced here.
     pub(crate) traces: Option<Arc<TraceCounts>>,
 }

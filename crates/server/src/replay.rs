@@ -35,6 +35,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         savepoint_on_stop: None,
         http: HttpArgs { http: None, http_token_file: None },
         traces: args.traces.clone(),
+        log: args.log,
         json: args.json,
     };
     run::run_plan(&run, &files, &plan, &id)

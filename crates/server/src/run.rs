@@ -133,6 +133,7 @@ async fn run_job(
         options: job::checkpoint_options(args.checkpoint_interval, plan)?,
         restore: restored.map(|restored| restored.from),
     };
+    let memory = memory::budget(&args.memory);
     let shown = RunningJob {
         job: id.clone(),
         graph_json: spec.graph_json.clone(),
@@ -143,12 +144,12 @@ async fn run_job(
         restored: before,
         began_at: clock.now(),
         metrics: metrics.clone(),
+        memory: memory.clone(),
         status: status.clone(),
         history,
         traces: traces.as_ref().map(|traces| traces.counts()),
     };
     let data_runtime = runtimes.data.handle().clone();
-    let memory = memory::budget(&args.memory);
     let deployer = LocalDeployer::new(
         &spec,
         graph.clone(),

@@ -21,4 +21,7 @@ pub use mainstem_core::protocol::ManifestRef;
 pub use manifest::{Manifest, StateSize, seal, unseal};
 pub use savepoint::{OpenSavepoint, Savepoint, SavepointError, SavepointProgress, prepare_savepoints};
 pub use state_file::{GroupedTable, TableDelta};
-pub use store::{CheckpointStore, CopyCounts, Copying, LocalCopies, Origin, OrphanReport, STAGED_DIRECTORY, StateRead};
+pub use store::{
+    CheckpointStore, CopyCounts, Copying, LocalCopies, Origin, OrphanReport, STAGED_DIRECTORY, StateBlock, StatePiece,
+    StateRead,
+};

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::protocol::{ManifestRef, OperatorSnapshot, SplitState, StateHandle};
 use mainstem_core::time::Timestamp;
@@ -14,6 +16,8 @@ use crate::store::CheckpointStore;
 
 /// First word of a manifest and the version of its format.
 const MAGIC: &str = "mainstem-manifest 1";
+/// State files that are checked at a time.
+const CHECKED_AT_ONCE: usize = 4;
 
 /// A checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,10 +111,10 @@ impl Manifest {
     /// # Errors
     /// Names the first file that does not.
     pub async fn verify_files(&self, store: &CheckpointStore) -> Result<(), StateError> {
-        for handle in self.files() {
-            store.verify(&self.job, handle).await?;
-        }
-        Ok(())
+        // As a list of one type: else the compiler cannot tell that what calls this may change threads.
+        let checks: Vec<BoxFuture<'_, _>> =
+            self.files().map(|handle| store.verify(&self.job, handle).boxed()).collect();
+        stream::iter(checks).buffered(CHECKED_AT_ONCE).try_collect().await
     }
 
     /// Checks that every state file that it names exists with its size. Reads none of them.

@@ -111,6 +111,23 @@ pub(crate) fn decode_block(
     bytes: &[u8],
     range: KeyGroupRange,
 ) -> Result<Option<TableDelta>, String> {
+    let rows = verified_rows(table, block, bytes)?;
+    let wanted = block.rows_of(range);
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let rows = rows.slice(wanted.start, wanted.len());
+    let runs = block.runs.iter().filter(|(group, _)| (range.start..range.end).contains(group));
+    let key_groups = runs.flat_map(|(group, count)| std::iter::repeat_n(*group, *count as usize)).collect();
+    let TableHead { name, version, key } = table.clone();
+    Ok(Some(TableDelta { table: name, version, key, key_groups, rows }))
+}
+
+/// All rows of a block, as many as the footer says.
+///
+/// # Errors
+/// As [`decode_block`].
+pub(crate) fn verified_rows(table: &TableHead, block: &Block, bytes: &[u8]) -> Result<RecordBatch, String> {
     let name = &table.name;
     if bytes.len() as u64 != block.length || crc32c::crc32c(bytes) != block.crc32c {
         return Err(format!("wrong checksum of {} bytes at offset {} (table '{name}')", block.length, block.offset));
@@ -120,15 +137,7 @@ pub(crate) fn decode_block(
         let message = format!("block at offset {} (table '{name}') has {} rows", block.offset, rows.num_rows());
         return Err(format!("{message}, its footer says {}", block.rows()));
     }
-    let all = || block.runs.iter().flat_map(|(group, count)| std::iter::repeat_n(*group, *count as usize));
-    let start = all().take_while(|group| *group < range.start).count();
-    let key_groups: Vec<u16> = all().skip(start).take_while(|group| *group < range.end).collect();
-    if key_groups.is_empty() {
-        return Ok(None);
-    }
-    let rows = if key_groups.len() == rows.num_rows() { rows } else { rows.slice(start, key_groups.len()) };
-    let TableHead { name, version, key } = table.clone();
-    Ok(Some(TableDelta { table: name, version, key, key_groups, rows }))
+    Ok(rows)
 }
 
 /// Where blocks begin and end: after about [`BLOCK_BYTES`] of rows, at the end of a key group where one is

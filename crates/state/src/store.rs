@@ -21,7 +21,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 
 pub use self::copies::{CopyCounts, Copying, LocalCopies};
 pub use self::orphans::OrphanReport;
-pub use self::state::{Origin, StateRead};
+pub use self::state::{Origin, StateBlock, StatePiece, StateRead};
 pub(crate) use self::state::{Piece, pieces_of};
 use crate::error::StateError;
 

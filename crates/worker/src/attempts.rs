@@ -259,7 +259,7 @@ impl Attempts {
         let deployed = std::panic::catch_unwind(AssertUnwindSafe(|| mainstem_engine::deploy(deployment)));
         let running = deployed.map_err(|_| fatal("bug: the plan cannot be built; please report it".to_owned()))?;
         let RunningAttempt { subtasks, events, tasks } = running.map_err(mainstem_engine::EngineError::into_failure)?;
-        tracing::info!(%attempt, subtasks = subtasks.len(), "subtasks start");
+        tracing::info!(job = %attempt.job, generation = %attempt.generation, subtasks = subtasks.len(), "subtasks start");
         let counted = Counted { metrics, here };
         self.counters.of.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt.clone(), counted);
         let kept = Arc::new(Mutex::new(KeptReports::new(attempt.generation)));
@@ -276,11 +276,12 @@ impl Attempts {
         let Some(Running { subtasks, mut tasks, .. }) = self.running.remove(attempt) else { return };
         drop(subtasks);
         failpoint::hit(failpoint::SUBTASKS_STOP);
-        tracing::info!(%attempt, "subtasks stop");
+        tracing::info!(job = %attempt.job, generation = %attempt.generation, "subtasks stop");
         let name = attempt.clone();
         let stopping = tokio::spawn(async move {
             if tokio::time::timeout(STOP_WITHIN, tasks.shutdown()).await.is_err() {
-                tracing::warn!(attempt = %name, "subtasks do not end; they go on by themselves, without effect");
+                let AttemptId { job, generation } = name;
+                tracing::warn!(%job, %generation, "subtasks do not end; they go on by themselves, without effect");
             }
         });
         let of_job = self.stopping.entry(attempt.job.clone()).or_default();

@@ -11,6 +11,7 @@ use mainstem_core::splits::{SourceEpoch, SplitEvent};
 use mainstem_core::time::Timestamp;
 use mainstem_rt::failpoint;
 use mainstem_state::Manifest;
+use tracing::{Instrument, error_span};
 
 use super::draft::{self, Draft, Written};
 use super::{OpenEpoch, Running, Slow, deletions};
@@ -178,7 +179,7 @@ impl<D: Deployer> Running<'_, D> {
         let draft = Draft { manifest, adoptions, epoch_now, source_epochs, committables, end };
         let (store, retry) = (self.driver.home.checkpoints.clone(), self.driver.retry.clone());
         let write = async move { Slow::ManifestWritten { epoch, result: draft.write(&store, &retry).await } };
-        self.slow.spawn(write);
+        self.slow.spawn(write.instrument(error_span!("checkpoint", epoch = epoch.0)));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::protocol::{Committable, Failure};
 use mainstem_rt::failpoint;
 use tokio::sync::watch;
+use tracing::{Instrument, error_span};
 
 use super::Worker;
 use crate::coordinator::fatal;
@@ -48,7 +49,9 @@ impl Worker for Publisher {
     async fn work(&mut self, work: Publication) -> Result<(), Failure> {
         match work {
             Publication::Epoch { epoch, committables } => {
-                let published = self.publish(epoch, &committables).await;
+                let publishing =
+                    self.publish(epoch, &committables).instrument(error_span!("publication", epoch = epoch.0));
+                let published = publishing.await;
                 self.show_dropped();
                 published
             }

@@ -50,6 +50,9 @@ pub(super) trait Accumulator: Send {
     /// Bytes of memory that it takes, about.
     fn bytes(&self) -> usize;
 
+    /// So many groups are about to come.
+    fn reserve(&mut self, _more: usize) {}
+
     /// Makes room, so that there are so many groups at least. New ones are empty.
     fn grow(&mut self, groups: usize);
 

@@ -119,6 +119,11 @@ impl Calls {
         self.calls.len()
     }
 
+    /// So many groups are about to come.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.calls.iter_mut().for_each(|call| call.accumulator.reserve(more));
+    }
+
     /// Makes room for groups.
     pub(super) fn grow(&mut self, groups: usize) {
         self.calls.iter_mut().for_each(|call| call.accumulator.grow(groups));

@@ -53,6 +53,10 @@ impl<P: ArrowPrimitiveType> Accumulator for Extreme<P> {
         memory::of_vec(&self.best)
     }
 
+    fn reserve(&mut self, more: usize) {
+        self.best.reserve_exact(more);
+    }
+
     fn grow(&mut self, groups: usize) {
         self.best.resize(groups.max(self.best.len()), None);
     }

@@ -74,6 +74,10 @@ impl Accumulator for FloatSum {
         memory::of_vec(&self.cells)
     }
 
+    fn reserve(&mut self, more: usize) {
+        self.cells.reserve_exact(more);
+    }
+
     fn grow(&mut self, groups: usize) {
         self.cells.resize(groups.max(self.cells.len()), Cell::default());
     }

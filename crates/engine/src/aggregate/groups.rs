@@ -69,6 +69,14 @@ impl Groups {
         Groups { lives: Vec::new(), changed_ms, global, changed: Vec::new(), oldest_ms: i64::MAX }
     }
 
+    /// So many are about to come.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.lives.reserve_exact(more);
+        if let Some(changed_ms) = &mut self.changed_ms {
+            changed_ms.reserve_exact(more);
+        }
+    }
+
     /// Makes room for slots.
     pub(super) fn grow(&mut self, slots: usize) {
         let slots = slots.max(self.lives.len());

@@ -79,6 +79,13 @@ impl SlotIndex {
         self.slots() - self.free.len()
     }
 
+    /// So many keys are about to come.
+    pub(super) fn reserve(&mut self, more: usize) {
+        if let Keys::Integers(slots) = &mut self.keys {
+            slots.reserve(more);
+        }
+    }
+
     /// Calls `found` with the position, the slot and whether it is new, for each row in order for which `space`
     /// gives a space.
     pub(super) fn intern(

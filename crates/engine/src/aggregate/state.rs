@@ -115,20 +115,31 @@ impl GroupAggregate {
     /// Takes a file back.
     pub(super) fn restore_state(&mut self, state: Restored) -> std::result::Result<(), EngineError> {
         let mut count = 0;
+        self.reserve(state.count(GROUPS.0));
         for rows in state.rows(GROUPS.0, GROUPS.1) {
             let rows = rows?;
             count += rows.num_rows();
-            self.restore_groups(rows).map_err(|e| self.failed(&e))?;
+            self.restore_groups(&rows).map_err(|e| self.failed(&e))?;
         }
         for (number, name) in VALUES.iter().enumerate().take(self.calls.collections().count()) {
             for rows in state.rows(name, VALUES_VERSION) {
                 let rows = rows?;
                 count += rows.num_rows();
-                self.restore_values(number, rows).map_err(|e| self.failed(&e))?;
+                self.restore_values(number, &rows).map_err(|e| self.failed(&e))?;
             }
         }
         self.files.restored(state.handle, count);
         Ok(())
+    }
+
+    /// A file with so many groups is about to be taken back. Where they may be new for the most part, there is room for just
+    /// them, instead of what doubles again and again.
+    fn reserve(&mut self, groups: usize) {
+        if groups >= self.index.len() {
+            self.index.reserve(groups);
+            self.groups.reserve(groups);
+            self.calls.reserve(groups);
+        }
     }
 
     fn slots_of(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {

@@ -21,6 +21,10 @@ impl Accumulator for Count {
         memory::of_vec(&self.counts)
     }
 
+    fn reserve(&mut self, more: usize) {
+        self.counts.reserve_exact(more);
+    }
+
     fn grow(&mut self, groups: usize) {
         self.counts.resize(groups.max(self.counts.len()), 0);
     }
@@ -137,6 +141,10 @@ pub(super) fn average_decimal(summed: DataType, output: DataType) -> Result<Sum<
 impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
     fn bytes(&self) -> usize {
         memory::of_vec(&self.cells)
+    }
+
+    fn reserve(&mut self, more: usize) {
+        self.cells.reserve_exact(more);
     }
 
     fn grow(&mut self, groups: usize) {

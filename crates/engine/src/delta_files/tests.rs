@@ -93,7 +93,8 @@ impl Job {
         let (mut state, mut count) = (BTreeMap::new(), 0);
         for handle in &self.handles {
             let (read, _, _) = self.files.read(handle.clone()).await.unwrap();
-            for (_, _, rows) in read.tables {
+            for stored in read.tables {
+                let rows = stored.rows().unwrap();
                 count += rows.num_rows();
                 let column = |column: usize| rows.column(column).as_primitive::<Int64Type>();
                 for row in 0..rows.num_rows() {

@@ -123,7 +123,8 @@ impl BuiltTask {
 impl Builder<'_> {
     /// Builds the operators and takes the subtask's channels.
     pub(crate) fn build(&self, wiring: &mut Wiring) -> Result<BuiltTask, EngineError> {
-        let context = EvalContext::default();
+        let memory_bytes = self.deployment.memory.bytes_max();
+        let context = EvalContext { memory_bytes, ..EvalContext::default() };
         context.now.store(self.deployment.first_epoch_now.0, Ordering::Relaxed);
         let mut links = Vec::new();
         let mut source = None;
@@ -151,7 +152,7 @@ impl Builder<'_> {
         let SubtaskId { operator, index } = self.subtask;
         let time = self.deployment.metrics.operator(operator).time_spent(index);
         let stamp = Stamp::new(self.subtask, self.deployment.clock.clone());
-        let chain = Chain { links, end, context, subtask: index, unmeasured: 0, time, stamp };
+        let chain = Chain { links, end, context, subtask: index, steps: Vec::new(), unmeasured: 0, time, stamp };
         let kind = match source {
             Some((stage, input)) => TaskKind::Source {
                 stage: Box::new(stage),

@@ -22,8 +22,8 @@ impl Restoring {
         }
         let (local_bytes, store_bytes) = deployment.metrics.restored();
         if local_bytes + store_bytes > 0 {
-            let (job, attempt) = (&deployment.job, deployment.generation);
-            tracing::info!(%job, %attempt, local_bytes, store_bytes, "state restored from local copies and the store");
+            let (job, generation) = (&deployment.job, deployment.generation);
+            tracing::info!(%job, %generation, local_bytes, store_bytes, "state restored from local copies and the store");
         }
     }
 }

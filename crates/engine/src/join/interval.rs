@@ -19,7 +19,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -31,13 +31,14 @@ use mainstem_plan::operator::{IntervalJoin as Spec, JoinKind};
 use self::side::{Kept, Side};
 use self::state::Staged;
 use super::key_index::{KeyFormat, Keys};
-use super::pairs::{EMIT_ROWS_MAX, PairRows, filtered, output};
+use super::pairs::{EMIT_ROWS_MAX, Found, PairRows, filtered, output};
+use super::row_room::RowRoom;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::event_time::event_times;
 use crate::late::LateRows;
-use crate::operator::{Capture, Collector, Operator, Release, Restored, held_back};
+use crate::operator::{Capture, Collector, Operator, PieceRows, Release, Restored, held_back};
 use crate::window::WindowMeta;
 
 /// See the module.
@@ -56,18 +57,25 @@ pub(crate) struct IntervalJoin {
     sides: [Side; 2],
     files: DeltaFiles,
     staged: Vec<Staged>,
+    room: RowRoom,
+    piece: PieceRows,
+    /// Rows that give more than a step may make.
+    taking: Option<Incoming>,
 }
 
-/// Rows that have come on one input.
-struct Incoming<'a> {
+/// Rows of one input that are being taken.
+struct Incoming {
     side: usize,
-    rows: &'a RecordBatch,
+    rows: RecordBatch,
     keys: Keys,
-    times: &'a [i64],
+    times: Int64Array,
     /// For each row the watermark of its split where the row is behind it, else `i64::MIN`.
     own: Vec<i64>,
     /// Positions of the rows that are not dropped.
     positions: Vec<u32>,
+    /// How many of them have been joined.
+    joined: usize,
+    found: Found<Pair>,
     matched: Vec<bool>,
 }
 
@@ -105,6 +113,9 @@ impl IntervalJoin {
             sides: [left, right],
             files: DeltaFiles::default(),
             staged: Vec::new(),
+            room: RowRoom::new(name, size_of::<Pair>(), context),
+            piece: PieceRows::default(),
+            taking: None,
         })
     }
 
@@ -132,31 +143,42 @@ impl IntervalJoin {
         if own == i64::MIN { own } else { own.saturating_sub(self.hold_back_ms) }
     }
 
-    /// Joins the rows with those of the other side.
-    fn probe(&mut self, incoming: &mut Incoming<'_>, out: &mut Collector) -> Result<(), EngineError> {
-        let mut pairs: Vec<Pair> = Vec::new();
-        for at in 0..incoming.positions.len() {
-            if self.sides[1 - incoming.side].segments.is_empty() {
-                break;
+    /// Goes on to join the rows with those of the other side, as far as one step may go. In the end they are kept.
+    fn run(&mut self, mut incoming: Incoming, out: &mut Collector) -> Result<(), EngineError> {
+        incoming.found.begin_step();
+        loop {
+            if incoming.found.must_wait(out) {
+                self.taking = Some(incoming);
+                return Ok(());
             }
-            self.find(incoming, incoming.positions[at], &mut pairs);
-            while pairs.len() >= EMIT_ROWS_MAX {
-                let rest = pairs.split_off(EMIT_ROWS_MAX);
-                self.give_pairs(incoming, &pairs, out)?;
-                pairs = rest;
+            if let Some(pairs) = incoming.found.piece(&self.piece) {
+                self.give_pairs(&mut incoming, &pairs, out)?;
+                continue;
             }
+            if incoming.joined == incoming.positions.len() || self.sides[1 - incoming.side].segments.is_empty() {
+                return self.settle(&incoming, out);
+            }
+            self.find_some(&mut incoming)?;
         }
-        self.give_pairs(incoming, &pairs, out)
+    }
+
+    fn find_some(&self, incoming: &mut Incoming) -> Result<(), EngineError> {
+        let (mut found, mut joined) = (std::mem::replace(&mut incoming.found, Found::none()), incoming.joined);
+        let positions = incoming.positions[joined..].iter().map(|row| *row as usize);
+        let find = |row: usize, pairs: &mut Vec<Pair>| self.find(incoming, row as u32, pairs);
+        let collected = found.collect(&incoming.rows, positions, &mut joined, &self.room, find);
+        (incoming.found, incoming.joined) = (found, joined);
+        collected
     }
 
     /// The partners of a row, but for the condition.
-    fn find(&self, incoming: &Incoming<'_>, row: u32, pairs: &mut Vec<Pair>) {
+    fn find(&self, incoming: &Incoming, row: u32, pairs: &mut Vec<Pair>) {
         let (this, other) = (&self.sides[incoming.side], &self.sides[1 - incoming.side]);
         let at = row as usize;
         if incoming.keys.is_never_equal(at) {
             return;
         }
-        let (own, last) = (incoming.own[at], incoming.times[at].saturating_add(this.reach));
+        let (own, last) = (incoming.own[at], incoming.times.value(at).saturating_add(this.reach));
         let first = last.saturating_sub(self.length_ms);
         let one_is_enough = self.is_left_only() && incoming.side == 0 && !self.pairs.has_condition();
         let partner_once = self.is_left_only() && incoming.side == 1;
@@ -179,12 +201,7 @@ impl IntervalJoin {
     }
 
     /// Tests the condition, notes matches, and gives the pairs or the left rows that had no partner before.
-    fn give_pairs(
-        &mut self,
-        incoming: &mut Incoming<'_>,
-        pairs: &[Pair],
-        out: &mut Collector,
-    ) -> Result<(), EngineError> {
+    fn give_pairs(&mut self, incoming: &mut Incoming, pairs: &[Pair], out: &mut Collector) -> Result<(), EngineError> {
         if pairs.is_empty() {
             return Ok(());
         }
@@ -219,20 +236,18 @@ impl IntervalJoin {
                     self.own_out(incoming.own[*row as usize].max(partner))
                 };
                 let own = passing.iter().map(own_of).collect();
-                out.main.push(output(self.pairs.pairs(left, right, passing.len())?, own));
+                let batch = output(self.pairs.pairs(left, right, passing.len())?, own);
+                self.piece.learn(&batch);
+                out.main.push(batch);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn pair_columns(
-        &self,
-        incoming: &Incoming<'_>,
-        pairs: &[Pair],
-    ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), EngineError> {
+    fn pair_columns(&self, incoming: &Incoming, pairs: &[Pair]) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), EngineError> {
         let positions = UInt32Array::from_iter_values(pairs.iter().map(|(row, _)| *row));
-        let here = compute::take_record_batch(incoming.rows, &positions).map_err(|e| self.failed(&e))?;
+        let here = compute::take_record_batch(&incoming.rows, &positions).map_err(|e| self.failed(&e))?;
         let partners: Vec<(usize, u32)> = pairs.iter().map(|(_, partner)| *partner).collect();
         let there = self.sides[1 - incoming.side].columns(&partners).map_err(|e| self.failed(&e))?;
         let here = here.columns().to_vec();
@@ -240,12 +255,12 @@ impl IntervalJoin {
     }
 
     /// Keeps the rows that may still find partners, and gives those that are done with.
-    fn settle(&mut self, incoming: &Incoming<'_>, out: &mut Collector) -> Result<(), EngineError> {
+    fn settle(&mut self, incoming: &Incoming, out: &mut Collector) -> Result<(), EngineError> {
         let side = incoming.side;
         let (mut kept, mut given) = (Vec::new(), Vec::new());
         for row in &incoming.positions {
             let at = *row as usize;
-            let released = self.sides[side].is_released(incoming.times[at], self.watermark);
+            let released = self.sides[side].is_released(incoming.times.value(at), self.watermark);
             let over = released || incoming.keys.is_never_equal(at);
             match (self.kind, incoming.matched[at]) {
                 (JoinKind::Semi, true) if side == 0 => given.push(*row),
@@ -256,12 +271,12 @@ impl IntervalJoin {
         }
         if !given.is_empty() {
             let own = given.iter().map(|row| self.own_out(incoming.own[*row as usize])).collect();
-            let rows = compute::take_record_batch(incoming.rows, &UInt32Array::from(given));
+            let rows = compute::take_record_batch(&incoming.rows, &UInt32Array::from(given));
             let rows = rows.map_err(|e| self.failed(&e))?;
             out.main.push(output(self.alone(side, rows.columns().to_vec(), rows.num_rows())?, own));
         }
         let Incoming { rows, keys, times, own, matched, .. } = incoming;
-        let kept = Kept { rows, keys, positions: kept, times, own, matched };
+        let kept = Kept { rows, keys, positions: kept, times: times.values(), own, matched };
         self.sides[side].keep(kept, None, &self.keys).map_err(|e| EngineError::arrow(&self.name, &e))
     }
 
@@ -318,10 +333,17 @@ impl Operator for IntervalJoin {
             positions = rest;
         }
         let matched = vec![false; rows];
-        let mut incoming =
-            Incoming { side: input, rows: &batch.rows, keys, times: times.values(), own, positions, matched };
-        self.probe(&mut incoming, out)?;
-        self.settle(&incoming, out)
+        let (rows, found) = (batch.rows, Found::none());
+        let incoming = Incoming { side: input, rows, keys, times, own, positions, joined: 0, found, matched };
+        self.run(incoming, out)
+    }
+
+    fn has_more(&self) -> bool {
+        self.taking.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.taking.take().map_or(Ok(()), |incoming| self.run(incoming, out))
     }
 
     fn on_watermark(&mut self, watermark: Timestamp, out: &mut Collector) -> Result<Release, EngineError> {

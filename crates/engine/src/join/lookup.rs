@@ -23,11 +23,12 @@ use tokio::task::JoinSet;
 pub(crate) use self::by_key::KeyedLookup;
 use self::table::LookupTable;
 pub(crate) use self::table::{LOOKUP_BYTES_MAX, Loader as LookupLoader};
-use super::key_index::KeyFormat;
-use super::pairs::{EMIT_ROWS_MAX, PairRows, filtered};
+use super::key_index::{KeyFormat, Keys};
+use super::pairs::{Found, PairRows, filtered};
+use super::row_room::RowRoom;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::operator::{Capture, Collector, Operator};
+use crate::operator::{Capture, Collector, Operator, PieceRows};
 
 /// See the module.
 pub(crate) struct LookupJoin {
@@ -47,6 +48,22 @@ pub(crate) struct LookupJoin {
     loading: JoinSet<Result<LookupTable, EngineError>>,
     /// Set where rows are asked for by key; then nothing is loaded.
     keyed: Option<KeyedLookup>,
+    room: RowRoom,
+    piece: PieceRows,
+    /// Rows that give more than a step may make.
+    taking: Option<Taking>,
+}
+
+/// Rows that are being taken.
+struct Taking {
+    batch: StreamBatch,
+    keys: Keys,
+    /// What was found by key for these rows.
+    table: Option<LookupTable>,
+    /// The next row.
+    next: usize,
+    found: Found<(u32, u32)>,
+    matched: Vec<bool>,
 }
 
 impl LookupJoin {
@@ -77,21 +94,83 @@ impl LookupJoin {
             loaded_at_ms: i64::MIN,
             loading: JoinSet::new(),
             keyed,
+            room: RowRoom::new(name, size_of::<(u32, u32)>(), context),
+            piece: PieceRows::default(),
+            taking: None,
         })
     }
 
+    /// Goes on with rows that have come, as far as one step may go.
+    fn run(&mut self, mut taking: Taking, out: &mut Collector) -> Result<(), EngineError> {
+        let (newer, first) = (self.newer.take(), self.first.clone());
+        let all_given = match taking.table.take() {
+            Some(table) => {
+                let all_given = self.join(&mut taking, &table, out);
+                taking.table = Some(table);
+                all_given
+            }
+            None => match newer.as_ref().or_else(|| first.get()) {
+                Some(table) => self.join(&mut taking, table, out),
+                None => Err(EngineError::Bug(format!("'{}' has not loaded its table", self.name))),
+            },
+        };
+        self.newer = newer;
+        if all_given? {
+            return self.give_alone(&taking, out);
+        }
+        self.taking = Some(taking);
+        Ok(())
+    }
+
+    /// Gives pairs, as far as one step may go. Whether there are no more.
+    fn join(&mut self, taking: &mut Taking, table: &LookupTable, out: &mut Collector) -> Result<bool, EngineError> {
+        taking.found.begin_step();
+        let rows = taking.batch.rows.num_rows();
+        loop {
+            if taking.found.must_wait(out) {
+                return Ok(false);
+            }
+            // What is not more than has come leaves as it came.
+            let is_few = taking.next == rows && taking.found.len() <= rows;
+            let piece = if is_few { taking.found.rest() } else { taking.found.piece(&self.piece) };
+            if let Some(pairs) = piece {
+                self.give_pairs(table, &taking.batch, &pairs, &mut taking.matched, out)?;
+                continue;
+            }
+            if taking.next == rows {
+                return Ok(true);
+            }
+            let Taking { batch, keys, next, found, .. } = &mut *taking;
+            found.collect(&batch.rows, *next..rows, next, &self.room, |row, pairs| {
+                if !keys.is_never_equal(row) {
+                    pairs.extend(table.find(keys, row).map(|found| (row as u32, found)));
+                }
+            })?;
+        }
+    }
+
+    /// Gives the rows without a partner.
+    fn give_alone(&self, taking: &Taking, out: &mut Collector) -> Result<(), EngineError> {
+        let Taking { batch, matched, .. } = taking;
+        if self.outer && matched.contains(&false) {
+            let alone = BooleanArray::from_iter(matched.iter().map(|matched| Some(!matched)));
+            let alone = batch.filter(&alone).map_err(|e| EngineError::arrow(&self.name, &e))?;
+            let padded = self.pairs.left_alone(alone.rows.columns().to_vec(), alone.rows.num_rows())?;
+            out.main.push(alone.with_rows(padded));
+        }
+        Ok(())
+    }
+
     fn give_pairs(
-        &self,
+        &mut self,
         table: &LookupTable,
         batch: &StreamBatch,
         pairs: &[(u32, u32)],
         matched: &mut [bool],
         out: &mut Collector,
     ) -> Result<(), EngineError> {
-        if pairs.is_empty() {
-            return Ok(());
-        }
-        let failed = |e| EngineError::arrow(&self.name, &e);
+        let name = self.name.clone();
+        let failed = |e| EngineError::arrow(&name, &e);
         let rows = batch.rows.num_rows();
         let every_row_once = pairs.len() == rows && pairs.iter().enumerate().all(|(at, (row, _))| at == *row as usize);
         let mut left = match every_row_once {
@@ -110,7 +189,9 @@ impl LookupJoin {
         let count = left.rows.num_rows();
         if count > 0 {
             let columns: Vec<ArrayRef> = left.rows.columns().to_vec();
-            out.main.push(left.with_rows(self.pairs.pairs(columns, right, count)?));
+            let batch = left.with_rows(self.pairs.pairs(columns, right, count)?);
+            self.piece.learn(&batch);
+            out.main.push(batch);
         }
         Ok(())
     }
@@ -137,27 +218,16 @@ impl Operator for LookupJoin {
             Some(keyed) => Some(keyed.look_up(&batch.rows, &keys, &self.keys, now_ms)?),
             None => None,
         };
-        let table = looked_up.as_ref().or(self.newer.as_ref()).or_else(|| self.first.get());
-        let table = table.ok_or_else(|| EngineError::Bug(format!("'{}' has not loaded its table", self.name)))?;
-        let rows = batch.rows.num_rows();
-        let mut matched = vec![false; rows];
-        let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(rows);
-        for row in (0..rows).filter(|row| !keys.is_never_equal(*row)) {
-            pairs.extend(table.find(&keys, row).map(|found| (row as u32, found)));
-            while pairs.len() > EMIT_ROWS_MAX {
-                let rest = pairs.split_off(EMIT_ROWS_MAX);
-                self.give_pairs(table, &batch, &pairs, &mut matched, out)?;
-                pairs = rest;
-            }
-        }
-        self.give_pairs(table, &batch, &pairs, &mut matched, out)?;
-        if self.outer && matched.contains(&false) {
-            let alone = BooleanArray::from_iter(matched.iter().map(|matched| Some(!matched)));
-            let alone = batch.filter(&alone).map_err(|e| EngineError::arrow(&self.name, &e))?;
-            let padded = self.pairs.left_alone(alone.rows.columns().to_vec(), alone.rows.num_rows())?;
-            out.main.push(alone.with_rows(padded));
-        }
-        Ok(())
+        let matched = vec![false; batch.rows.num_rows()];
+        self.run(Taking { batch, keys, table: looked_up, next: 0, found: Found::none(), matched }, out)
+    }
+
+    fn has_more(&self) -> bool {
+        self.taking.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.taking.take().map_or(Ok(()), |taking| self.run(taking, out))
     }
 
     /// There is no state. The end of the epoch is where a newer version of the table is taken over.

@@ -11,11 +11,138 @@ use datafusion_physical_expr_common::physical_expr::PhysicalExpr;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::JoinOn;
 
+use super::row_room::RowRoom;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::memory;
+use crate::operator::{Collector, PIECE_ROWS, PieceRows, STEP_ROWS};
 
 /// Rows of an emitted batch.
-pub(crate) const EMIT_ROWS_MAX: usize = 8192;
+pub(crate) const EMIT_ROWS_MAX: usize = PIECE_ROWS;
+/// Bytes of a row are looked at where it has so many partners.
+const MANY: usize = 64;
+
+/// How much a step has made, and how large a row is of which many are made.
+#[derive(Default)]
+pub(crate) struct StepMade {
+    /// Rows, whether they hold the condition or not.
+    rows: usize,
+    /// Most bytes of a row that has many partners.
+    row_bytes: usize,
+}
+
+impl StepMade {
+    /// From here on another step is under way.
+    pub(crate) fn begin_step(&mut self) {
+        self.rows = 0;
+    }
+
+    /// So many rows were made.
+    pub(crate) fn add(&mut self, rows: usize) {
+        self.rows += rows;
+    }
+
+    /// Whether the step may not make more.
+    pub(crate) fn is_enough(&self, out: &mut Collector) -> bool {
+        self.rows >= STEP_ROWS || out.is_full()
+    }
+
+    /// A row has so many partners.
+    pub(crate) fn note(&mut self, rows: &RecordBatch, row: usize, partners: usize) {
+        if partners >= MANY {
+            self.row_bytes = self.row_bytes.max(memory::of_rows(&rows.slice(row, 1)));
+        }
+    }
+
+    /// Rows of the next batch.
+    pub(crate) fn next_rows(&self, piece: &PieceRows) -> usize {
+        piece.next(self.row_bytes)
+    }
+
+    /// The rows that were noted have given what they give.
+    pub(crate) fn forget_rows(&mut self) {
+        self.row_bytes = 0;
+    }
+}
+
+/// Pairs of rows that have the same key, given a piece at a time.
+pub(crate) struct Found<P> {
+    pairs: Vec<P>,
+    /// So many have been given.
+    given: usize,
+    made: StepMade,
+}
+
+impl<P: Copy> Found<P> {
+    /// None so far.
+    pub(crate) fn none() -> Self {
+        Found { pairs: Vec::new(), given: 0, made: StepMade::default() }
+    }
+
+    /// Number of those that were found and are not forgotten.
+    pub(crate) fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// From here on another step is under way.
+    pub(crate) fn begin_step(&mut self) {
+        self.made.begin_step();
+    }
+
+    /// Whether more are to be given, and the step may not make more.
+    pub(crate) fn must_wait(&self, out: &mut Collector) -> bool {
+        self.given < self.pairs.len() && self.made.is_enough(out)
+    }
+
+    /// Looks the next rows up, until there are enough pairs for a batch or no more of these `positions`. `find` adds those of a row.
+    ///
+    /// # Errors
+    /// Where a row has more than there is room for.
+    pub(crate) fn collect(
+        &mut self,
+        rows: &RecordBatch,
+        positions: impl IntoIterator<Item = usize>,
+        next: &mut usize,
+        room: &RowRoom,
+        mut find: impl FnMut(usize, &mut Vec<P>),
+    ) -> Result<(), EngineError> {
+        let mut positions = positions.into_iter();
+        while self.pairs.len() < EMIT_ROWS_MAX
+            && let Some(row) = positions.next()
+        {
+            let before = self.pairs.len();
+            *next += 1;
+            find(row, &mut self.pairs);
+            let partners = self.pairs.len() - before;
+            room.check(partners)?;
+            self.made.note(rows, row, partners);
+        }
+        Ok(())
+    }
+
+    /// All that have not been given. None: there are none.
+    pub(crate) fn rest(&mut self) -> Option<Vec<P>> {
+        self.given = 0;
+        let rest = std::mem::take(&mut self.pairs);
+        self.made.add(rest.len());
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    /// The next ones to be given. None: all have been, and are forgotten.
+    pub(crate) fn piece(&mut self, rows: &PieceRows) -> Option<Vec<P>> {
+        if self.given == self.pairs.len() {
+            self.pairs.clear();
+            self.given = 0;
+            self.made.forget_rows();
+            return None;
+        }
+        let end = self.pairs.len().min(self.given + self.made.next_rows(rows));
+        let piece = self.pairs[self.given..end].to_vec();
+        self.made.add(piece.len());
+        self.given = end;
+        Some(piece)
+    }
+}
 
 /// See the module.
 pub(crate) struct PairRows {

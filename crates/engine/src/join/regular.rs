@@ -31,14 +31,19 @@ use self::rings::NONE;
 pub(crate) use self::sets::SetOperation;
 use self::side::Side;
 use self::table::TableSide;
+use super::row_room::RowRoom;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::operator::{Capture, Collector, Operator, Restored, TableRows};
+use crate::operator::{Capture, Collector, Operator, Restored, STEP_ROWS, TableRows};
 
 /// Names and version of the state tables: see [`table::stored_schema`].
 const TABLES: [&str; 2] = ["left", "right"];
 const VERSION: u32 = 1;
+/// So many partners of one row are collected before rows are made of them.
+const PARTNERS_AT_ONCE: usize = STEP_ROWS;
+/// What a partner takes before rows are made of it: two references while the condition is tested, then a change.
+const PARTNER_BYTES: usize = 21;
 
 /// See the module.
 pub(crate) struct RegularJoin {
@@ -50,6 +55,9 @@ pub(crate) struct RegularJoin {
     /// Of which sides the number of partners of each row is known.
     counted: [bool; 2],
     output: Output,
+    room: RowRoom,
+    /// Rows that give more than a step may make.
+    taking: Option<Taking>,
     files: DeltaFiles,
     context: EvalContext,
     has_ttl: bool,
@@ -103,6 +111,8 @@ impl RegularJoin {
             sides: [left, right],
             counted,
             output: Output::new(name, on, schema, left_only, context)?,
+            room: RowRoom::new(name, PARTNER_BYTES, context),
+            taking: None,
             files,
             context: context.clone(),
             has_ttl,
@@ -135,18 +145,46 @@ impl RegularJoin {
         }
     }
 
-    /// All pairs of the rows with those of the other side that have the same key.
-    fn inner(&mut self, incoming: &Incoming<'_>, out: &mut Collector) -> Result<(), EngineError> {
+    /// Goes on with rows that have come, as far as one step may go.
+    fn run(&mut self, mut taking: Taking, out: &mut Collector) -> Result<(), EngineError> {
+        let is_inner = self.kind == JoinKind::Inner;
+        taking.changes.begin_step();
+        loop {
+            let other = &self.sides[1 - taking.side];
+            let own = Own { rows: &taking.batch.rows, side: taking.side };
+            let changes = &mut taking.changes;
+            let all_given = match is_inner {
+                true => self.output.give_pairs(own, other, changes, out)?,
+                false => self.output.give(own, other, changes, out)?,
+            };
+            if !all_given {
+                self.taking = Some(taking);
+                return Ok(());
+            }
+            match taking.next == taking.numbers.len() {
+                true => return self.finish(&taking),
+                false if is_inner => self.inner(&mut taking)?,
+                false => self.counting(&mut taking)?,
+            }
+        }
+    }
+
+    /// The pairs of the next rows with those of the other side that have the same key.
+    fn inner(&mut self, taking: &mut Taking) -> Result<(), EngineError> {
         let failed = self.failed();
-        let Incoming { batch, side, numbers, rows, now } = incoming;
-        let mut pairs = Changes::default();
-        let own = Own { rows: &batch.rows, side: *side };
-        for (row, key) in numbers.iter().enumerate().filter(|(_, key)| **key != NONE) {
+        let Taking { batch, side, numbers, rows, now, next, partner, changes } = taking;
+        while *next < numbers.len() && changes.len() < OUTPUT_ROWS {
+            let (row, key) = (*next, numbers[*next]);
+            *next += 1;
+            if key == NONE {
+                continue;
+            }
             let adds = batch.is_addition(row);
-            if let (Side::Table(table), Some(rows)) = (&mut self.sides[*side], rows) {
+            let first = partner.take();
+            if let (None, Side::Table(table), Some(rows)) = (first, &mut self.sides[*side], &rows) {
                 let bytes = rows.row(row);
                 if adds {
-                    table.add(*key, bytes.as_ref(), 0, *now).map_err(&failed)?;
+                    table.add(key, bytes.as_ref(), 0, *now).map_err(&failed)?;
                 } else if let Some(known) = table.find(bytes.as_ref()) {
                     table.take(known, *now);
                 } else {
@@ -155,76 +193,83 @@ impl RegularJoin {
                 }
             }
             let kind = if adds { ChangeKind::Insert } else { ChangeKind::Delete };
-            let other = &self.sides[1 - *side];
-            for partner in other.rings().rows(*key) {
-                pairs.push(row as u32, partner, kind, other.count(partner));
+            let (other, before) = (&self.sides[1 - *side], changes.len());
+            for found in other.rings().rows_from(key, first) {
+                if changes.len() - before == PARTNERS_AT_ONCE {
+                    (*next, *partner) = (row, Some(found));
+                    break;
+                }
+                changes.push(row as u32, found, kind, other.count(found));
             }
-            if pairs.len() >= OUTPUT_ROWS {
-                self.output.give_pairs(own, other, &pairs, out)?;
-                pairs = Changes::default();
-            }
+            changes.note(batch, row, changes.len() - before);
         }
-        self.output.give_pairs(own, &self.sides[1 - *side], &pairs, out)
+        Ok(())
     }
 
-    /// The rows one after another, for joins that give more than pairs.
-    fn counting(&mut self, incoming: &Incoming<'_>, out: &mut Collector) -> Result<(), EngineError> {
-        let Incoming { batch, side, numbers, .. } = incoming;
-        let own = Own { rows: &batch.rows, side: *side };
-        let mut changes = Changes::default();
-        let mut row = 0;
-        while row < numbers.len() {
-            // What rows of one side find on the other does not depend on each other.
-            let (mut own_rows, mut partners) = (Vec::new(), Vec::new());
-            let first = row;
-            let other = &self.sides[1 - *side];
-            while row < numbers.len() && own_rows.len() < OUTPUT_ROWS {
-                if numbers[row] != NONE {
-                    partners.extend(other.rings().rows(numbers[row]));
-                    own_rows.resize(partners.len(), row as u32);
-                }
-                row += 1;
+    /// The next rows, one after another, for joins that give more than pairs.
+    fn counting(&mut self, taking: &mut Taking) -> Result<(), EngineError> {
+        // What rows of one side find on the other does not depend on each other.
+        let (mut own_rows, mut partners) = (Vec::new(), Vec::new());
+        let (first, other) = (taking.next, &self.sides[1 - taking.side]);
+        while taking.next < taking.numbers.len() && own_rows.len() < OUTPUT_ROWS {
+            let (row, before) = (taking.next, partners.len());
+            if taking.numbers[row] != NONE {
+                partners.extend(other.rings().rows(taking.numbers[row]));
+                self.room.check(partners.len() - before)?;
+                own_rows.resize(partners.len(), row as u32);
+                taking.changes.note(&taking.batch, row, partners.len() - before);
             }
-            if let Some(holds) = self.output.test(own, other, &own_rows, &partners)? {
-                let mut holding = holds.iter();
-                own_rows.retain(|_| holding.next() == Some(&true));
-                let mut holding = holds.iter();
-                partners.retain(|_| holding.next() == Some(&true));
-            }
-            let mut from = 0;
-            for row in first..row {
-                let count = own_rows[from..].iter().take_while(|own| **own == row as u32).count();
-                self.take(incoming, row, &partners[from..from + count], &mut changes)?;
-                from += count;
-                if changes.len() >= OUTPUT_ROWS {
-                    self.output.give(own, &self.sides[1 - *side], &changes, out)?;
-                    changes = Changes::default();
-                }
-            }
+            taking.next += 1;
         }
-        self.output.give(own, &self.sides[1 - *side], &changes, out)
+        let own = Own { rows: &taking.batch.rows, side: taking.side };
+        if let Some(holds) = self.output.test(own, other, &own_rows, &partners)? {
+            let mut holding = holds.iter();
+            own_rows.retain(|_| holding.next() == Some(&true));
+            let mut holding = holds.iter();
+            partners.retain(|_| holding.next() == Some(&true));
+        }
+        let mut from = 0;
+        let mut changes = std::mem::take(&mut taking.changes);
+        for row in first..taking.next {
+            let count = own_rows[from..].iter().take_while(|own| **own == row as u32).count();
+            self.take(taking, row, &partners[from..from + count], &mut changes)?;
+            from += count;
+        }
+        taking.changes = changes;
+        Ok(())
+    }
+
+    /// All of the rows have given what they give.
+    fn finish(&mut self, taking: &Taking) -> Result<(), EngineError> {
+        self.append(taking)?;
+        if taking.batch.changes.is_some() {
+            let taken = taking.numbers.iter().enumerate().filter(|(row, _)| !taking.batch.is_addition(*row));
+            let keys = taken.map(|(_, key)| *key).collect();
+            self.release(keys);
+        }
+        Ok(())
     }
 
     /// Takes one row that has these partners.
     fn take(
         &mut self,
-        incoming: &Incoming<'_>,
+        taking: &Taking,
         row: usize,
         partners: &[u32],
         changes: &mut Changes,
     ) -> Result<(), EngineError> {
         let failed = self.failed();
-        let (side, adds) = (incoming.side, incoming.batch.is_addition(row));
+        let (side, adds) = (taking.side, taking.batch.is_addition(row));
         let copies =
             partners.iter().fold(0_u32, |sum, partner| sum.saturating_add(self.sides[1 - side].count(*partner)));
         // How many partners the row has, by what was given for it.
         let mut known = copies;
-        if incoming.numbers[row] != NONE
-            && let (Side::Table(table), Some(rows)) = (&mut self.sides[side], &incoming.rows)
+        if taking.numbers[row] != NONE
+            && let (Side::Table(table), Some(rows)) = (&mut self.sides[side], &taking.rows)
         {
-            let (key, bytes) = (incoming.numbers[row], rows.row(row));
+            let (key, bytes) = (taking.numbers[row], rows.row(row));
             let at = match (adds, table.find(bytes.as_ref())) {
-                (true, _) => table.add(key, bytes.as_ref(), copies, incoming.now).map_err(&failed)?,
+                (true, _) => table.add(key, bytes.as_ref(), copies, taking.now).map_err(&failed)?,
                 (false, Some(at)) => at,
                 // It was forgotten: what it gave stays.
                 (false, None) => return Ok(()),
@@ -233,7 +278,7 @@ impl RegularJoin {
                 known = table.partners(at);
             }
             if !adds {
-                table.take(at, incoming.now);
+                table.take(at, taking.now);
             }
         }
         let (gives, takes) = (ChangeKind::Insert, ChangeKind::Delete);
@@ -288,19 +333,19 @@ impl RegularJoin {
     }
 
     /// Adds the rows to a side that only grows.
-    fn append(&mut self, incoming: &Incoming<'_>) -> Result<(), EngineError> {
+    fn append(&mut self, taking: &Taking) -> Result<(), EngineError> {
         let failed = self.failed();
-        let Side::Append(side) = &mut self.sides[incoming.side] else { return Ok(()) };
-        if incoming.batch.changes.is_some() {
+        let Side::Append(side) = &mut self.sides[taking.side] else { return Ok(()) };
+        if taking.batch.changes.is_some() {
             return Err(EngineError::Bug(format!("'{}': an input that only inserts takes rows away", self.name)));
         }
-        let numbers = &incoming.numbers;
+        let numbers = &taking.numbers;
         if !numbers.contains(&NONE) {
-            return side.push(&incoming.batch.rows, numbers).map_err(failed);
+            return side.push(&taking.batch.rows, numbers).map_err(failed);
         }
         // A row whose key is NULL finds no partner ever.
         let mask = numbers.iter().map(|key| Some(*key != NONE)).collect();
-        let rows = arrow::compute::filter_record_batch(&incoming.batch.rows, &mask).map_err(&failed)?;
+        let rows = arrow::compute::filter_record_batch(&taking.batch.rows, &mask).map_err(&failed)?;
         let numbers: Vec<u32> = numbers.iter().copied().filter(|key| *key != NONE).collect();
         side.push(&rows, &numbers).map_err(failed)
     }
@@ -311,9 +356,9 @@ impl RegularJoin {
     }
 }
 
-/// Rows of one input.
-struct Incoming<'a> {
-    batch: &'a StreamBatch,
+/// Rows of one input that are being taken.
+struct Taking {
+    batch: StreamBatch,
     /// 0: of the left one.
     side: usize,
     /// The number of each row's key.
@@ -322,6 +367,11 @@ struct Incoming<'a> {
     rows: Option<Rows>,
     /// The time of the epoch, in milliseconds.
     now: i64,
+    /// The next row, and the partner from which on it is to be joined, if it has been joined with some.
+    next: usize,
+    partner: Option<u32>,
+    /// What the rows before it give.
+    changes: Changes,
 }
 
 impl Operator for RegularJoin {
@@ -342,18 +392,16 @@ impl Operator for RegularJoin {
                 Some(rows.map_err(self.failed())?)
             }
         };
-        let incoming = Incoming { batch: &batch, side: input, numbers, rows, now: self.context.now_ms() };
-        match self.kind {
-            JoinKind::Inner => self.inner(&incoming, out)?,
-            _ => self.counting(&incoming, out)?,
-        }
-        self.append(&incoming)?;
-        if batch.changes.is_some() {
-            let taken = incoming.numbers.iter().enumerate().filter(|(row, _)| !batch.is_addition(*row));
-            let keys = taken.map(|(_, key)| *key).collect();
-            self.release(keys);
-        }
-        Ok(())
+        let (now, next, partner, changes) = (self.context.now_ms(), 0, None, Changes::default());
+        self.run(Taking { batch, side: input, numbers, rows, now, next, partner, changes }, out)
+    }
+
+    fn has_more(&self) -> bool {
+        self.taking.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.taking.take().map_or(Ok(()), |taking| self.run(taking, out))
     }
 
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
@@ -385,8 +433,8 @@ impl Operator for RegularJoin {
             for stored in state.rows(name, VERSION) {
                 let stored = stored?;
                 count += stored.num_rows();
-                let numbers = self.numbers(index, stored)?;
-                self.sides[index].restore(stored, &numbers).map_err(&failed)?;
+                let numbers = self.numbers(index, &stored)?;
+                self.sides[index].restore(&stored, &numbers).map_err(&failed)?;
             }
         }
         self.files.restored(state.handle, count);

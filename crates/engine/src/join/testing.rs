@@ -18,7 +18,7 @@ use mainstem_plan::operator::JoinOn;
 use crate::deploy::files_of;
 use crate::element::StreamBatch;
 use crate::key_hash::hash_rows;
-use crate::operator::{Collector, Operator, PendingHandle, Release, Restored};
+use crate::operator::{Collector, Operator, PendingHandle, Release, Restored, process_whole};
 
 const KEY_GROUPS: u16 = 16;
 
@@ -185,8 +185,7 @@ impl<O: Operator> Subtasks<O> {
             let rows = (0..hashes.len() as u32)
                 .filter(|row| owner(group_of_hash(hashes[*row as usize], KEY_GROUPS), KEY_GROUPS, count) == index);
             let part = batch.take(&UInt32Array::from_iter_values(rows)).unwrap();
-            let mut out = Collector::default();
-            self.operators[index as usize].process(input, part, &mut out).unwrap();
+            let out = process_whole(&mut self.operators[index as usize], input, part);
             self.take(index as usize, out);
         }
     }
@@ -269,7 +268,7 @@ impl<O: Operator> Subtasks<O> {
                     let mine = UInt32Array::from_iter_values((0..hashes.len() as u32).filter(mine));
                     tables.push((name.clone(), *version, arrow::compute::take_record_batch(rows, &mine).unwrap()));
                 }
-                operator.restore(Restored { handle, tables }).unwrap();
+                operator.restore(Restored::decoded(handle, tables)).unwrap();
             }
             operator.restored().unwrap();
         }

@@ -20,6 +20,7 @@ use self::closing::{Closing, Joiner};
 use super::kept_rows::KeptRows;
 use super::key_index::KeyFormat;
 use super::pairs::PairRows;
+use super::row_room::RowRoom;
 use crate::delta_files::DeltaFiles;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
@@ -74,11 +75,12 @@ impl WindowJoin {
         // All rows of a window have the same end.
         let keys = KeyFormat::of_pairs(name, &spec.on, &|pair| pair != (spec.left_end, spec.right_end))?;
         let pairs = PairRows::new(name, &spec.on, output, context)?;
+        let room = RowRoom::new(name, size_of::<(u32, u32)>(), context);
         Ok(WindowJoin {
             ends: [spec.left_end, spec.right_end],
             schemas: [spec.on.left_schema.clone(), spec.on.right_schema.clone()],
             key_columns: [spec.on.left_keys.clone(), spec.on.right_keys.clone()],
-            joiner: Joiner { name: name.to_owned(), kind: spec.kind, keys, pairs },
+            joiner: Joiner { name: name.to_owned(), kind: spec.kind, keys, pairs, room },
             late,
             watermark: i64::MIN,
             windows: BTreeMap::new(),
@@ -204,10 +206,10 @@ impl Operator for WindowJoin {
             for rows in state.rows(name, VERSION) {
                 let rows = rows?;
                 count += rows.num_rows();
-                let ends = event_times(&self.joiner.name, rows, self.ends[side])?;
+                let ends = event_times(&self.joiner.name, &rows, self.ends[side])?;
                 needed_until = needed_until.max(ends.values().iter().copied().max().map_or(i64::MIN, |end| end - 1));
                 // Those whose windows are closed have been given out before the checkpoint.
-                self.add(side, rows)?;
+                self.add(side, &rows)?;
             }
         }
         self.files.restored_until(state.handle, count, needed_until);

@@ -166,8 +166,7 @@ impl Job {
             for handle in files_of(self.snapshots.iter(), range) {
                 let deltas = self.files[&handle.path].iter();
                 let tables = deltas.map(|delta| (delta.table.clone(), delta.version, part(delta, handle.key_groups)));
-                let tables = tables.collect();
-                subtask.restore(Restored { handle, tables }).unwrap();
+                subtask.restore(Restored::decoded(handle.clone(), tables)).unwrap();
             }
             subtask.restored().unwrap();
             self.subtasks.push(subtask);

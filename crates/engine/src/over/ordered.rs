@@ -396,7 +396,7 @@ impl Operator for OrderedOver {
         for rows in state.rows(ROWS.0, ROWS.1) {
             let rows = rows?;
             count += rows.num_rows();
-            self.restore_rows(rows)?;
+            self.restore_rows(&rows)?;
         }
         let table = self.carried.table();
         for rows in state.rows(table.name, table.version) {
@@ -404,7 +404,7 @@ impl Operator for OrderedOver {
             count += rows.num_rows();
             let slots = self.slots_of(&rows.columns()[..key_width], rows.num_rows())?;
             for (row, slot) in slots.into_iter().enumerate() {
-                let (carry, changed) = self.carried.restore(&self.evaluator, rows, row)?;
+                let (carry, changed) = self.carried.restore(&self.evaluator, &rows, row)?;
                 self.states[slot as usize].carry = Some(carry);
                 self.carried.add(slot);
                 self.expiry.touch(slot, changed);

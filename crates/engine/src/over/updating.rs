@@ -313,7 +313,7 @@ impl Operator for UpdatingOver {
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
         let mut restored = 0;
         for batch in state.rows(TABLE.0, TABLE.1) {
-            let stored = Stored::new(batch?, &self.over.input_schema).map_err(|e| self.failed(&e))?;
+            let stored = Stored::new(&batch?, &self.over.input_schema).map_err(|e| self.failed(&e))?;
             restored += stored.rows.num_rows();
             let slots = self.slots(&stored.rows)?;
             let values = self.values(&stored.rows)?;

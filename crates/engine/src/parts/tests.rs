@@ -26,6 +26,7 @@ use crate::budget::MemoryBudget;
 use crate::deploy::files_of;
 use crate::join::{IntervalJoin, RegularJoin};
 use crate::late::{DroppedRows, LateRows};
+use crate::operator::process_whole;
 use crate::window::{Aggregation, FinalAggregate, Slicing, WindowOutput};
 
 mod figures;
@@ -309,9 +310,7 @@ impl Attempt {
             if mine.is_empty() {
                 continue;
             }
-            let mut out = Collector::default();
-            parts.process(input, batch.take(&UInt32Array::from(mine)).unwrap(), &mut out).unwrap();
-            note(out, net);
+            note(process_whole(parts, input, batch.take(&UInt32Array::from(mine)).unwrap()), net);
         }
     }
 
@@ -428,9 +427,7 @@ async fn agrees(subject: Subject, seed: u64) -> u64 {
                 continue;
             }
             let batch = batch(&subject, &rows);
-            let mut out = Collector::default();
-            whole.process(input, batch.clone(), &mut out).unwrap();
-            note(out, &mut expected);
+            note(process_whole(whole.as_mut(), input, batch.clone()), &mut expected);
             attempt.push(input, &batch, &mut given);
             match random.random_range(0..10) {
                 0..3 => attempt.put_aside(&mut random, &mut given).await,

@@ -162,19 +162,21 @@ impl Parts {
     /// The next step of the work at hand. `is_last`: the epoch ends, so the part gets the watermark that waits.
     async fn work_on(&mut self, is_last: bool) -> Result<Collector, EngineError> {
         let mut out = Collector::default();
+        let has_more = self.has_more();
         let Some(work) = &mut self.work else { return Ok(out) };
-        let start = work.start;
-        if let Some(slice) = work.slices.pop_front() {
+        let (start, slice) = (work.start, if has_more { None } else { work.slices.pop_front() });
+        let at = self.part_at(start);
+        if let Some(slice) = slice {
             let (input, batches) = self.deferred.read(slice).await?;
-            let at = self.part_at(start);
-            let operator = self.parts[at].operator().expect("a part at work is in memory");
-            for batch in batches {
-                operator.process(input, batch, &mut out)?;
+            self.routed.extend(batches.into_iter().map(|batch| (at, input, batch)));
+        }
+        if self.has_more() {
+            self.go_on(&mut out)?;
+            if !self.has_more() {
+                self.cut_if_grown(at, &mut out).await?;
             }
-            self.cut_if_grown(at, &mut out).await?;
             return Ok(out);
         }
-        let at = self.part_at(start);
         let part = &mut self.parts[at];
         if let Some(watermark) = self.pending.filter(|watermark| is_last && part.told < *watermark) {
             let operator = part.operator().expect("a part at work is in memory");
@@ -230,7 +232,7 @@ impl Parts {
     /// One key group cannot be cut: it has to fit.
     fn check_size(&self, at: usize) -> Result<(), EngineError> {
         let Part { range, bytes, .. } = &self.parts[at];
-        if range.end - range.start == 1 && *bytes > self.of.account.all_bytes_max() {
+        if range.end - range.start == 1 && *bytes > self.of.account.fixed_bytes_max() {
             return Err(self.of.account.too_much(*bytes));
         }
         Ok(())

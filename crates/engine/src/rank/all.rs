@@ -216,7 +216,7 @@ impl Operator for AllRows {
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
         let mut restored = 0;
         for batch in state.rows(TABLE.0, TABLE.1) {
-            let stored = Stored::new(batch?, &self.rank.input_schema).map_err(|e| self.failed(&e))?;
+            let stored = Stored::new(&batch?, &self.rank.input_schema).map_err(|e| self.failed(&e))?;
             restored += stored.rows.num_rows();
             let slots = self.slots(&stored.rows)?;
             let encoded = self.codec.encode(&stored.rows).map_err(|e| self.failed(&e))?;

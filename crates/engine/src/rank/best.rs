@@ -370,12 +370,12 @@ impl<K: OrderKey> Operator for BestRows<K> {
         for gone in state.rows(GONE.0, GONE.1) {
             let gone = gone?;
             count += gone.num_rows();
-            self.restore_gone(gone)?;
+            self.restore_gone(&gone)?;
         }
         for rows in state.rows(ROWS.0, ROWS.1) {
             let rows = rows?;
             count += rows.num_rows();
-            self.restore_rows(rows)?;
+            self.restore_rows(&rows)?;
         }
         self.files.restored(state.handle, count);
         Ok(())

@@ -11,6 +11,7 @@ use mainstem_core::time::Timestamp;
 use mainstem_rt::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::error::EngineError;
 
@@ -79,11 +80,12 @@ impl Readers {
         self.holds.insert(split.id.clone(), hold);
         let table = self.input.table.clone();
         let (sender, clock) = (self.sender.clone(), self.clock.clone());
-        self.tasks.spawn(async move {
+        let reading = async move {
             if let Err(error) = read(reader, held, &sender, clock.as_ref()).await {
                 let _ = sender.send(Err(EngineError::Connector { table, error })).await;
             }
-        });
+        };
+        self.tasks.spawn(reading.in_current_span());
         Ok(())
     }
 

@@ -184,7 +184,7 @@ impl Operator for FinalAggregate {
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
         let mut last_end = i64::MIN;
         for rows in PartialLog::restored_rows(&state) {
-            for (key, partial) in slice_runs(rows?, self.aggregation.key_count()) {
+            for (key, partial) in slice_runs(&rows?, self.aggregation.key_count()) {
                 let end = self.last_end(key);
                 if end - 1 > self.watermark {
                     self.slices.add(key, &partial)?;

@@ -68,7 +68,7 @@ impl PartialLog {
     }
 
     /// The partial aggregates of a file.
-    pub(crate) fn restored_rows(state: &Restored) -> impl Iterator<Item = Result<&RecordBatch, EngineError>> {
+    pub(crate) fn restored_rows(state: &Restored) -> impl Iterator<Item = Result<RecordBatch, EngineError>> {
         state.rows(TABLE.0, TABLE.1)
     }
 

@@ -23,6 +23,14 @@ impl<O: Operator> Operator for ByProcessingTime<O> {
         self.0.process(input, batch, out)
     }
 
+    fn has_more(&self) -> bool {
+        self.0.has_more()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.0.go_on(out)
+    }
+
     fn on_watermark(&mut self, watermark: Timestamp, out: &mut Collector) -> Result<Release, EngineError> {
         // Only the end of the input counts: all windows close.
         if watermark == Timestamp::MAX { self.0.on_watermark(watermark, out) } else { Ok(Release::Done) }

@@ -380,7 +380,7 @@ impl Operator for SessionAggregate {
             last_end = last_end.max(compute::max(ends).unwrap_or(i64::MIN));
             // The watermark is not applied yet: a fragment that ends before it may be part of a session that
             // goes on. Sessions that were emitted come together again as a whole, and are dropped below.
-            self.add(rows)?;
+            self.add(&rows)?;
         }
         self.log.restored(state.handle, last_end);
         Ok(())

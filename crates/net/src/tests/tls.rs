@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use super::certificates::{Authority, Flaw};
 use super::{assert_says, pair, refusals, soon};
 use crate::tls::TlsConfig;
-use crate::{Https, Listener, NetError, TlsFiles, Transport};
+use crate::{Listener, NetError, TlsFiles, Transport};
 
 async fn listen(files: &TlsFiles) -> Listener {
     Transport::tls(files).expect("good files").listen("127.0.0.1:0").await.expect("a port")
@@ -35,7 +35,7 @@ fn without_certificate(files: &TlsFiles) -> Arc<ClientConfig> {
 async fn others_need_no_certificate_and_one_that_they_show_must_be_of_the_authority() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let files = ours.node("a", Flaw::None, &[]);
-    let https = Https::read(&files).expect("good files");
+    let https = Transport::tls(&files).expect("good files").https().expect("by TLS");
     let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = port.local_addr().expect("an address");
     let client = |files: &TlsFiles| TlsConfig::read(files).expect("good files").client;

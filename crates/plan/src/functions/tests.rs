@@ -401,3 +401,40 @@ fn names_that_mean_something_else_are_stored_under_their_own() {
     assert_eq!(registry().identify(&theirs).as_deref(), Some("datafusion.array_remove"));
     check("list_remove", &[strings(&["a", "b", "a"]), s("a")], "[b, a]");
 }
+
+#[test]
+fn what_would_be_too_long_is_not_made() {
+    let refused = |name: &str, args: &[ScalarValue], columns: bool, ctx: &EvalContext| {
+        call(name, args, columns, ctx).unwrap_err().to_string()
+    };
+    let (many, ctx) = (n(2_000_000_000), EvalContext::default());
+    for columns in [false, true] {
+        for (name, args) in [
+            ("repeat", vec![s("x"), many.clone()]),
+            ("lpad", vec![s("x"), many.clone(), s("y")]),
+            ("rpad", vec![s("x"), many.clone(), s("y")]),
+            ("array_repeat", vec![s("x"), many.clone()]),
+            ("generate_series", vec![n(1), many.clone()]),
+            ("range", vec![n(-1_000_000_000), n(1_000_000_000), n(2)]),
+        ] {
+            let refused = refused(name, &args, columns, &ctx);
+            assert!(refused.contains(&format!("{} would make a value of", name.to_uppercase())), "{refused}");
+        }
+    }
+    // 60 bytes for each of two rows.
+    let ctx = EvalContext { column_bytes_max: 100, ..EvalContext::default() };
+    let args = [s("ab"), n(30)];
+    assert!(refused("repeat", &args, true, &ctx).contains("REPEAT would make values of 120 bytes for 3 rows"));
+    assert_eq!(call("repeat", &args, false, &ctx).unwrap()[0].as_deref(), Some("ab".repeat(30).as_str()));
+}
+
+#[test]
+fn a_length_below_nothing_has_no_result() {
+    for name in ["lpad", "rpad"] {
+        for columns in [false, true] {
+            let padded =
+                |length: i64| call(name, &[s("ab"), n(length), s("x")], columns, &EvalContext::default()).unwrap();
+            assert_eq!((padded(-1)[0].as_deref(), padded(1)[0].as_deref()), (None, Some("a")), "{name} {columns}");
+        }
+    }
+}

@@ -74,7 +74,7 @@ impl Watched for ClusterJobs<GraphFactory> {
 }
 
 async fn run(args: &CoordinatorArgs, traces: Option<Arc<Traces>>) -> anyhow::Result<ExitCode> {
-    let transport = super::transport(&args.node)?;
+    let transport = super::lasting_transport(&args.node)?;
     let members: BTreeMap<u64, String> = args.members.iter().cloned().collect();
     let Some(listen) = args.node.listen.as_ref().or(members.get(&args.id)) else {
         bail!(

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
 use async_trait::async_trait;
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::time::Timestamp;
-use mainstem_net::{Hello, Https, RpcClient, RpcError, Service, TlsFiles, Transport};
+use mainstem_engine::MemoryBudget;
+use mainstem_net::{Hello, Https, RpcClient, RpcError, Service, Transport};
 use mainstem_rt::{Clock, SystemClock};
 use mainstem_worker::Counters;
 
@@ -27,6 +27,7 @@ pub(super) async fn serve(
     node: &Arc<Node>,
     transport: Transport,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
+    let https = transport.https();
     let backend = CoordinatorBackend {
         id: args.id,
         cluster: args.node.cluster.clone(),
@@ -36,7 +37,7 @@ pub(super) async fn serve(
         clients: Mutex::default(),
         clock: SystemClock::default(),
     };
-    http::serve(&args.http, https(&args.node)?, Arc::new(backend)).await
+    http::serve(&args.http, https, Arc::new(backend)).await
 }
 
 /// Serves the HTTP port of a worker, which tells of metrics and of nothing else.
@@ -44,20 +45,12 @@ pub(super) async fn serve_worker(
     args: &WorkerArgs,
     name: String,
     counters: Counters,
+    memory: Arc<MemoryBudget>,
+    https: Option<Https>,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
     let settings = worker_settings(args);
-    let backend = WorkerBackend { name, counters, settings, clock: SystemClock::default() };
-    http::serve(&args.http, https(&args.node)?, Arc::new(backend)).await
-}
-
-/// With the certificates of the node, where it has any.
-fn https(args: &NodeArgs) -> anyhow::Result<Option<Https>> {
-    let (Some(certificate), Some(key), Some(authority)) = (&args.tls_certificate, &args.tls_key, &args.tls_authority)
-    else {
-        return Ok(None);
-    };
-    let files = TlsFiles { certificate: certificate.clone(), key: key.clone(), authority: authority.clone() };
-    Https::read(&files).map(Some).context("cannot set up TLS for --http")
+    let backend = WorkerBackend { name, counters, memory, settings, clock: SystemClock::default() };
+    http::serve(&args.http, https, Arc::new(backend)).await
 }
 
 struct CoordinatorBackend {
@@ -141,6 +134,7 @@ impl Backend for CoordinatorBackend {
                 leads,
                 workers: leads.then(|| self.node.workers()),
             }),
+            memory: None,
             traces: self.node.traces.as_ref().map(|traces| traces.counts()),
         }
     }
@@ -153,6 +147,7 @@ impl Backend for CoordinatorBackend {
 struct WorkerBackend {
     name: String,
     counters: Counters,
+    memory: Arc<MemoryBudget>,
     settings: Vec<(String, String)>,
     clock: SystemClock,
 }
@@ -184,8 +179,8 @@ impl Backend for WorkerBackend {
         // Of each job the newest attempt: one before it may still be ending.
         let counted = self.counters.read().into_iter().map(|(attempt, counters)| (attempt.job, counters));
         let running: BTreeMap<JobId, BTreeMap<OperatorId, _>> = counted.collect();
-        let (now, running) = (self.clock.now(), running.into_iter().collect());
-        Scrape { mode: self.mode(), now, jobs: Vec::new(), running, cluster: None, traces: None }
+        let (now, running, memory) = (self.clock.now(), running.into_iter().collect(), Some(self.memory.clone()));
+        Scrape { mode: self.mode(), now, jobs: Vec::new(), running, cluster: None, memory, traces: None }
     }
 
     fn now(&self) -> Timestamp {

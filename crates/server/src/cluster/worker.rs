@@ -20,7 +20,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     // Subtasks have threads of their own: a busy operator must not keep the worker from its heartbeats.
     let data = Builder::new_multi_thread().thread_name("data").enable_all().build().context("cannot start threads")?;
     let outcome = control.block_on(async {
-        let transport = super::transport(&args.node)?;
+        let transport = super::lasting_transport(&args.node)?;
         let listen = args.node.listen.as_deref().unwrap_or("127.0.0.1:0");
         let listener = transport.listen(listen).await?.of_cluster(args.node.cluster.clone());
         let address = listener.local_address();
@@ -34,7 +34,8 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
         let worker = WorkerId(format!("{name}@{reached}#{life:016x}"));
         tracing::info!(%worker, "worker listens");
         let copies = copies::of_worker(&args.copies, &args.node.cluster, &name)?;
-        let (counters, shown) = (Counters::default(), name.clone());
+        let (counters, shown, https) = (Counters::default(), name.clone(), transport.https());
+        let memory = memory::budget(&args.memory);
         let options = WorkerOptions {
             worker,
             cluster: args.node.cluster.clone(),
@@ -44,12 +45,12 @@ pub(crate) fn worker(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
             compress: args.compress,
             transport,
             copies,
-            memory: memory::budget(&args.memory),
+            memory: memory.clone(),
             clock: Arc::new(SystemClock::default()),
             data_runtime: data.handle().clone(),
             counters: counters.clone(),
         };
-        let serving = http_backend::serve_worker(args, shown, counters).await?;
+        let serving = http_backend::serve_worker(args, shown, counters, memory, https).await?;
         tokio::select! {
             outcome = serving => outcome,
             outcome = mainstem_worker::run(options, listener) => outcome.map_err(anyhow::Error::from),

@@ -1,9 +1,10 @@
 //! Who may ask for what. Without a token file whoever reaches the port may do anything, so it is open to this machine alone
-//! and only to pages that came from it; with one, each request but those for the page itself needs a token.
+//! and only to pages that came from it; with one, each request but those for the page itself needs a token. Tokens are read
+//! anew when their file changes.
 
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, bail};
 use axum::extract::{ConnectInfo, Request, State};
@@ -50,12 +51,25 @@ pub(crate) struct User {
     pub(crate) role: Role,
     /// Name and address, for the audit trail.
     pub(crate) said: String,
+    /// How often tokens had been read when this was found out.
+    tokens_version: u64,
 }
 
 /// See the module.
 pub(crate) struct Access {
     /// None: nobody is asked who they are.
-    tokens: Option<Vec<Token>>,
+    tokens: Option<TokenFile>,
+}
+
+struct TokenFile {
+    path: PathBuf,
+    current: RwLock<Tokens>,
+}
+
+/// The tokens in force, and how often there were others.
+struct Tokens {
+    version: u64,
+    tokens: Vec<Token>,
 }
 
 struct Token {
@@ -68,32 +82,42 @@ impl Access {
     /// Reads the token file, if there is one.
     pub(super) fn read(file: Option<&Path>) -> anyhow::Result<Access> {
         let Some(path) = file else { return Ok(Access { tokens: None }) };
-        let cannot = || format!("cannot read the token file '{}'", path.display());
-        let size = fs::metadata(path).with_context(cannot)?.len();
-        if size > FILE_BYTES_MAX {
-            bail!("the token file '{}' has {size} bytes, at most {FILE_BYTES_MAX} are read", path.display());
-        }
-        let text = fs::read_to_string(path).with_context(cannot)?;
-        let tokens = parse(&text).map_err(|reason| anyhow::anyhow!("token file '{}': {reason}", path.display()))?;
-        Ok(Access { tokens: Some(tokens) })
+        let current = RwLock::new(Tokens { version: 0, tokens: read(path)? });
+        Ok(Access { tokens: Some(TokenFile { path: path.to_owned(), current }) })
+    }
+
+    /// Puts in force what the token file says now. Where it is wrong, nothing changes.
+    pub(super) fn reread(&self) -> anyhow::Result<()> {
+        let Some(file) = &self.tokens else { return Ok(()) };
+        let tokens = read(&file.path)?;
+        let mut current = file.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Tokens { version: current.version + 1, tokens };
+        Ok(())
     }
 
     pub(crate) fn demands_tokens(&self) -> bool {
         self.tokens.is_some()
     }
 
+    /// Whether the tokens are still those by which the user was known.
+    pub(super) fn is_current(&self, user: &User) -> bool {
+        let version = |file: &TokenFile| file.current.read().unwrap_or_else(PoisonError::into_inner).version;
+        self.tokens.as_ref().is_none_or(|file| version(file) == user.tokens_version)
+    }
+
     /// Who asks; none where that is not known and must be.
     fn user(&self, headers: &HeaderMap, peer: &Peer) -> Option<User> {
-        let (name, role) = match &self.tokens {
+        let current = self.tokens.as_ref().map(|file| file.current.read().unwrap_or_else(PoisonError::into_inner));
+        let (name, role) = match &current {
             // Whoever has a node's certificate may do anything over the cluster's own port too.
             _ if peer.is_certified => ("certificate", Role::Admin),
             None => ("anyone", Role::Admin),
-            Some(tokens) => {
+            Some(current) => {
                 let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
                 let (scheme, given) = value.split_once(' ')?;
                 // All are compared, each in full, so that the time says nothing.
                 let mut matching: Option<&Token> = None;
-                for token in tokens {
+                for token in &current.tokens {
                     if is_same(given.trim(), &token.token) {
                         matching = Some(token);
                     }
@@ -102,8 +126,19 @@ impl Access {
                 (token.name.as_str(), token.role)
             }
         };
-        Some(User { name: name.to_owned(), role, said: format!("{name} at {}", peer.address) })
+        let tokens_version = current.as_ref().map_or(0, |current| current.version);
+        Some(User { name: name.to_owned(), role, said: format!("{name} at {}", peer.address), tokens_version })
     }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<Token>> {
+    let cannot = || format!("cannot read the token file '{}'", path.display());
+    let size = fs::metadata(path).with_context(cannot)?.len();
+    if size > FILE_BYTES_MAX {
+        bail!("the token file '{}' has {size} bytes, at most {FILE_BYTES_MAX} are read", path.display());
+    }
+    let text = fs::read_to_string(path).with_context(cannot)?;
+    parse(&text).map_err(|reason| anyhow::anyhow!("token file '{}': {reason}", path.display()))
 }
 
 /// Compares in a time that does not depend on where they differ.

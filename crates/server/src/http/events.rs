@@ -105,6 +105,10 @@ impl Following {
                 return None;
             }
             sleep(LOOK_EVERY).await;
+            if !self.app.access.is_current(&self.user) {
+                // Whoever may still look asks again.
+                return None;
+            }
             match self.news().await {
                 Ok(news) => self.take(news),
                 Err(error) if error.is_not_found() => {

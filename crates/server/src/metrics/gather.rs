@@ -1,7 +1,7 @@
 //! Puts together what a node has to tell.
 
 use mainstem_coordinator::JobEnd;
-use mainstem_core::cluster::messages::{OperatorCounters, SubtaskCounters};
+use mainstem_core::cluster::messages::{OperatorCounters, StateMemory, SubtaskCounters};
 use mainstem_core::ids::{JobId, OperatorId};
 use mainstem_core::lag::LagUnit;
 use mainstem_core::time::Timestamp;
@@ -20,6 +20,11 @@ pub(super) fn page(scrape: Scrape) -> Page {
     }
     for (job, operators) in &scrape.running {
         operators.iter().for_each(|(id, counters)| operator(&mut page, job, *id, counters));
+    }
+    if let Some(memory) = &scrape.memory {
+        page.whole(&names::MEMORY_LIMIT, &[], memory.bytes_max());
+        page.whole(&names::MEMORY_STATE, &[], memory.used_bytes());
+        page.whole(&names::MEMORY_STATE_LIMIT, &[], memory.state_bytes_max());
     }
     if let Some(cluster) = &scrape.cluster {
         self::cluster(&mut page, cluster);
@@ -139,6 +144,13 @@ fn operator(page: &mut Page, job: &JobId, id: OperatorId, counters: &OperatorCou
         (&names::UNMATCHED, counters.unmatched_changes),
     ] {
         page.whole(metric, &labels, count);
+    }
+    let StateMemory { bytes, parts_hot, parts_cold, part_loads, deferred_rows } = counters.memory;
+    page.whole(&names::STATE_MEMORY, &labels, bytes);
+    if parts_hot + parts_cold > 0 {
+        page.whole(&names::STATE_PARTS_ON_DISK, &labels, parts_cold);
+        page.whole(&names::STATE_PART_LOADS, &labels, part_loads);
+        page.whole(&names::DEFERRED_ROWS, &labels, deferred_rows);
     }
     let spent = |part: fn(&SubtaskCounters) -> u64| counters.subtasks.iter().map(part).sum::<u64>() as f64 / 1e6;
     let times = [spent(|s| s.busy_us), spent(|s| s.backpressured_us), spent(|s| s.idle_us)];

@@ -95,8 +95,16 @@ metrics! {
     ROW_LATENCY Histogram Seconds "mainstem_row_latency" "Times from when rows were read by a source until they had come to a sink, by latency markers.";
     STATE_ROWS Gauge None "mainstem_operator_state_rows" "Rows that an operator kept in the newest checkpoint.";
     STATE_SIZE Gauge Bytes "mainstem_operator_state_size" "Bytes of an operator's state in the newest checkpoint.";
+    STATE_MEMORY Gauge Bytes "mainstem_operator_state_memory" "Memory that the state of an operator takes, with rows that wait for it.";
+    STATE_PARTS_ON_DISK Gauge None "mainstem_operator_state_parts_on_disk" "Parts of an operator's state that are not in memory.";
+    STATE_PART_LOADS Counter None "mainstem_operator_state_part_loads" "Parts of an operator's state that were read again because rows came for them.";
+    DEFERRED_ROWS Counter None "mainstem_operator_deferred_rows" "Rows that had to wait for a part of the state that was not in memory.";
     LAG_RECORDS Gauge None "mainstem_source_lag_records" "Records that a source has not read yet, as far as its readers know.";
     LAG_BYTES Gauge Bytes "mainstem_source_lag" "Bytes that a source has not read yet, as far as its readers know.";
+
+    MEMORY_LIMIT Gauge Bytes "mainstem_memory_limit" "Memory that what runs subtasks may use (--memory).";
+    MEMORY_STATE Gauge Bytes "mainstem_state_memory" "Memory that the state of all operators takes, with rows that wait for it.";
+    MEMORY_STATE_LIMIT Gauge Bytes "mainstem_state_memory_limit" "Memory that state may take before it is put aside on disk: half of all, less where the rest of the process takes more.";
 
     LEADS Gauge None "mainstem_coordinator_leads" "1 where this coordinator leads.";
     TERM Gauge None "mainstem_raft_term" "Raft's term.";

@@ -9,7 +9,7 @@ use mainstem_coordinator::cluster::{JobView, Wish};
 use mainstem_coordinator::{CheckpointOptions, Control, JobHistory, JobStatus, RestoredFrom, SavepointRequest};
 use mainstem_core::ids::JobId;
 use mainstem_core::time::Timestamp;
-use mainstem_engine::JobMetrics;
+use mainstem_engine::{JobMetrics, MemoryBudget};
 use mainstem_rt::Clock;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +31,7 @@ pub(super) struct RunningJob {
     pub(super) restored: Option<RestoredFrom>,
     pub(super) began_at: Timestamp,
     pub(super) metrics: Arc<JobMetrics>,
+    pub(super) memory: Arc<MemoryBudget>,
     pub(super) status: watch::Receiver<JobStatus>,
     pub(super) history: Arc<JobHistory>,
     /// None: nothing is traced.
@@ -171,8 +172,8 @@ impl Backend for RunBackend {
     fn scrape(&self) -> Scrape {
         let jobs = self.figures.known();
         let running = jobs.iter().map(|known| (known.view.job.clone(), known.view.counters.clone())).collect();
-        let traces = self.running.traces.clone();
-        Scrape { mode: self.mode(), now: self.clock.now(), jobs, running, cluster: None, traces }
+        let (memory, traces) = (Some(self.running.memory.clone()), self.running.traces.clone());
+        Scrape { mode: self.mode(), now: self.clock.now(), jobs, running, cluster: None, memory, traces }
     }
 
     fn now(&self) -> Timestamp {

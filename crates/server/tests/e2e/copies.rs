@@ -48,7 +48,7 @@ fn wait_for_attempt(cluster: &LocalCluster<'_>, after: u64) -> u64 {
 /// What a worker has logged of the state that it began an attempt with: bytes from copies, and from the store.
 fn restored_by(sandbox: &Sandbox, worker: &str, attempt: u64) -> Option<(u64, u64)> {
     let log = std::fs::read_to_string(sandbox.path(&format!(".mainstem-cluster/{worker}.log"))).unwrap();
-    let wanted = format!(" attempt={attempt} ");
+    let wanted = format!(" generation={attempt} ");
     let whole = &log[..log.rfind('\n')? + 1];
     let line = whole.lines().find(|line| line.contains("state restored") && line.contains(&wanted))?;
     let number = |key: &str| line.split_once(key).unwrap().1.split(' ').next().unwrap().parse().unwrap();

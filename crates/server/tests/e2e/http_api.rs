@@ -1,6 +1,7 @@
 //! The HTTP port of real processes: what is told of a job that runs, what may be asked for, and by whom.
 
 mod access;
+mod certificates;
 mod cluster;
 mod cluster_preview;
 mod latency;
@@ -9,6 +10,7 @@ mod preview;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,6 +26,8 @@ pub(crate) const ENDLESS: u64 = 100_000_000;
 pub(crate) struct Served {
     child: Child,
     pub(crate) client: HttpClient,
+    /// What it has said on stderr since it said where it listens.
+    said: Arc<Mutex<String>>,
 }
 
 impl Served {
@@ -33,9 +37,15 @@ impl Served {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let address =
             lines.find_map(|line| line.split_once("http://").map(|(_, rest)| rest.trim_end_matches('/').to_owned()));
+        let said = Arc::<Mutex<String>>::default();
+        let kept = said.clone();
         // A full pipe would stall the process.
-        std::thread::spawn(move || lines.for_each(drop));
-        Served { child, client: HttpClient::new(&address.expect("it says where it listens")) }
+        std::thread::spawn(move || lines.for_each(|line| *kept.lock().unwrap() += &(line + "\n")));
+        Served { child, client: HttpClient::new(&address.expect("it says where it listens")), said }
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     /// Waits until it has ended by itself, well or not.

@@ -2,6 +2,10 @@
 
 export const NONE = '–';
 
+// Made once: a list has hundreds of such numbers each time it is drawn, and to make one of these takes longer than to use it.
+const WHOLE = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
+const NATURAL = new Intl.Collator('en', { numeric: true });
+
 const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
 
 // 950, 12.3 k, 4.56 M: three digits that matter.
@@ -24,7 +28,12 @@ export function count(value) {
 
 // The whole number with its thousands apart, for titles.
 export function exact(value) {
-  return known(value) ? Math.round(value).toLocaleString('en-US').replaceAll(',', ' ') : NONE;
+  return known(value) ? WHOLE.format(value).replaceAll(',', ' ') : NONE;
+}
+
+// The order of names: job-9 stands before job-10.
+export function inOrder(a, b) {
+  return NATURAL.compare(a, b);
 }
 
 export function rate(value) {

@@ -2,6 +2,7 @@
 // and the filter for their rows.
 
 import { h } from '../lib/dom.js';
+import { inOrder } from '../lib/format.js';
 
 // `columns`: `{ id, label, width (rem; absent: takes what is left), number, cell(row), sort(row), hint, wrap, place }`; `cell` gives what
 // stands in the cell, `sort` makes the column sortable, `place` says where it is in a card: 'lead', 'side', 'wide',
@@ -121,7 +122,7 @@ function sortRows(rows, columns, { by, down }) {
     .sort(([, a], [, b]) => {
       const lost = (value) => value === null || value === undefined || Number.isNaN(value);
       if (lost(a) || lost(b)) return Number(lost(a)) - Number(lost(b));
-      return sign * (typeof a === 'string' ? a.localeCompare(b, 'en', { numeric: true }) : a - b);
+      return sign * (typeof a === 'string' ? inOrder(a, b) : a - b);
     })
     .map(([row]) => row);
 }

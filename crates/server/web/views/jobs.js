@@ -1,7 +1,7 @@
 // All jobs, those first that need somebody.
 
 import { h } from '../lib/dom.js';
-import { count, rate, bytes, behind, duration, exact, plural, NONE, eventTime } from '../lib/format.js';
+import { count, rate, bytes, behind, duration, exact, inOrder, plural, NONE, eventTime } from '../lib/format.js';
 import { get, path } from '../lib/api.js';
 import { Poll } from '../lib/poll.js';
 import { href, setQuery } from '../lib/router.js';
@@ -80,7 +80,7 @@ export class JobsView {
     );
     if (!data) return [head, this.jobs.error ? failed(this.jobs.error, 'The jobs') : loading(12)];
     const now = clockOf(data);
-    const all = [...data.jobs].sort((a, b) => a.job.localeCompare(b.job, 'en', { numeric: true }));
+    const all = [...data.jobs].sort((a, b) => inOrder(a.job, b.job));
     const matches = matcher(this.text);
     const matching = all.filter((job) => matches(`${job.job} ${job.state}`));
     const [, , test] = GROUPS.find(([id]) => id === this.group) || GROUPS[0];

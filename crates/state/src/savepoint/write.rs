@@ -122,7 +122,7 @@ impl CheckpointStore {
         let shown = self.shown(job, &handle.path);
         let failed = |e| self.failed("read", &shown, e);
         let found = self.objects().get(&location(job, &handle.path)?).await.map_err(failed)?;
-        let mut pieces = found.into_stream();
+        let mut pieces = mainstem_objects::pieces(found);
         let mut file = File::create(path).await.map_err(io_error("create", path))?;
         let (mut size, mut crc32c) = (0_u64, 0_u32);
         while let Some(piece) = pieces.try_next().await.map_err(failed)? {

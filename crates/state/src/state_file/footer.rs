@@ -1,5 +1,7 @@
 //! The end of a state file: which tables and blocks it holds and where. Only bytes; see the format document.
 
+use std::ops::Range;
+
 use mainstem_core::key_group::KeyGroupRange;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,14 @@ impl Block {
     /// Number of rows.
     pub(crate) fn rows(&self) -> u64 {
         self.runs.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    /// Positions of the rows whose key groups lie in the range.
+    pub(crate) fn rows_of(&self, range: KeyGroupRange) -> Range<usize> {
+        let count = |to: u16| -> usize {
+            self.runs.iter().take_while(|(group, _)| *group < to).map(|(_, count)| *count as usize).sum()
+        };
+        count(range.start)..count(range.end.max(range.start))
     }
 
     /// Whether some row's key group lies in the range.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
-use futures::TryStreamExt;
 use mainstem_core::ids::{Epoch, Generation, JobId, OperatorId};
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::StateHandle;
@@ -30,6 +30,63 @@ pub struct StateRead {
     pub tables: Vec<TableDelta>,
     /// From where.
     pub origin: Origin,
+}
+
+/// What was fetched of a state file, whose blocks are decoded one at a time.
+#[derive(Debug)]
+pub struct StatePiece {
+    /// In the order in which they were written.
+    pub blocks: Vec<StateBlock>,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// From where.
+    pub origin: Origin,
+}
+
+/// A block of a state file that was fetched, as it lies in the file.
+#[derive(Debug)]
+pub struct StateBlock {
+    path: String,
+    range: KeyGroupRange,
+    fetched: Fetched,
+}
+
+impl StateBlock {
+    /// Name of the operator's table of which it holds rows.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.fetched.table.name
+    }
+
+    /// Version of the table's layout, the operator's own.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.fetched.table.version
+    }
+
+    /// Number of its rows for the key groups that were asked for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fetched.block.rows_of(self.range).len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its rows for the key groups that were asked for.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`] names the file.
+    pub fn decode(&self) -> Result<RecordBatch, StateError> {
+        let Fetched { table, block, bytes } = &self.fetched;
+        let corrupt = |reason| StateError::Corrupt { path: self.path.clone(), reason };
+        let rows = state_file::verified_rows(table, block, bytes).map_err(corrupt)?;
+        let wanted = block.rows_of(self.range);
+        Ok(rows.slice(wanted.start, wanted.len()))
+    }
 }
 
 /// Where a state file was read.
@@ -85,6 +142,17 @@ impl CheckpointStore {
         handle: &StateHandle,
         range: KeyGroupRange,
     ) -> Result<StateRead, StateError> {
+        let (fetched, origin) = self.fetch(job, handle, range).await?;
+        decode(job, handle, fetched, range, origin).await
+    }
+
+    /// The blocks that hold some of the key groups.
+    async fn fetch(
+        &self,
+        job: &JobId,
+        handle: &StateHandle,
+        range: KeyGroupRange,
+    ) -> Result<(Vec<Fetched>, Origin), StateError> {
         let groups = handle.key_groups;
         let whole = range.start <= groups.start && groups.end <= range.end;
         let copied = match self.read_copy(job, handle).await {
@@ -92,26 +160,24 @@ impl CheckpointStore {
             Some(bytes) => Some(blocks_of(job, handle, &bytes, range)?),
             None => None,
         };
-        let (fetched, origin) = match copied {
+        Ok(match copied {
             Some(fetched) => (fetched, Origin::LocalCopy),
             None if whole => (self.fetch_whole(job, handle, range).await?, Origin::Store),
             None => (self.fetch_range(job, handle, range).await?, Origin::Store),
-        };
-        decode(job, handle, fetched, range, origin).await
+        })
     }
 
     /// The same for those who come back for other key groups of the file: no more of it is read than the blocks that hold
     /// some of those of its handle, also of a local copy, unless the file is small. A file that is not very large is
-    /// fetched whole where copies are kept, so that the next one finds it. Says how many bytes it has read, too.
+    /// fetched whole where copies are kept, so that the next one finds it. Nothing is decoded yet.
     ///
     /// # Errors
     /// As [`CheckpointStore::read_state`].
-    pub async fn read_state_piece(&self, job: &JobId, handle: &StateHandle) -> Result<(StateRead, u64), StateError> {
+    pub async fn read_state_piece(&self, job: &JobId, handle: &StateHandle) -> Result<StatePiece, StateError> {
         let range = handle.key_groups;
-        if handle.size <= WHOLE_BYTES {
-            return Ok((self.read_state(job, handle, range).await?, handle.size));
-        }
-        let (fetched, origin) = match self.read_copied_blocks(job, handle).await {
+        let copied = if handle.size > WHOLE_BYTES { self.read_copied_blocks(job, handle).await } else { None };
+        let (fetched, origin) = match copied {
+            None if handle.size <= WHOLE_BYTES => self.fetch(job, handle, range).await?,
             Some(fetched) => (fetched, Origin::LocalCopy),
             None if self.copies.is_some() && handle.size <= COPIED_BYTES => {
                 (self.fetch_whole(job, handle, range).await?, Origin::Store)
@@ -119,7 +185,9 @@ impl CheckpointStore {
             None => (self.fetch_range(job, handle, range).await?, Origin::Store),
         };
         let bytes = fetched.iter().map(|fetched| fetched.bytes.len() as u64).sum();
-        Ok((decode(job, handle, fetched, range, origin).await?, bytes))
+        let path = full(job, &handle.path);
+        let blocks = fetched.into_iter().map(|fetched| StateBlock { path: path.clone(), range, fetched }).collect();
+        Ok(StatePiece { blocks, bytes, origin })
     }
 
     /// Checks that a state file exists with the size and the checksum of its handle. Reads all of it, holding
@@ -129,9 +197,8 @@ impl CheckpointStore {
         let failed = |e| self.failed("read", &self.shown(job, &handle.path), e);
         let result = self.objects.get(&location(job, &handle.path)?).await.map_err(failed)?;
         check_size(&path, handle, result.meta.size)?;
-        let crc =
-            result.into_stream().try_fold(0, |crc, piece| std::future::ready(Ok(crc32c::crc32c_append(crc, &piece))));
-        check_crc(&path, handle, crc.await.map_err(failed)?)
+        let (_, crc) = mainstem_objects::checksum_of(result).await.map_err(failed)?;
+        check_crc(&path, handle, crc)
     }
 
     /// Checks that a state file exists with the size of its handle, without reading it.
@@ -205,6 +272,7 @@ impl CheckpointStore {
 }
 
 /// A block that was read and is not verified yet.
+#[derive(Debug)]
 pub(super) struct Fetched {
     table: TableHead,
     block: Block,

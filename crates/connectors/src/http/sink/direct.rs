@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use mainstem_core::ids::Epoch;
 use mainstem_core::protocol::Committable;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::error::{ConnectorError, ErrorKind};
 use crate::sink::{Delivery, SinkWriter, WriterContext};
@@ -50,7 +51,8 @@ impl DirectWriter {
             let Some((_, client)) = &self.open else { return Ok(()) };
             let (client, key) = (client.clone(), format!("{}/{}", self.key, self.requests));
             self.requests += 1;
-            self.sending.spawn(async move { (body.records, client.send(&key, body.bytes.into()).await) });
+            let sending = async move { (body.records, client.send(&key, body.bytes.into()).await) };
+            self.sending.spawn(sending.in_current_span());
         }
         Ok(())
     }

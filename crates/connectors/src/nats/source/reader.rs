@@ -10,6 +10,7 @@ use mainstem_core::protocol::SourceSplit;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::bad_records::{BAD_RECORD_ADVICE, BadRecordPolicy, DeadLetter, Origin, Origins, PositionUnit, Rejected};
 use crate::error::{ConnectorError, ErrorKind};
@@ -93,7 +94,7 @@ impl StreamReader {
                 progress: progress.clone(),
             };
             let mut task = JoinSet::new();
-            task.spawn(puller.run());
+            task.spawn(puller.run().in_current_span());
             Pulling { progress, deliveries, _task: task }
         });
         let stopped = || {

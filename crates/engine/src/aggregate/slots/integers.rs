@@ -60,6 +60,11 @@ impl IntegerSlots {
         }
     }
 
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.table.reserve(more);
+        self.keys.reserve_exact(more);
+    }
+
     pub(super) fn intern(
         &mut self,
         column: &ArrayRef,

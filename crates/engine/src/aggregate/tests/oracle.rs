@@ -220,7 +220,7 @@ impl Aggregation {
         if restore {
             self.operator = new_operator(&self.spec, self.schema.clone(), &self.context);
             for (handle, tables) in &self.files {
-                let state = Restored { handle: handle.get().unwrap().clone(), tables: tables.clone() };
+                let state = Restored::decoded(handle.get().unwrap().clone(), tables.clone());
                 self.operator.restore(state).unwrap();
             }
             self.operator.restored().unwrap();

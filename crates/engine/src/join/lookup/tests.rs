@@ -11,6 +11,7 @@ use mainstem_plan::expr::{BinaryOperator, Expr};
 use mainstem_plan::operator::JoinOn;
 
 use super::*;
+use crate::operator::process_whole;
 
 /// A file of its own for each table.
 struct Rows(PathBuf);
@@ -97,8 +98,7 @@ fn names(join: &mut LookupJoin, keys: &[Option<i64>]) -> BTreeMap<i64, Vec<Optio
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..keys.len() as i64));
     let keys: ArrayRef = Arc::new(Int64Array::from(keys.to_vec()));
     let rows = RecordBatch::try_from_iter_with_nullable([("n", numbers, true), ("k", keys, true)]).unwrap();
-    let mut out = Collector::default();
-    join.process(0, StreamBatch::on_time(rows), &mut out).unwrap();
+    let out = process_whole(join, 0, StreamBatch::on_time(rows));
     let mut found = BTreeMap::<i64, Vec<Option<String>>>::new();
     for batch in out.main {
         let names: &StringArray = batch.rows.column(3).as_string();

@@ -3,6 +3,7 @@
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use arrow::row::Rows;
 use mainstem_core::change::ChangeKind;
 use mainstem_core::ids::Epoch;
 use mainstem_core::time::Timestamp;
@@ -32,10 +33,23 @@ pub(crate) struct NotIn {
     right: Side,
     seen: Seen,
     output: Output,
+    /// Rows that give more than a step may make.
+    taking: Option<Taking>,
     files: DeltaFiles,
     context: EvalContext,
     has_ttl: bool,
     captured_at: i64,
+}
+
+/// Rows of one input that are being taken.
+struct Taking {
+    batch: StreamBatch,
+    side: usize,
+    numbers: Vec<u32>,
+    rows: Rows,
+    next: usize,
+    /// What the rows before the next one give.
+    changes: Changes,
 }
 
 /// What is known of the right side as a whole.
@@ -83,6 +97,7 @@ impl NotIn {
             right: table(&on.right_schema, join.right_ttl_ms)?,
             seen: Seen::default(),
             output: Output::new(name, on, schema, true, context)?,
+            taking: None,
             files: DeltaFiles::default(),
             context: context.clone(),
             has_ttl: join.left_ttl_ms.is_some() || join.right_ttl_ms.is_some(),
@@ -166,6 +181,42 @@ impl NotIn {
         Ok(())
     }
 
+    /// Goes on with rows that have come, as far as one step may go.
+    fn run(&mut self, mut taking: Taking, out: &mut Collector) -> Result<(), EngineError> {
+        taking.changes.begin_step();
+        loop {
+            let own = Own { rows: &taking.batch.rows, side: taking.side };
+            if !self.output.give(own, &self.left, &mut taking.changes, out)? {
+                self.taking = Some(taking);
+                return Ok(());
+            }
+            if taking.next == taking.numbers.len() {
+                break;
+            }
+            while taking.next < taking.numbers.len() && taking.changes.len() < OUTPUT_ROWS {
+                self.take(&mut taking)?;
+            }
+        }
+        if taking.batch.changes.is_some() {
+            self.release(taking.numbers);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, taking: &mut Taking) -> Result<(), EngineError> {
+        let (row, adds) = (taking.next, taking.batch.is_addition(taking.next));
+        let (key, bytes) = (taking.numbers[row], taking.rows.row(row));
+        taking.next += 1;
+        if taking.side == 1 {
+            return self.right_row(key, bytes.as_ref(), adds, &mut taking.changes);
+        }
+        if self.left_row(key, bytes.as_ref(), adds)? {
+            let kind = if adds { ChangeKind::Insert } else { ChangeKind::Delete };
+            taking.changes.push(row as u32, NONE, kind, 1);
+        }
+        Ok(())
+    }
+
     fn release(&mut self, mut keys: Vec<u32>) {
         keys.sort_unstable();
         keys.dedup();
@@ -199,26 +250,15 @@ impl Operator for NotIn {
         let side = if input == 0 { &self.left } else { &self.right };
         let Side::Table(table) = side else { return Ok(()) };
         let rows = table.rows_of(batch.rows.columns(), batch.rows.num_rows()).map_err(self.failed())?;
-        let own = Own { rows: &batch.rows, side: input };
-        let mut changes = Changes::default();
-        for (row, key) in numbers.iter().enumerate() {
-            let adds = batch.is_addition(row);
-            if input == 1 {
-                self.right_row(*key, rows.row(row).as_ref(), adds, &mut changes)?;
-            } else if self.left_row(*key, rows.row(row).as_ref(), adds)? {
-                let kind = if adds { ChangeKind::Insert } else { ChangeKind::Delete };
-                changes.push(row as u32, NONE, kind, 1);
-            }
-            if changes.len() >= OUTPUT_ROWS {
-                self.output.give(own, &self.left, &changes, out)?;
-                changes = Changes::default();
-            }
-        }
-        self.output.give(own, &self.left, &changes, out)?;
-        if batch.changes.is_some() {
-            self.release(numbers);
-        }
-        Ok(())
+        self.run(Taking { batch, side: input, numbers, rows, next: 0, changes: Changes::default() }, out)
+    }
+
+    fn has_more(&self) -> bool {
+        self.taking.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        self.taking.take().map_or(Ok(()), |taking| self.run(taking, out))
     }
 
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
@@ -260,9 +300,9 @@ impl Operator for NotIn {
             for stored in state.rows(name, VERSION) {
                 let stored = stored?;
                 count += stored.num_rows();
-                let numbers = self.numbers(index, stored)?;
+                let numbers = self.numbers(index, &stored)?;
                 let side = if index == 0 { &mut self.left } else { &mut self.right };
-                side.restore(stored, &numbers).map_err(&failed)?;
+                side.restore(&stored, &numbers).map_err(&failed)?;
             }
         }
         self.files.restored(state.handle, count);

@@ -15,10 +15,11 @@ use super::rings::NONE;
 use super::side::Side;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::operator::Collector;
+use crate::join::pairs::StepMade;
+use crate::operator::{Collector, PIECE_ROWS, PieceRows};
 
-/// About how many rows an output batch has.
-pub(super) const OUTPUT_ROWS: usize = 8192;
+/// About how many references are collected before rows are made of them.
+pub(super) const OUTPUT_ROWS: usize = PIECE_ROWS;
 
 /// Makes output of pairs.
 pub(super) struct Output {
@@ -29,12 +30,28 @@ pub(super) struct Output {
     condition: Option<Arc<dyn PhysicalExpr>>,
     /// Whether only left columns are given.
     left_only: bool,
+    piece: PieceRows,
 }
 
-/// Rows to be given, in order: a row of the batch, a kept row of the other side (either may be [`NONE`]), and the
-/// kind of the change.
+/// Rows to be given, in order: a row of the batch, a kept row of the other side (either may be [`NONE`]), the
+/// kind of the change, and how often.
 #[derive(Default)]
 pub(super) struct Changes {
+    own: Vec<u32>,
+    other: Vec<u32>,
+    kinds: Vec<i8>,
+    /// None: each is given once.
+    copies: Vec<u32>,
+    /// The next one to be given, and how many copies of it have been.
+    next: usize,
+    given: u32,
+    made: StepMade,
+    piece: Piece,
+}
+
+/// Some of the rows.
+#[derive(Default)]
+struct Piece {
     own: Vec<u32>,
     other: Vec<u32>,
     kinds: Vec<i8>,
@@ -43,16 +60,75 @@ pub(super) struct Changes {
 impl Changes {
     /// Adds a row `copies` times.
     pub(super) fn push(&mut self, own: u32, other: u32, kind: ChangeKind, copies: u32) {
-        for _ in 0..copies {
-            self.own.push(own);
-            self.other.push(other);
-            self.kinds.push(kind as i8);
+        if copies == 0 {
+            return;
         }
+        if copies > 1 || !self.copies.is_empty() {
+            self.copies.resize(self.own.len(), 1);
+            self.copies.push(copies);
+        }
+        self.own.push(own);
+        self.other.push(other);
+        self.kinds.push(kind as i8);
     }
 
-    /// Number of rows.
+    /// Number of references.
     pub(super) fn len(&self) -> usize {
         self.own.len()
+    }
+
+    /// A row of the batch has so many partners.
+    pub(super) fn note(&mut self, batch: &StreamBatch, row: usize, partners: usize) {
+        self.made.note(&batch.rows, row, partners);
+    }
+
+    /// From here on another step is under way.
+    pub(super) fn begin_step(&mut self) {
+        self.made.begin_step();
+    }
+
+    /// All were given.
+    fn clear(&mut self) {
+        self.own.clear();
+        self.other.clear();
+        self.kinds.clear();
+        self.copies.clear();
+        (self.next, self.given) = (0, 0);
+        self.made.forget_rows();
+    }
+
+    /// Puts the next rows into `piece`, at most so many; false: there are no more.
+    fn take_piece(&mut self, rows_max: usize) -> bool {
+        let Piece { own, other, kinds } = &mut self.piece;
+        own.clear();
+        other.clear();
+        kinds.clear();
+        while self.next < self.own.len() && own.len() < rows_max {
+            let (room, at) = (rows_max - own.len(), self.next);
+            if self.copies.is_empty() {
+                let end = self.own.len().min(at + room);
+                own.extend_from_slice(&self.own[at..end]);
+                other.extend_from_slice(&self.other[at..end]);
+                kinds.extend_from_slice(&self.kinds[at..end]);
+                self.next = end;
+                continue;
+            }
+            let copies = ((self.copies[at] - self.given) as usize).min(room);
+            own.resize(own.len() + copies, self.own[at]);
+            other.resize(other.len() + copies, self.other[at]);
+            kinds.resize(kinds.len() + copies, self.kinds[at]);
+            self.given += copies as u32;
+            if self.given == self.copies[at] {
+                (self.next, self.given) = (at + 1, 0);
+            }
+        }
+        self.made.add(self.piece.own.len());
+        !self.piece.own.is_empty()
+    }
+
+    /// Whether more are to be given, and the step may not make more.
+    fn must_wait(&self, out: &mut Collector) -> bool {
+        self.next < self.own.len() && self.made.is_enough(out)
     }
 }
 
@@ -76,7 +152,7 @@ impl Output {
         let both = fields.map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
         let both = Arc::new(Schema::new(both));
         let condition = on.condition.as_ref().map(|condition| condition.compile(&both, context)).transpose()?;
-        Ok(Output { name: name.to_owned(), schema, both, condition, left_only })
+        Ok(Output { name: name.to_owned(), schema, both, condition, left_only, piece: PieceRows::default() })
     }
 
     /// Whether pairs of equal keys must hold a condition beside it.
@@ -84,19 +160,22 @@ impl Output {
         self.condition.is_some()
     }
 
-    /// Gives those of the pairs that hold the condition.
+    /// Gives those of the pairs that hold the condition, as far as the step goes. Whether all were given.
     pub(super) fn give_pairs(
-        &self,
+        &mut self,
         own: Own<'_>,
         other: &Side,
-        pairs: &Changes,
+        pairs: &mut Changes,
         out: &mut Collector,
-    ) -> Result<(), EngineError> {
-        for from in (0..pairs.len()).step_by(OUTPUT_ROWS) {
-            let piece = from..pairs.len().min(from + OUTPUT_ROWS);
-            let count = piece.len();
-            let columns = self.columns(own, other, &pairs.own[piece.clone()], &pairs.other[piece.clone()])?;
-            let kinds = Int8Array::from(pairs.kinds[piece].to_vec());
+    ) -> Result<bool, EngineError> {
+        while !pairs.must_wait(out) {
+            if !pairs.take_piece(pairs.made.next_rows(&self.piece)) {
+                pairs.clear();
+                return Ok(true);
+            }
+            let count = pairs.piece.own.len();
+            let columns = self.columns(own, other, &pairs.piece.own, &pairs.piece.other)?;
+            let kinds = Int8Array::from(pairs.piece.kinds.clone());
             let batch = match self.holding(&columns, count)? {
                 None => StreamBatch::changelog(self.rows(&self.schema, columns, count)?, kinds),
                 Some(mask) if mask.true_count() == 0 => continue,
@@ -109,9 +188,10 @@ impl Output {
                     StreamBatch::changelog(rows, kinds.as_primitive().clone())
                 }
             };
+            self.piece.learn(&batch);
             out.main.push(batch);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// For each of the pairs whether it holds the condition; none: all do.
@@ -136,25 +216,31 @@ impl Output {
         Ok(Some(holds))
     }
 
-    /// Gives all changes, in order.
+    /// Gives the changes, in order, as far as the step goes. Whether all were given.
     pub(super) fn give(
-        &self,
+        &mut self,
         own: Own<'_>,
         other: &Side,
-        changes: &Changes,
+        changes: &mut Changes,
         out: &mut Collector,
-    ) -> Result<(), EngineError> {
-        for from in (0..changes.len()).step_by(OUTPUT_ROWS) {
-            let piece = from..changes.len().min(from + OUTPUT_ROWS);
+    ) -> Result<bool, EngineError> {
+        while !changes.must_wait(out) {
+            if !changes.take_piece(changes.made.next_rows(&self.piece)) {
+                changes.clear();
+                return Ok(true);
+            }
+            let piece = &changes.piece;
             let columns = match (self.left_only, own.side) {
-                (false, _) => self.columns(own, other, &changes.own[piece.clone()], &changes.other[piece.clone()])?,
-                (true, 0) => self.own_columns(own, &changes.own[piece.clone()])?,
-                (true, _) => self.other_columns(other, &changes.other[piece.clone()])?,
+                (false, _) => self.columns(own, other, &piece.own, &piece.other)?,
+                (true, 0) => self.own_columns(own, &piece.own)?,
+                (true, _) => self.other_columns(other, &piece.other)?,
             };
-            let rows = self.rows(&self.schema, columns, piece.len())?;
-            out.main.push(StreamBatch::changelog(rows, Int8Array::from(changes.kinds[piece].to_vec())));
+            let rows = self.rows(&self.schema, columns, piece.own.len())?;
+            let batch = StreamBatch::changelog(rows, Int8Array::from(piece.kinds.clone()));
+            self.piece.learn(&batch);
+            out.main.push(batch);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// For which of the pairs the condition holds; none: for all.

@@ -73,9 +73,14 @@ impl Rings {
 
     /// The rows of a key, oldest first.
     pub(super) fn rows(&self, key: u32) -> impl Iterator<Item = u32> + '_ {
+        self.rows_from(key, None)
+    }
+
+    /// The rows of a key from this one on, oldest first.
+    pub(super) fn rows_from(&self, key: u32, first: Option<u32>) -> impl Iterator<Item = u32> + '_ {
         let newest = self.newest.get(key as usize).copied().unwrap_or(NONE);
-        let first = if newest == NONE { NONE } else { self.after[newest as usize] };
-        let mut next = first;
+        let oldest = if newest == NONE { NONE } else { self.after[newest as usize] };
+        let mut next = first.unwrap_or(oldest);
         std::iter::from_fn(move || {
             if next == NONE {
                 return None;

@@ -159,7 +159,7 @@ impl Operator for SetOperation {
         for stored in state.rows(TABLE.0, TABLE.1) {
             let stored = stored?;
             count += stored.num_rows();
-            self.table.restore(stored, &vec![0; stored.num_rows()]).map_err(&failed)?;
+            self.table.restore(&stored, &vec![0; stored.num_rows()]).map_err(&failed)?;
         }
         self.files.restored(state.handle, count);
         Ok(())

@@ -12,7 +12,7 @@ use mainstem_plan::operator::JoinOn;
 
 use super::*;
 use crate::key_hash::hash_rows;
-use crate::operator::PendingHandle;
+use crate::operator::{PendingHandle, process_whole};
 
 const KEY_GROUPS: u16 = 16;
 
@@ -229,7 +229,7 @@ impl Files {
                     .collect();
                 kept.push((name.clone(), *version, arrow::compute::filter_record_batch(rows, &mask).unwrap()));
             }
-            operator.restore(Restored { handle: handle.get().unwrap().clone(), tables: kept }).unwrap();
+            operator.restore(Restored::decoded(handle.get().unwrap().clone(), kept)).unwrap();
         }
         operator.restored().unwrap();
     }
@@ -269,11 +269,9 @@ impl Subtasks {
                 |group: &u16| owner(mainstem_core::ids::KeyGroup(*group), KEY_GROUPS, parallelism) == index as u32;
             let mask = groups.iter().map(|group| Some(here(group))).collect();
             let part = batch.filter(&mask).unwrap();
-            let mut out = Collector::default();
             if part.rows.num_rows() > 0 {
-                operator.process(side, part, &mut out).unwrap();
+                fold(process_whole(operator.as_mut(), side, part), folded);
             }
-            fold(out, folded);
         }
     }
 
@@ -387,10 +385,8 @@ fn many_pairs_leave_in_batches_of_bounded_size() {
         let join = join(kind, true, 1, false);
         let mut operator = build(&join, [false, false], &EvalContext::default());
         let rows = |value: i64| (0..300).map(|n| ((Some(7), value, Some(format!("{n}"))), true)).collect::<Vec<_>>();
-        let mut out = Collector::default();
-        operator.process(0, batch(&rows(1)), &mut out).unwrap();
-        let mut out = Collector::default();
-        operator.process(1, batch(&rows(2)), &mut out).unwrap();
+        process_whole(operator.as_mut(), 0, batch(&rows(1)));
+        let out = process_whole(operator.as_mut(), 1, batch(&rows(2)));
         assert!(out.main.iter().all(|batch| batch.rows.num_rows() <= 3 * OUTPUT_ROWS));
         let rows: usize = out.main.iter().map(|batch| batch.rows.num_rows()).sum();
         assert_eq!(rows, if kind == JoinKind::Inner { 90_000 } else { 90_300 }, "{kind:?}");

@@ -88,11 +88,11 @@ impl TemporalJoin {
             for rows in state.rows(LEFT.0, LEFT.1) {
                 let rows = rows?;
                 count += rows.num_rows();
-                let times = event_times(&self.name, rows, time)?;
+                let times = event_times(&self.name, &rows, time)?;
                 let of_rows = times.values().iter().copied();
                 needed_until = needed_until.max(of_rows.clone().max().unwrap_or(i64::MIN));
                 let waits = (0..).zip(of_rows).filter(|(_, time)| *time > self.watermark).map(|(row, _)| row).collect();
-                let rows = self.taken(rows, waits)?;
+                let rows = self.taken(&rows, waits)?;
                 self.wait(&rows, time, true)?;
             }
         }

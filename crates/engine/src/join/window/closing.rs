@@ -8,9 +8,10 @@ use mainstem_plan::operator::JoinKind;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
 use crate::join::kept_rows::KeptRows;
-use crate::join::key_index::{KeyFormat, KeyIndex};
-use crate::join::pairs::{EMIT_ROWS_MAX, PairRows, filtered};
-use crate::operator::Collector;
+use crate::join::key_index::{KeyFormat, KeyIndex, Keys};
+use crate::join::pairs::{EMIT_ROWS_MAX, Found, PairRows, filtered};
+use crate::join::row_room::RowRoom;
+use crate::operator::{Collector, PieceRows};
 
 /// How rows of a window are joined.
 pub(super) struct Joiner {
@@ -18,6 +19,7 @@ pub(super) struct Joiner {
     pub(super) kind: JoinKind,
     pub(super) keys: KeyFormat,
     pub(super) pairs: PairRows,
+    pub(super) room: RowRoom,
 }
 
 /// A window that is being given out.
@@ -31,6 +33,21 @@ pub(super) struct Closing {
     /// The next batch of left rows, then the next right row.
     next_chunk: usize,
     next_right: usize,
+    /// Left rows that are being looked up.
+    probing: Option<Probing>,
+    piece: PieceRows,
+}
+
+/// A batch of left rows that is being looked up.
+struct Probing {
+    left: RecordBatch,
+    keys: Keys,
+    /// The next row.
+    next: usize,
+    /// Left row and right row.
+    found: Found<(u32, u32)>,
+    /// Which rows have had a partner.
+    matched: Vec<bool>,
 }
 
 impl Joiner {
@@ -48,14 +65,33 @@ impl Joiner {
             first += chunk.num_rows() as u32;
         }
         let right_matched = vec![false; sides[1].len() as usize];
-        Ok(Closing { sides, index, indexed, right_matched, next_chunk: 0, next_right: 0 })
+        Ok(Closing {
+            sides,
+            index,
+            indexed,
+            right_matched,
+            next_chunk: 0,
+            next_right: 0,
+            probing: None,
+            piece: PieceRows::default(),
+        })
     }
 
     /// Gives some rows of the window; true when there are no more.
     pub(super) fn step(&self, closing: &mut Closing, out: &mut Collector) -> Result<bool, EngineError> {
-        if let Some(chunk) = closing.sides[0].chunks().get(closing.next_chunk).cloned() {
+        if closing.probing.is_none()
+            && let Some(left) = closing.sides[0].chunks().get(closing.next_chunk).cloned()
+        {
             closing.next_chunk += 1;
-            self.probe(closing, &chunk, out)?;
+            let (keys, matched) = (self.keys.left(&left)?, vec![false; left.num_rows()]);
+            closing.probing = Some(Probing { left, keys, next: 0, found: Found::none(), matched });
+        }
+        if let Some(mut probing) = closing.probing.take() {
+            if self.probe(closing, &mut probing, out)? {
+                self.give_left(&probing, out)?;
+            } else {
+                closing.probing = Some(probing);
+            }
             return Ok(false);
         }
         if !matches!(self.kind, JoinKind::Right | JoinKind::Full) {
@@ -72,24 +108,42 @@ impl Joiner {
         Ok(end == closing.right_matched.len())
     }
 
-    fn probe(&self, closing: &mut Closing, left: &RecordBatch, out: &mut Collector) -> Result<(), EngineError> {
-        let left_only = matches!(self.kind, JoinKind::Semi | JoinKind::Anti { .. });
-        let one_is_enough = left_only && !self.pairs.has_condition();
-        let keys = self.keys.left(left)?;
-        let mut matched = vec![false; left.num_rows()];
-        let mut pairs: Vec<(u32, u32)> = Vec::new();
-        for row in (0..left.num_rows()).filter(|row| !keys.is_never_equal(*row)) {
-            let partners = closing.index.find(&keys, row).map(|at| (row as u32, closing.indexed[at as usize]));
-            pairs.extend(partners.take(if one_is_enough { 1 } else { usize::MAX }));
-            while pairs.len() >= EMIT_ROWS_MAX {
-                let rest = pairs.split_off(EMIT_ROWS_MAX);
-                self.give_pairs(closing, left, &pairs, &mut matched, out)?;
-                pairs = rest;
+    /// Gives pairs, as far as one step may go. Whether there are no more.
+    fn probe(&self, closing: &mut Closing, probing: &mut Probing, out: &mut Collector) -> Result<bool, EngineError> {
+        let one_is_enough = self.is_left_only() && !self.pairs.has_condition();
+        let rows = probing.left.num_rows();
+        probing.found.begin_step();
+        loop {
+            if probing.found.must_wait(out) {
+                return Ok(false);
             }
+            if let Some(pairs) = probing.found.piece(&closing.piece) {
+                self.give_pairs(closing, &probing.left, &pairs, &mut probing.matched, out)?;
+                continue;
+            }
+            if probing.next == rows {
+                return Ok(true);
+            }
+            let Probing { left, keys, next, found, .. } = &mut *probing;
+            found.collect(left, *next..rows, next, &self.room, |row, pairs| {
+                if !keys.is_never_equal(row) {
+                    let found = closing.index.find(keys, row);
+                    let partners = found.map(|at| (row as u32, closing.indexed[at as usize]));
+                    pairs.extend(partners.take(if one_is_enough { 1 } else { usize::MAX }));
+                }
+            })?;
         }
-        self.give_pairs(closing, left, &pairs, &mut matched, out)?;
+    }
+
+    fn is_left_only(&self) -> bool {
+        matches!(self.kind, JoinKind::Semi | JoinKind::Anti { .. })
+    }
+
+    /// Gives the left rows that leave once, by whether they had a partner.
+    fn give_left(&self, probing: &Probing, out: &mut Collector) -> Result<(), EngineError> {
+        let Probing { left, matched, .. } = probing;
         let given = match self.kind {
-            JoinKind::Semi => matched,
+            JoinKind::Semi => matched.clone(),
             JoinKind::Left | JoinKind::Full | JoinKind::Anti { .. } => matched.iter().map(|matched| !matched).collect(),
             JoinKind::Inner | JoinKind::Right => return Ok(()),
         };
@@ -97,7 +151,7 @@ impl Joiner {
         let rows = given.true_count();
         if rows > 0 {
             let columns = filtered(&self.name, left.columns().to_vec(), &given)?;
-            let alone = match left_only {
+            let alone = match self.is_left_only() {
                 true => self.pairs.left_only(columns, rows)?,
                 false => self.pairs.left_alone(columns, rows)?,
             };
@@ -114,7 +168,7 @@ impl Joiner {
         matched: &mut [bool],
         out: &mut Collector,
     ) -> Result<(), EngineError> {
-        let left_only = matches!(self.kind, JoinKind::Semi | JoinKind::Anti { .. });
+        let left_only = self.is_left_only();
         let mut passing = BooleanArray::from(vec![true; pairs.len()]);
         if !pairs.is_empty() && (!left_only || self.pairs.has_condition()) {
             let failed = |e| EngineError::arrow(&self.name, &e);
@@ -130,7 +184,9 @@ impl Joiner {
             }
             let rows = passing.true_count();
             if !left_only && rows > 0 {
-                out.main.push(StreamBatch::on_time(self.pairs.pairs(here, there, rows)?));
+                let batch = StreamBatch::on_time(self.pairs.pairs(here, there, rows)?);
+                closing.piece.learn(&batch);
+                out.main.push(batch);
             }
         }
         for ((row, partner), _) in pairs.iter().zip(passing.values()).filter(|(_, passes)| *passes) {

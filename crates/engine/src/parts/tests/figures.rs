@@ -47,7 +47,7 @@ fn figures(name: &str, subject: &Subject) -> (f64, f64) {
         for input in 0..subject.inputs {
             let row = |n: i64| (((number * 1000 + n) * 7919 % 30_000, number * 1000 + n, n), ChangeKind::Insert);
             let rows: Vec<(Row, ChangeKind)> = (0..1000).map(row).collect();
-            operator.process(input, batch(subject, &rows), &mut Collector::default()).unwrap();
+            process_whole(operator.as_mut(), input, batch(subject, &rows));
         }
         operator.flush_held(&mut Collector::default()).unwrap();
     }

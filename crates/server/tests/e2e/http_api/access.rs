@@ -1,9 +1,12 @@
 //! Tokens and roles: every route that is described asks for the role that its description names.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use super::{ENDLESS, Served};
 use crate::support::Sandbox;
+use crate::support::http_client::HttpClient;
 use crate::support::known::windows;
 
 /// Paths that need no token, all of which say next to nothing.
@@ -30,7 +33,7 @@ fn http_api_asks_for_a_token_on_every_route() {
             let Some(needed) = needed else { continue };
             let method = method.to_uppercase();
             let (path, body) = request(path, operation, &description);
-            let ask = |client: &crate::support::http_client::HttpClient| client.ask(&method, &path, &[], body.as_ref());
+            let ask = |client: &HttpClient| client.ask(&method, &path, &[], body.as_ref());
             let answer = ask(anyone);
             assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{method} {path}");
             assert_eq!(answer.headers["www-authenticate"], "Bearer");
@@ -79,4 +82,49 @@ fn http_api_is_not_open_to_others_without_tokens() {
         "{refused}"
     );
     assert!(sandbox.run_err(&["run", "job.sql", "--http-token-file", "tokens"]).contains("no effect without --http"));
+}
+
+#[test]
+fn http_api_reads_tokens_anew_that_have_changed() {
+    let sandbox = Sandbox::new(&windows(ENDLESS, 100, true, "none"));
+    sandbox.write("tokens", "ada viewer old-token-0123456\n");
+    let served = Served::start(&sandbox, &["--http-token-file", "tokens"]);
+    let old = served.client.with_token("old-token-0123456");
+    let new = served.client.with_token("new-token-0123456");
+    let status = |client: &HttpClient| client.get("/api/v1/session").status;
+    assert_eq!((status(&old), status(&new)), (200, 401));
+    let stream = old.clone();
+    let followed = std::thread::spawn(move || {
+        let begun = Instant::now();
+        let mut ended = String::new();
+        let mut open = stream.send("GET", "/api/v1/jobs/job/events", &[], None).unwrap();
+        std::io::Read::read_to_string(&mut open, &mut ended).unwrap();
+        begun.elapsed()
+    });
+
+    // As a mounted secret is changed: another file takes its name.
+    sandbox.write("tokens.new", "ada viewer new-token-0123456\n");
+    std::fs::rename(sandbox.path("tokens.new"), sandbox.path("tokens")).unwrap();
+    wait_until("the new token is known", || status(&new) == 200);
+    assert_eq!(status(&old), 401, "one that is not in the file any more");
+    assert!(followed.join().unwrap() < Duration::from_secs(60), "a stream that was opened with it has ended");
+
+    sandbox.write("tokens", "ada viewer bad\n");
+    wait_until("the file is refused", || served.said().contains("stay in force"));
+    assert_eq!((status(&old), status(&new)), (401, 200));
+    let said = served.said();
+    let line = said.lines().find(|line| line.contains("stay in force")).unwrap();
+    assert!(line.contains(" WARN ") && line.contains("token file 'tokens': line 1: a token has at least"), "{line}");
+
+    sandbox.write("tokens", "ada viewer old-token-0123456\nbob admin new-token-0123456\n");
+    wait_until("both are known", || status(&old) == 200);
+    assert_eq!(new.get_json("/api/v1/session")["role"], "admin");
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

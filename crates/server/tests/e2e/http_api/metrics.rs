@@ -38,6 +38,14 @@ fn value(text: &str, series: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
+/// State may take some of the memory, and at most half of it.
+fn assert_memory(text: &str) {
+    let [all, state] =
+        ["mainstem_memory_limit_bytes", "mainstem_state_memory_limit_bytes"].map(|name| value(text, name));
+    assert!(state > 0.0 && state <= all / 2.0, "{state} of {all}");
+    assert!(value(text, "mainstem_state_memory_bytes") <= state);
+}
+
 #[test]
 fn http_api_metrics_are_those_that_the_dashboard_and_the_alerts_ask_for() {
     let sandbox = Sandbox::new(&windows(ENDLESS, 10_000, true, "none"));
@@ -49,6 +57,7 @@ fn http_api_metrics_are_those_that_the_dashboard_and_the_alerts_ask_for() {
     let mut found = scraped(&first);
     assert_eq!(value(&first, "mainstem_job_state{job=\"job\",state=\"running\"}"), 1.0);
     assert!(value(&first, "process_resident_memory_bytes") > 1e6 && value(&first, "process_open_fds") > 3.0);
+    assert_memory(&first);
     let rows = "mainstem_operator_rows_in_total{job=\"job\",operator=\"0\"}";
     let busy = "mainstem_operator_busy_seconds_total{job=\"job\",operator=\"0\"}";
     served.client.wait_for("/api/v1/jobs/job", |json| json["job"]["rows_in"].as_f64() > Some(value(&first, rows)));

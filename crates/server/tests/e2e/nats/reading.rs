@@ -114,7 +114,9 @@ fn what_nats_knows_of_a_message_is_columns() {
         ("a".into(), "metadata.a.b".into(), 1.into(), "x".into(), "METADATA".into())
     );
     assert_eq!(line["headers"], serde_json::json!({"g": "y", "h": "x"}));
-    let seconds = format!("{:02}.{:03}Z", stored_ms / 1000 % 60, stored_ms % 1000);
+    // Without zeros behind the point that say nothing.
+    let seconds = format!("{:02}.{:03}", stored_ms / 1000 % 60, stored_ms % 1000);
+    let seconds = format!("{}Z", seconds.trim_end_matches('0').trim_end_matches('.'));
     assert!(line["at"].as_str().unwrap().ends_with(&seconds), "{line} {seconds}");
 }
 

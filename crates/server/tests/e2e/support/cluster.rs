@@ -116,6 +116,11 @@ impl LocalCluster<'_> {
         processes.keys().filter(|name| name.starts_with(kind)).cloned().collect()
     }
 
+    /// The process of a node.
+    pub(crate) fn process(&self, node: &str) -> u32 {
+        self.processes.lock().unwrap()[node]
+    }
+
     /// Sends a signal to a node's process.
     pub(crate) fn signal(&self, node: &str, signal: &str) {
         let id = self.processes.lock().unwrap()[node];

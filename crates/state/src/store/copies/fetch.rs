@@ -111,7 +111,7 @@ impl CheckpointStore {
         if size != handle.size {
             return Err(corrupt(format!("it has {size} bytes and was written with {}", handle.size)));
         }
-        let mut stream = result.into_stream();
+        let mut stream = mainstem_objects::pieces(result);
         let (mut crc, mut waiting, mut is_over) = (0, BytesMut::new(), false);
         while !is_over {
             match stream.try_next().await.map_err(unread)? {

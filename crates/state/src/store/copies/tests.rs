@@ -1,12 +1,13 @@
 //! Copies are read where they are whole, and nothing depends on them.
 
+use arrow::array::RecordBatch;
 use mainstem_core::ids::{Epoch, Generation, OperatorId};
 use mainstem_core::key_group::KeyGroupRange;
 
 use super::*;
 use crate::state_file::TableDelta;
 use crate::store::tests::grouped;
-use crate::store::{Origin, StateRead};
+use crate::store::{Origin, StatePiece, StateRead};
 
 const ALL: KeyGroupRange = KeyGroupRange { start: 0, end: 256 };
 
@@ -55,6 +56,13 @@ async fn write(store: &CheckpointStore, epoch: u64, rows: i64) -> StateHandle {
     let job = job();
     let written = store.write_state(&job, Generation(1), Epoch(epoch), OperatorId(0), 0, "", grouped(tables(rows)));
     written.await.unwrap()
+}
+
+/// Of each block with rows that were asked for: the table, and these rows.
+fn rows_of(piece: &StatePiece) -> Vec<(String, RecordBatch)> {
+    let blocks = piece.blocks.iter().filter(|block| !block.is_empty());
+    let decoded = blocks.map(|block| (block.table().to_owned(), block.decode().unwrap(), block.len()));
+    decoded.inspect(|(_, rows, len)| assert_eq!(rows.num_rows(), *len)).map(|(table, rows, _)| (table, rows)).collect()
 }
 
 async fn read(store: &CheckpointStore, handle: &StateHandle) -> StateRead {
@@ -159,11 +167,13 @@ async fn pieces_are_read_from_a_copy_and_from_the_store_and_damage_is_noticed() 
         let mut origins = Vec::new();
         for start in (0..100).step_by(25) {
             let handle = StateHandle { key_groups: KeyGroupRange { start, end: start + 25 }, ..handle.clone() };
-            let (read, read_bytes) = store.read_state_piece(&job(), &handle).await.unwrap();
-            let (from_store, _) = plain.read_state_piece(&job(), &handle).await.unwrap();
-            assert_eq!(read.tables, from_store.tables, "{damage:?} {start}");
-            assert!(!read.tables.is_empty() && from_store.origin == Origin::Store);
-            assert!(read.origin == Origin::Store || read_bytes < handle.size, "{damage:?} {start}");
+            let read = store.read_state_piece(&job(), &handle).await.unwrap();
+            let from_store = plain.read_state_piece(&job(), &handle).await.unwrap();
+            assert_eq!(rows_of(&read), rows_of(&from_store), "{damage:?} {start}");
+            assert!(!read.blocks.is_empty() && from_store.origin == Origin::Store);
+            let all = plain.read_state(&job(), &handle, handle.key_groups).await.unwrap().tables;
+            assert_eq!(rows_of(&read), all.into_iter().map(|table| (table.table, table.rows)).collect::<Vec<_>>());
+            assert!(read.origin == Origin::Store || read.bytes < handle.size, "{damage:?} {start}");
             origins.push(read.origin);
         }
         assert_eq!(origins.contains(&Origin::Store), damage.is_some(), "{damage:?}");
