@@ -3,6 +3,7 @@
 //! checkpoint store and by the filesystem connector. Knows nothing of what the objects hold, and decides nothing about
 //! when they come or go.
 
+mod answers;
 mod create;
 mod error;
 mod open;

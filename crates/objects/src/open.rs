@@ -16,18 +16,19 @@ use object_store::{
     StaticCredentialProvider,
 };
 
+use crate::answers::Impatient;
 use crate::error::{ObjectError, ObjectErrorKind};
 use crate::pieces::checksum_of;
 use crate::url::{ObjectUrl, Scheme};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request may take, with what it carries: at most a part of some MiB.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Tries of a request that may be repeated as it is: the service is overloaded (429, 503), broken (5xx) or gone.
 const RETRIES_MAX: usize = 8;
 /// No further try begins so long after the first.
-const RETRY_WITHIN: Duration = Duration::from_secs(20);
+const RETRY_WITHIN: Duration = Duration::from_secs(35);
+/// How often an object is read whole from its beginning: what breaks off cannot be gone on with once it is another version.
+const READS_MAX: usize = 3;
 /// The first wait; the next ones are drawn between it and twice the one before, up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
@@ -165,15 +166,19 @@ impl Objects {
 
     /// All of an object, with its version; none where there is none.
     pub async fn read(&self, key: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
-        let read = async {
-            let found = self.store.get(&self.path(key)?).await.map_err(|error| self.error(&error))?;
+        let path = self.path(key)?;
+        let mut reads = 1;
+        loop {
+            let found = match self.store.get(&path).await {
+                Ok(found) => found,
+                Err(error) => return absent(self.error(&error)),
+            };
             let version = Version::found(&found.meta);
-            let bytes = found.bytes().await.map_err(|error| self.error(&error))?;
-            Ok((bytes, version))
-        };
-        match read.await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) => absent(error),
+            match found.bytes().await.map_err(|error| self.error(&error)) {
+                Ok(bytes) => return Ok(Some((bytes, version))),
+                Err(error) if error.is_transient() && reads < READS_MAX => reads += 1,
+                Err(error) => return absent(error),
+            }
         }
     }
 
@@ -273,7 +278,7 @@ fn retries() -> RetryConfig {
 }
 
 fn client(plain: bool) -> ClientOptions {
-    ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT).with_allow_http(plain)
+    ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout_disabled().with_allow_http(plain)
 }
 
 /// Whoever writes `http://` means it.
@@ -282,7 +287,10 @@ fn is_plain(endpoint: Option<&str>) -> bool {
 }
 
 fn s3(url: &ObjectUrl, credentials: Option<&Credentials>) -> AmazonS3Builder {
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(&url.bucket).with_retry(retries());
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(&url.bucket)
+        .with_retry(retries())
+        .with_http_connector(Impatient::default());
     if let Some(Credentials { access_key, secret_key, session_token }) = credentials {
         let provided =
             AwsCredential { key_id: access_key.clone(), secret_key: secret_key.clone(), token: session_token.clone() };
@@ -303,7 +311,10 @@ fn s3(url: &ObjectUrl, credentials: Option<&Credentials>) -> AmazonS3Builder {
 }
 
 fn gcs(url: &ObjectUrl) -> GoogleCloudStorageBuilder {
-    let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(&url.bucket).with_retry(retries());
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(&url.bucket)
+        .with_retry(retries())
+        .with_http_connector(Impatient::default());
     if let Some(endpoint) = url.parameter("endpoint") {
         builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
     }
@@ -311,7 +322,10 @@ fn gcs(url: &ObjectUrl) -> GoogleCloudStorageBuilder {
 }
 
 fn azure(url: &ObjectUrl) -> MicrosoftAzureBuilder {
-    let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(&url.bucket).with_retry(retries());
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_container_name(&url.bucket)
+        .with_retry(retries())
+        .with_http_connector(Impatient::default());
     if let Some(account) = url.parameter("account") {
         builder = builder.with_config(AzureConfigKey::AccountName, account);
     }

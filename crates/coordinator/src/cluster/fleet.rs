@@ -105,7 +105,9 @@ impl FleetService {
     /// It leads no longer: all connections to workers end, and those that come are told whom to ask.
     pub(crate) fn stand_down(&self, instead: Option<String>) {
         let mut inner = self.lock();
-        *inner = Inner { instead, connections: inner.connections, holds: inner.holds, ..Inner::default() };
+        // Those who drive jobs are about to be dropped, and must not take the end of all words for the end of all subtasks.
+        let routes = std::mem::take(&mut inner.routes);
+        *inner = Inner { instead, connections: inner.connections, holds: inner.holds, routes, ..Inner::default() };
     }
 
     /// Every worker.
