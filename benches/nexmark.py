@@ -3,6 +3,7 @@
 
     benches/nexmark.py                            all queries, Mainstem alone
     benches/nexmark.py --flink                    all queries on both, in turns, with a table of ratios
+    benches/nexmark.py --best                     the same beside the best of Flink tuned, as set by default, and on RocksDB
     benches/nexmark.py --flink q0 q5core my.sql   some of them, and one that is not in the list
     benches/nexmark.py --flink --source json q0   the same rows from JSON files instead of from the generator
     benches/nexmark.py --flink --verify           no figures: are the results of both the same rows?
@@ -22,9 +23,10 @@ import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from flink.cluster import Cluster, FlinkError
+from flink.cluster import DEFAULTS, ROCKSDB, Cluster, FlinkError
 from harness import mainstem, noise, queries, report, results
 from harness.mainstem import MainstemError
 from harness.queries import QueryError
@@ -39,6 +41,7 @@ def arguments():
     parser.add_argument("queries", nargs="*", metavar="QUERY", help="names (see --list) or SQL files; default: all")
     parser.add_argument("--list", action="store_true", help="show the names of all queries")
     parser.add_argument("--flink", action="store_true", help="run Flink too; benches/flink/setup.sh installs it")
+    parser.add_argument("--best", action="store_true", help="as --flink, with three settings of Flink, of which the one counts that needs the least CPU for a query")
     parser.add_argument("--verify", action="store_true", help="with --flink: compare results instead of speed")
     parser.add_argument("--source", choices=["generator", "json"], default="generator", help="where rows come from (default: generator)")
     parser.add_argument("--events", type=int, default=10_000_000, help="events of the stream: of 50, 46 are bids, 3 auctions, 1 a person (default: 10000000)")
@@ -55,6 +58,10 @@ def arguments():
     parser.add_argument("--output", help="append all runs to this file, one JSON object a line")
     options = parser.parse_args()
     options.files = chosen(parser, options.queries)
+    options.flink = options.flink or options.best
+    options.flinks = {"flink": {}} if options.flink else {}
+    if options.best:
+        options.flinks |= {"flink by default": DEFAULTS, "flink on RocksDB": ROCKSDB}
     if options.verify and not options.flink:
         parser.error("--verify compares with Flink: add --flink")
     if any("=" not in option for option in options.flink_option):
@@ -92,8 +99,8 @@ def mainstem_run(options, query):
     return mainstem.run(options.program, query.text(), options.parallelism, options.checkpoint, options.timeout)
 
 
-def flink_run(options, cluster, query):
-    settings = dict(option.split("=", 1) for option in options.flink_option)
+def flink_run(options, cluster, query, settings):
+    settings = {**settings, **dict(option.split("=", 1) for option in options.flink_option)}
     if options.checkpoint != "none":
         settings = {"execution.checkpointing.interval": options.checkpoint, "execution.checkpointing.mode": "EXACTLY_ONCE", **settings}
     return cluster.run(query.for_flink(), settings, options.timeout)
@@ -109,7 +116,7 @@ class Measurement:
 
     def __init__(self, options, query, directory, output):
         self.options, self.query, self.directory, self.output = options, query, directory, output
-        self.runs = {name: [] for name in report.ENGINES if name == "mainstem" or options.flink}
+        self.runs = {name: [] for name in [*options.flinks, "mainstem"]}
         self.failures = {}
         # Largest share of the machine that others used during a measured run, by engine.
         self.others = dict.fromkeys(self.runs, 0.0)
@@ -117,11 +124,11 @@ class Measurement:
     def measure(self):
         with ExitStack() as stack:
             cluster = self.attempt("flink", lambda: stack.enter_context(cluster_of(self.options))) if self.options.flink else None
-            run = {"mainstem": lambda: mainstem_run(self.options, self.query), "flink": lambda: flink_run(self.options, cluster, self.query)}
-            own = {"mainstem": noise.children_seconds, "flink": cluster.all_cpu_seconds if cluster else noise.children_seconds}
+            flinks = self.options.flinks if cluster else {}
             for repetition in range(-self.options.warmups, self.options.repetitions):
-                for engine in reversed(self.runs):
-                    self.measure_run(engine, repetition, run[engine], own[engine])
+                self.measure_run("mainstem", repetition, lambda: mainstem_run(self.options, self.query), noise.children_seconds)
+                for engine, settings in flinks.items():
+                    self.measure_run(engine, repetition, partial(flink_run, self.options, cluster, self.query, settings), cluster.all_cpu_seconds)
         return {name: tuple(statistics.median(values) for values in zip(*found)) for name, found in self.runs.items() if found and name not in self.failures}
 
     def measure_run(self, engine, repetition, run, own_seconds):
@@ -179,7 +186,7 @@ def measure_all(options, output):
                 disturbed.append(f"{name}: {engine}: other processes took up to {share:.0%} of the machine during a run")
                 print(disturbed[-1], file=sys.stderr, flush=True)
         for engine, (wall, cpu, peak) in medians[name].items():
-            print(f"{name:10} {engine:9} wall {wall:7.2f} s  CPU {cpu:7.2f} s  peak {peak / 1e6:6.0f} MB", flush=True)
+            print(f"{name:10} {engine:16} wall {wall:7.2f} s  CPU {cpu:7.2f} s  peak {peak / 1e6:6.0f} MB", flush=True)
     return medians, rows, failures, disturbed
 
 
@@ -203,7 +210,7 @@ def verify(options, name, directory):
         return f"not compared: {query.varies}"
     mainstem_run(options, query)
     with cluster_of(options) as cluster:
-        flink_run(options, cluster, prepared(options, name, directory / "flink", is_compared=True))
+        flink_run(options, cluster, prepared(options, name, directory / "flink", is_compared=True), {})
     total = 0
     for sink in query.sinks:
         found, rows = results.difference(directory / "mainstem" / sink, directory / "flink" / sink)

@@ -27,6 +27,9 @@ PLANNER_OPTIONS = {
     "table.optimizer.distinct-agg.split.enabled": "true",
     "pipeline.object-reuse": "true",
 }
+# What takes these back to what Flink does when nobody sets anything, and what has state in RocksDB.
+DEFAULTS = {"table.exec.mini-batch.enabled": "false", "table.optimizer.distinct-agg.split.enabled": "false", "pipeline.object-reuse": "false"}
+ROCKSDB = {"state.backend.type": "rocksdb"}
 
 
 def configuration(state_directory, parallelism, heap, backend):
