@@ -114,12 +114,9 @@ fn plan_all(statements: Vec<Statement>) -> Result<JobPlan, SqlError> {
 }
 
 fn plan_replay_here(sql: &str, replay: &Replay<'_>) -> Result<JobPlan, SqlError> {
-    let mut file = File::default();
-    for mut statement in statement::parse(sql)?.into_iter().filter(replay::counts) {
+    let mut file = File { replay: Some(*replay), ..File::default() };
+    for statement in statement::parse(sql)?.into_iter().filter(replay::counts) {
         let at = statement.at;
-        if let StatementKind::CreateTable(create) = &mut statement.kind {
-            replay::bound(create, replay);
-        }
         file.take(statement).map_err(|error| error.or_at(at))?;
     }
     for statement in replay::statements(&file.catalog, replay)? {
@@ -137,8 +134,12 @@ struct Output {
 }
 
 #[derive(Default)]
-struct File {
+struct File<'a> {
     catalog: Catalog,
+    /// The tables as they were declared, for those that are `LIKE` them.
+    declared: BTreeMap<String, statement::CreateTable>,
+    /// Absent: what the file says is run.
+    replay: Option<Replay<'a>>,
     secrets: Secrets,
     settings: BTreeMap<String, (String, At)>,
     outputs: Vec<Output>,
@@ -151,7 +152,7 @@ struct File {
     all_guarantees: bool,
 }
 
-impl File {
+impl File<'_> {
     fn take(&mut self, statement: Statement) -> Result<(), SqlError> {
         let at = statement.at;
         match statement.kind {
@@ -188,6 +189,18 @@ impl File {
             return Ok(());
         }
         let name = create.name.clone();
+        if let Some(like) = create.like.take() {
+            let (source, relation) = self.catalog.find(&like.source)?;
+            let Relation::Table(_) = relation else {
+                let message = format!("'{source}' is a view; LIKE takes a table");
+                return Err(SqlError::new(ErrorCode::Name, like.source.span, message));
+            };
+            like.merge(&self.declared[source], &mut create)?;
+        }
+        self.declared.insert(name.value.clone(), create.clone());
+        if let Some(replay) = &self.replay {
+            replay::bound(&mut create, replay);
+        }
         self.secrets.fill(&mut create.options)?;
         let table = Table::new(create)?;
         self.catalog.add(&name, Relation::Table(Arc::new(table)))

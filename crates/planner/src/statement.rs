@@ -3,6 +3,7 @@
 
 mod create_table;
 mod guard;
+mod like;
 mod match_recognize;
 mod set;
 

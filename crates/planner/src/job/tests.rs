@@ -16,6 +16,7 @@ mod changelogs;
 mod errors;
 mod hints;
 mod joins;
+mod like;
 mod lineage;
 mod order;
 mod patterns;

@@ -1,5 +1,5 @@
 //! `CREATE TABLE` in Flink's form, which the parser's own does not cover: computed columns, `WATERMARK FOR`,
-//! `ROW<...>`. Called by the statement layer. Resolves no names.
+//! `ROW<...>`, `LIKE`. Called by the statement layer. Resolves no names.
 
 use arrow::datatypes::DataType;
 use datafusion_sql::sqlparser::ast::{Expr, Ident};
@@ -7,6 +7,7 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
 
+use super::like::{self, Like};
 use super::{guard, next_is, parse_name, parse_name_list};
 use crate::error::{At, ErrorCode, SqlError};
 use crate::types;
@@ -21,6 +22,7 @@ pub(crate) struct CreateTable {
     pub(crate) primary_key: Vec<Ident>,
     pub(crate) partition_keys: Vec<Ident>,
     pub(crate) options: Vec<TableOption>,
+    pub(crate) like: Option<Like>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,15 +87,28 @@ pub(super) fn parse(parser: &mut Parser) -> Result<CreateTable, SqlError> {
         primary_key: Vec::new(),
         partition_keys: Vec::new(),
         options: Vec::new(),
+        like: None,
     };
-    refuse_like_and_as(parser)?;
-    parser.expect_token(&Token::LParen)?;
+    let next = parser.peek_token();
+    if parser.consume_token(&Token::LParen) {
+        parse_items(parser, &mut table)?;
+    }
+    parse_clauses(parser, &mut table)?;
+    if next.token != Token::LParen && table.like.is_none() {
+        let message = format!("expected the columns in parentheses, found '{}'", next.token);
+        return Err(SqlError::new(ErrorCode::Syntax, next.span, message));
+    }
+    Ok(table)
+}
+
+/// Behind the opening parenthesis, to the closing one.
+fn parse_items(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlError> {
     loop {
-        parse_item(parser, &mut table)?;
+        parse_item(parser, table)?;
         let next = parser.next_token();
         match next.token {
             Token::Comma => {}
-            Token::RParen => break,
+            Token::RParen => return Ok(()),
             other => {
                 return Err(SqlError::new(
                     ErrorCode::Syntax,
@@ -103,18 +118,12 @@ pub(super) fn parse(parser: &mut Parser) -> Result<CreateTable, SqlError> {
             }
         }
     }
-    parse_clauses(parser, &mut table)?;
-    Ok(table)
 }
 
-fn refuse_like_and_as(parser: &Parser) -> Result<(), SqlError> {
-    let next = parser.peek_token();
-    if next_is(parser, "LIKE") {
-        return Err(SqlError::unsupported(next.span, "CREATE TABLE ... LIKE is not supported; write the columns out"));
-    }
+fn refuse_as(parser: &Parser) -> Result<(), SqlError> {
     if next_is(parser, "AS") {
         return Err(SqlError::unsupported(
-            next.span,
+            parser.peek_token().span,
             "CREATE TABLE ... AS SELECT is not supported; declare the table and use INSERT INTO",
         ));
     }
@@ -134,7 +143,8 @@ fn parse_clauses(parser: &mut Parser, table: &mut CreateTable) -> Result<(), Sql
     if parser.parse_keyword(Keyword::WITH) {
         table.options = parse_options(parser)?;
     }
-    refuse_like_and_as(parser)
+    table.like = like::parse(parser)?;
+    refuse_as(parser)
 }
 
 fn parse_item(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlError> {
@@ -153,7 +163,10 @@ fn parse_item(parser: &mut Parser, table: &mut CreateTable) -> Result<(), SqlErr
                 }
                 return parse_primary_key(parser, table, at);
             }
-            ("LIKE", _) => return refuse_like_and_as(parser),
+            ("LIKE", _) => {
+                let message = "LIKE stands at the end: CREATE TABLE t (...) WITH (...) LIKE table";
+                return Err(SqlError::unsupported(at, message));
+            }
             _ => {}
         }
     }

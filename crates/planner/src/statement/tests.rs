@@ -119,10 +119,6 @@ fn table_parts_that_are_not_there_are_refused() {
     let refused = |text: &str| error(&format!("CREATE TABLE t {text}"));
     assert!(refused("(a INT METADATA FROM x)").contains("line 1"));
     assert_eq!(
-        refused("(a INT) LIKE b"),
-        "line 1, column 24: CREATE TABLE ... LIKE is not supported; write the columns out"
-    );
-    assert_eq!(
         refused("(a INT, PRIMARY KEY (a))"),
         "line 1, column 24: a PRIMARY KEY is not checked against the data; write PRIMARY KEY (...) NOT ENFORCED"
     );
