@@ -40,8 +40,7 @@ pub(crate) fn place(tokens: &mut [TokenWithSpan]) -> Result<(), SqlError> {
             Token::Whitespace(Whitespace::MultiLineComment(comment)) => {
                 let Some(text) = comment.strip_prefix('+') else { continue };
                 if !behind_select {
-                    let message = "a hint (/*+ ... */) stands right behind SELECT; the options of a table belong into \
-                                   the WITH clause of its CREATE TABLE";
+                    let message = "a hint (/*+ ... */) stands right behind SELECT, or is OPTIONS right behind a table";
                     return Err(SqlError::unsupported(at, message));
                 }
                 *comment = format!("+{}:{}:{text}", at.start.line, at.start.column);

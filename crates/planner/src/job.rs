@@ -192,7 +192,7 @@ impl File<'_> {
         if let Some(like) = create.like.take() {
             let (source, relation) = self.catalog.find(&like.source)?;
             let Relation::Table(_) = relation else {
-                let message = format!("'{source}' is a view; LIKE takes a table");
+                let message = format!("'{source}' is a view; LIKE and OPTIONS take a table");
                 return Err(SqlError::new(ErrorCode::Name, like.source.span, message));
             };
             like.merge(&self.declared[source], &mut create)?;

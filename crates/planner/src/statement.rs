@@ -6,6 +6,7 @@ mod guard;
 mod like;
 mod match_recognize;
 mod set;
+mod table_options;
 
 use datafusion_sql::sqlparser::ast::{Ident, Query};
 use datafusion_sql::sqlparser::keywords::Keyword;
@@ -90,8 +91,9 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
         return Err(SqlError::new(ErrorCode::Limit, At::NOWHERE, message));
     }
     let dialect = flink();
-    let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location()?;
+    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location()?;
     check_tokens(&tokens)?;
+    let (mut tokens, uses) = table_options::take(tokens)?;
     hint::place(&mut tokens)?;
     let tokens = match_recognize::rewrite(tokens)?;
     let parser = Parser::new(&dialect)
@@ -100,7 +102,9 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
         .with_tokens_with_locations(tokens);
     let mut statements = StatementParser { parser, statements: Vec::new() };
     statements.parse_all()?;
-    Ok(statements.statements)
+    let mut statements = statements.statements;
+    uses.declare(&mut statements);
+    Ok(statements)
 }
 
 fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {

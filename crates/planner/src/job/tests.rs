@@ -20,6 +20,7 @@ mod like;
 mod lineage;
 mod order;
 mod patterns;
+mod table_options;
 mod time_joins;
 
 const TABLES: &str = include_str!("tests/tables.sql");

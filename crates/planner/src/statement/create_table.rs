@@ -74,21 +74,32 @@ pub(crate) struct TableOption {
     pub(crate) value: String,
 }
 
+impl CreateTable {
+    /// Without columns.
+    fn new(name: Ident, if_not_exists: bool) -> CreateTable {
+        CreateTable {
+            name,
+            if_not_exists,
+            columns: Vec::new(),
+            watermark: None,
+            checks: Vec::new(),
+            primary_key: Vec::new(),
+            partition_keys: Vec::new(),
+            options: Vec::new(),
+            like: None,
+        }
+    }
+
+    /// One that is like another with some other options; it may be there already.
+    pub(super) fn used(name: Ident, like: Like, options: Vec<TableOption>) -> CreateTable {
+        CreateTable { options, like: Some(like), ..CreateTable::new(name, true) }
+    }
+}
+
 /// After the word `TABLE`, to the end of the statement.
 pub(super) fn parse(parser: &mut Parser) -> Result<CreateTable, SqlError> {
     let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
-    let name = parse_name(parser)?;
-    let mut table = CreateTable {
-        name,
-        if_not_exists,
-        columns: Vec::new(),
-        watermark: None,
-        checks: Vec::new(),
-        primary_key: Vec::new(),
-        partition_keys: Vec::new(),
-        options: Vec::new(),
-        like: None,
-    };
+    let mut table = CreateTable::new(parse_name(parser)?, if_not_exists);
     let next = parser.peek_token();
     if parser.consume_token(&Token::LParen) {
         parse_items(parser, &mut table)?;
@@ -292,7 +303,8 @@ fn parse_metadata(parser: &mut Parser, column: &Ident) -> Result<MetadataDefinit
     Ok(MetadataDefinition { key, is_virtual })
 }
 
-fn parse_options(parser: &mut Parser) -> Result<Vec<TableOption>, SqlError> {
+/// A list in parentheses.
+pub(super) fn parse_options(parser: &mut Parser) -> Result<Vec<TableOption>, SqlError> {
     parser.expect_token(&Token::LParen)?;
     let mut options = Vec::<TableOption>::new();
     if parser.consume_token(&Token::RParen) {

@@ -64,7 +64,7 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Option<Like>, SqlError> {
         return Ok(None);
     }
     parser.advance_token();
-    let mut like = Like { source: parse_name(parser)?, said: Vec::new() };
+    let mut like = Like::all(parse_name(parser)?);
     if !parser.consume_token(&Token::LParen) {
         return Ok(Some(like));
     }
@@ -96,6 +96,11 @@ fn parse_word<T: Copy>(parser: &mut Parser, known: &[(&str, T)]) -> Result<T, Sq
 }
 
 impl Like {
+    /// All of a table, where its options are not overwritten.
+    pub(super) fn all(source: Ident) -> Like {
+        Like { source, said: Vec::new() }
+    }
+
     fn strategy(&self, part: Part) -> Strategy {
         let said = |of| self.said.iter().find(|(known, _)| *known == of).map(|(_, strategy)| *strategy);
         let unsaid = if part == Part::Options { Strategy::Overwriting } else { Strategy::Including };

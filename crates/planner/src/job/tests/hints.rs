@@ -116,8 +116,7 @@ fn hints_that_mean_nothing_are_refused() {
             (of("STATE_TTL('p' = '1 h'"), format!("1:28 {form}; here is its end").as_str()),
         ],
     );
-    let behind = "a hint (/*+ ... */) stands right behind SELECT; the options of a table belong into the WITH clause of \
-                  its CREATE TABLE";
+    let behind = "a hint (/*+ ... */) stands right behind SELECT, or is OPTIONS right behind a table";
     let unused = |name: &str| {
         format!(
             "STATE_TTL has no effect on '{name}': its rows go to no join, aggregation, Top-N or OVER that keeps them \
@@ -128,7 +127,7 @@ fn hints_that_mean_nothing_are_refused() {
         "sql-unsupported",
         &[
             (of("BROADCAST(p)"), "1:12 the hint 'BROADCAST' is not supported; STATE_TTL is"),
-            ("SELECT k FROM plain /*+ OPTIONS('a' = 'b') */".to_owned(), format!("1:21 {behind}").as_str()),
+            ("SELECT k FROM plain /*+ STATE_TTL('a' = 'b') */".to_owned(), format!("1:21 {behind}").as_str()),
             (
                 "SELECT /*+ STATE_TTL('plain' = '1 h') */ k FROM plain".to_owned(),
                 format!("1:22 {}", unused("plain")).as_str(),

@@ -96,7 +96,10 @@ fn what_both_have_and_cannot_have_is_refused_with_its_place() {
              CREATE TABLE t (l INT PRIMARY KEY NOT ENFORCED) LIKE a",
             "2:30 table 'a' has a PRIMARY KEY already; add (EXCLUDING CONSTRAINTS) to LIKE, or leave this one away",
         ),
-        ("CREATE VIEW v AS SELECT k FROM plain; CREATE TABLE t LIKE v", "1:59 'v' is a view; LIKE takes a table"),
+        (
+            "CREATE VIEW v AS SELECT k FROM plain; CREATE TABLE t LIKE v",
+            "1:59 'v' is a view; LIKE and OPTIONS take a table",
+        ),
     ];
     all_refused("sql-name", &unknown);
     let syntax = [
