@@ -18,6 +18,7 @@ mod objects;
 mod run;
 mod sink;
 mod trace;
+mod user;
 mod weather;
 mod workload;
 
@@ -58,15 +59,20 @@ struct Report {
 }
 
 /// What must have happened in some run of many, or the runs show nothing.
-const MUST_HAPPEN: [&str; 9] = [
+const MUST_HAPPEN: [&str; 14] = [
     "attempts beyond the first",
+    "attempts that read local copies",
     "changes by the user",
     "epochs published again",
     "faults of the leader",
     "leaders",
+    "local copies that a power cut spoilt",
     "lost answers of the sink",
     "lost answers of the store",
     "power cuts",
+    "slots taken over by who stood by",
+    "unaligned epochs",
+    "workers that were drained",
     "writes to a full store",
 ];
 

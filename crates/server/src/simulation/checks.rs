@@ -1,7 +1,7 @@
 //! What must hold at every moment, whatever fails: coordinators that have applied the same have the same state, nothing that
 //! was agreed on is lost, no attempt, epoch, offset or watermark goes back, and one coordinator leads a term.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +9,7 @@ use mainstem_consensus::Consensus;
 use mainstem_coordinator::cluster::Agreed;
 use mainstem_coordinator::{EpochRecord, JobEnd};
 use mainstem_core::audit::Trail;
+use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::cluster::state::{ClusterState, JobEntry};
 use mainstem_core::ids::{Epoch, JobId, OperatorId, SplitId};
 use mainstem_core::protocol::SplitProgress;
@@ -50,6 +51,10 @@ struct Seen {
     jobs: BTreeMap<JobId, JobEntry>,
     /// Who led each term.
     leaders: BTreeMap<u64, Host>,
+    /// The worker of each slot of the newest attempt of each job.
+    placed: BTreeMap<JobId, Vec<WorkerId>>,
+    /// Who was seen to stand by for a slot, with its state.
+    standbys: BTreeSet<(JobId, u32, WorkerId)>,
     /// What the newest epoch of each job says of its sources.
     progress: BTreeMap<JobId, (Epoch, BTreeMap<OperatorId, Progress>)>,
 }
@@ -88,6 +93,11 @@ impl Witness {
             leadership.is_leader.then_some((leadership.term, *host))
         };
         seen.running.iter().filter_map(leads).max().map(|(_, host)| host)
+    }
+
+    /// A worker stands by for a slot of a job, and has state of it.
+    pub(super) fn stands_by(&self, job: &JobId, slot: u32, worker: &WorkerId) {
+        self.lock().standbys.insert((job.clone(), slot, worker.clone()));
     }
 
     /// Whether any coordinator has applied that the epoch is complete.
@@ -154,6 +164,7 @@ impl Witness {
                     self.weather.note(&format!("job '{job}' {line}"));
                 }
                 self.check_progress(&mut seen, job, entry);
+                self.count_taken_over(&mut seen, job, entry);
             }
             seen.jobs.clone_from(&state.jobs);
         }
@@ -164,10 +175,25 @@ impl Witness {
     fn check_progress(&self, seen: &mut Seen, job: &JobId, entry: &JobEntry) {
         let (known, progress) = seen.progress.entry(job.clone()).or_default();
         for (epoch, record) in entry.record.epochs.range(known.next()..) {
+            if record.unaligned {
+                self.weather.count("unaligned epochs");
+            }
             if let Err(what) = moves_on(progress, record) {
                 self.weather.violation(format!("job '{job}', epoch {epoch}: {what}"));
             }
             *known = *epoch;
+        }
+    }
+
+    /// Slots of a new attempt that went to who stood by for them.
+    fn count_taken_over(&self, seen: &mut Seen, job: &JobId, entry: &JobEntry) {
+        let Some(running) = &entry.record.running else { return };
+        let slots: Vec<WorkerId> = running.deployed.slots.iter().map(|offer| offer.worker.clone()).collect();
+        let before = seen.placed.insert(job.clone(), slots.clone()).unwrap_or_default();
+        for ((slot, before), worker) in (0..).zip(before).zip(slots) {
+            if before != worker && seen.standbys.contains(&(job.clone(), slot, worker)) {
+                self.weather.count("slots taken over by who stood by");
+            }
         }
     }
 

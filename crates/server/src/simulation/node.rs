@@ -2,7 +2,8 @@
 //! the simulation moves it. To kill the process is to drop the runtime.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -15,8 +16,10 @@ use mainstem_core::time::Timestamp;
 use mainstem_engine::MemoryBudget;
 use mainstem_net::Transport;
 use mainstem_rt::{Clock, Sleep};
+use mainstem_state::LocalCopies;
 use mainstem_worker::{Counters, WorkerOptions};
 use rand::Rng;
+use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -32,6 +35,8 @@ pub(super) const CLUSTER: &str = "simulated";
 pub(super) const STATE_DIRECTORY: &str = "simulated-state";
 /// Time of day when a run begins: 2026-01-01 00:00:00 UTC, in ms.
 const FIRST_DAY_MS: i64 = 1_767_225_600_000;
+/// Bytes of local copies on each worker: more than there will be.
+const COPIES_BYTES_MAX: u64 = 64 << 20;
 /// Slots of each worker.
 const SLOTS: u32 = 3;
 
@@ -51,6 +56,8 @@ pub(super) struct Machine {
     disk: Disk,
     /// By how much its time of day is wrong, in ms.
     skew_ms: Arc<AtomicI64>,
+    /// Where a worker keeps local copies of state, on the real disk; none: it keeps none.
+    copies: Option<TempDir>,
     /// How many processes there have been.
     lives: u64,
     /// It does not run before this.
@@ -69,10 +76,19 @@ struct Process {
 
 impl Machine {
     /// A host on which nothing runs yet.
-    pub(super) fn new(host: Host, around: Surroundings) -> Machine {
-        let disk = Disk::new(Duration::from_millis(2));
-        let skew_ms = Arc::default();
-        Machine { host, around, process: None, disk, skew_ms, lives: 0, stalled_until_ms: 0, start_at_ms: Some(0) }
+    pub(super) fn new(host: Host, around: Surroundings, keeps_copies: bool) -> Machine {
+        let keeps_copies = keeps_copies && !host.is_coordinator();
+        Machine {
+            host,
+            around,
+            process: None,
+            disk: Disk::new(Duration::from_millis(2)),
+            skew_ms: Arc::default(),
+            copies: keeps_copies.then(|| tempfile::tempdir().expect("a directory for copies")),
+            lives: 0,
+            stalled_until_ms: 0,
+            start_at_ms: Some(0),
+        }
     }
 
     pub(super) fn runs(&self) -> bool {
@@ -132,8 +148,33 @@ impl Machine {
         let disk = self.disk.after_power_cut(seed);
         self.process = None;
         self.disk = disk;
+        self.spoil_copies();
         self.start_at_ms = Some(start_at_ms);
         self.stalled_until_ms = 0;
+    }
+
+    /// Nobody syncs copies: without power some are lost, and some are cut short.
+    fn spoil_copies(&self) {
+        let Some(directory) = &self.copies else { return };
+        let mut copies = Vec::new();
+        files_below(directory.path(), &mut copies);
+        copies.sort();
+        for path in copies.iter().filter(|path| path.extension().is_some_and(|extension| extension == "state")) {
+            let (fate, share) = {
+                let random = &mut self.around.weather.lock().random;
+                (random.random_range(0..4), random.random_range(0..100))
+            };
+            match fate {
+                0 => std::fs::remove_file(path).expect("the test's own directory"),
+                1 => {
+                    let file = OpenOptions::new().write(true).open(path).expect("the test's own directory");
+                    let bytes = file.metadata().expect("the test's own directory").len();
+                    file.set_len(bytes * share / 100).expect("the test's own directory");
+                }
+                _ => continue,
+            }
+            self.around.weather.count("local copies that a power cut spoilt");
+        }
     }
 
     /// From here on its disk is full, or has room again.
@@ -191,15 +232,17 @@ impl Machine {
     fn worker(&self, runtime: &Runtime, clock: SimulatedClock) -> JoinHandle<anyhow::Result<()>> {
         let (host, transport) = (self.host, self.transport());
         let options = WorkerOptions {
-            worker: WorkerId(format!("{host}#{}", self.lives)),
+            worker: WorkerId(format!("{host}@{}#{}", host.address(), self.lives)),
             cluster: CLUSTER.to_owned(),
             coordinators: Host::coordinators().map(Host::address).collect(),
             advertise: None,
             slots: SLOTS,
             compress: self.lives.is_multiple_of(2),
             transport: transport.clone(),
-            // They would lie on the real disk.
-            copies: None,
+            copies: self.copies.as_ref().map(|directory| {
+                let opened = LocalCopies::open(directory.path(), COPIES_BYTES_MAX).expect("the test's own directory");
+                opened.expect("the process before has ended")
+            }),
             memory: MemoryBudget::new(1 << 30, &std::env::temp_dir(), || {}),
             clock: Arc::new(clock),
             data_runtime: runtime.handle().clone(),
@@ -209,6 +252,18 @@ impl Machine {
             let listener = transport.listen(&host.address()).await?.of_cluster(CLUSTER);
             mainstem_worker::run(options, listener).await.map_err(anyhow::Error::from)
         })
+    }
+}
+
+/// All files below a directory.
+fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("the test's own directory") {
+        let path = entry.expect("the test's own directory").path();
+        if path.is_dir() {
+            files_below(&path, found);
+        } else {
+            found.push(path);
+        }
     }
 }
 

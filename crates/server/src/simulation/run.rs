@@ -2,11 +2,10 @@
 //! does and the jobs must finish.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstem_coordinator::JobEnd;
-use mainstem_net::Transport;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -19,8 +18,9 @@ use super::network::Network;
 use super::node::{Machine, STATE_DIRECTORY, Surroundings};
 use super::objects::Objects;
 use super::sink::Outlet;
+use super::user::{Errand, Habits, Progress, User};
 use super::weather::{Host, Outside, State, Weather};
-use super::workload::{self, Progress, User};
+use super::workload::{self, Job};
 
 /// What runs at the same time runs one after another, in steps of so much.
 const STEP_MS: u64 = 4;
@@ -73,47 +73,51 @@ pub(super) fn run(seed: u64, bug: &str, is_loud: bool) -> Outcome {
     let witness = Witness::new(weather.clone());
     let network = Network::new(weather.clone());
     let outlet = Outlet::new(weather.clone(), witness.clone());
-    mainstem_state::simulation::mount(STATE_DIRECTORY, std::sync::Arc::new(Objects::new(weather.clone())));
+    mainstem_state::simulation::mount(STATE_DIRECTORY, Arc::new(Objects::new(weather.clone())));
     let offered = outlet.clone();
     mainstem_connectors::simulation::offer_sink(move |_| offered.sink());
     let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed);
     let faults = faults::draw(&mut random, FAULTS_MS).into();
     let around = Surroundings { weather, network, witness };
-    let machines = Host::nodes().map(|host| Machine::new(host, around.clone())).collect();
+    let keeps_copies = random.random_bool(0.8);
+    let machines = Host::nodes().map(|host| Machine::new(host, around.clone(), keeps_copies)).collect();
     let (later, turns) = (BTreeMap::new(), SmallRng::seed_from_u64(random.random()));
     let run = Run { around, outlet, machines, turns, faults, later, laters: 0, now_ms: 0 };
-    run.complete(random.random_bool(0.7))
+    let jobs = Arc::new(workload::jobs(&mut random));
+    run.complete(&jobs, Habits::draw(&mut random))
 }
 
 impl Run {
-    fn complete(mut self, user_is_busy: bool) -> Outcome {
+    fn complete(mut self, jobs: &Arc<Vec<Job>>, habits: Habits) -> Outcome {
         let progress = Progress::default();
-        let user = Desk::new(&self.around, progress.clone(), user_is_busy);
-        let jobs = workload::jobs();
+        let user = Desk::new(&self.around, progress.clone(), jobs.clone(), habits);
         let mut finished_at = None;
         while finished_at.is_none_or(|at| self.now_ms < at + CATCHING_UP_MS) {
             self.step(&user);
+            progress.take_errands().into_iter().for_each(|errand| self.run_errand(errand));
             if self.now_ms == FAULTS_MS {
                 self.heal();
             }
-            let has_finished = |job: &workload::Job| progress.end(&job.id) == Some(JobEnd::Finished);
-            if finished_at.is_none() && jobs.iter().all(has_finished) {
+            let has_finished = |job: &Job| progress.end(&job.id) == Some(JobEnd::Finished);
+            let pending = progress.pending();
+            if finished_at.is_none() && pending.is_none() && jobs.iter().all(has_finished) {
                 finished_at = Some(self.now_ms.max(FAULTS_MS));
                 self.around.weather.note("all jobs have finished");
             }
             if self.now_ms > FAULTS_MS + HEALING_MS && finished_at.is_none() {
+                let pending = pending.map_or_else(String::new, |pending| format!("; {pending}"));
                 self.around
                     .weather
-                    .violation(format!("the jobs have not finished {HEALING_MS} ms after the last fault"));
+                    .violation(format!("the jobs have not finished {HEALING_MS} ms after the last fault{pending}"));
             }
             if self.around.weather.lock().trace.violated().is_some() {
                 break;
             }
         }
         if finished_at.is_some() {
-            self.check_output(&jobs);
+            self.check_output(jobs);
         }
-        for job in &jobs {
+        for job in jobs.iter() {
             let attempts = self.around.witness.job(&job.id).map_or(0, |entry| entry.record.generation.0);
             (1..attempts).for_each(|_| self.around.weather.count("attempts beyond the first"));
         }
@@ -157,7 +161,7 @@ impl Run {
         }
     }
 
-    fn check_output(&self, jobs: &[workload::Job]) {
+    fn check_output(&self, jobs: &[Job]) {
         for job in jobs {
             let rows = self.outlet.rows(&job.id);
             if rows != job.expected {
@@ -168,6 +172,15 @@ impl Run {
                     "job '{}' gave {came} rows instead of {due}; not expected: {extra:?}; missing: {missing:?}",
                     job.id
                 ));
+            }
+        }
+    }
+
+    fn run_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Restart(host) => {
+                let in_ms = self.turns.random_range(100..800);
+                self.machines[host.0].kill(self.now_ms + in_ms);
             }
         }
     }
@@ -349,14 +362,12 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(around: &Surroundings, progress: Progress, is_busy: bool) -> Desk {
+    fn new(around: &Surroundings, progress: Progress, jobs: Arc<Vec<Job>>, habits: Habits) -> Desk {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime on this thread");
-        let transport = Transport::over(around.network.seen_from(Host::CLIENT));
-        let weather = around.weather.clone();
         let began = runtime.block_on(async {
-            let clock = weather.clone();
-            let user = User::new(weather, &transport, progress, is_busy);
+            let clock = around.weather.clone();
+            let user = User::new(around, progress, jobs, habits);
             tokio::spawn(user.run(move || clock.lock().now_ms < FAULTS_MS));
             Instant::now()
         });
