@@ -313,9 +313,10 @@ impl<S: Replicated> Consensus<S> {
     pub fn status(&self) -> RaftStatus {
         let inner = &self.inner;
         let metrics = inner.raft.metrics().borrow().clone();
-        let membership = metrics.membership_config.membership();
+        let membership = inner.state.membership();
         let address = |id: u64, node: &BasicNode| (id, inner.network.address(id, &node.addr));
-        let voters: Vec<u64> = membership.voter_ids().collect();
+        // Midway through a change, those of before it: until it is through it may come to nothing.
+        let voters = membership.get_joint_config().first().cloned().unwrap_or_default();
         let (members, learners): (Vec<_>, Vec<_>) = membership.nodes().partition(|(id, _)| voters.contains(id));
         let role = if inner.stop.reason().is_some() { Role::Stopped } else { metrics.state.into() };
         RaftStatus {

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use openraft::storage::RaftStateMachine;
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{BasicNode, EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
 use crate::blocking::run_blocking;
@@ -17,6 +17,8 @@ use crate::raft_types::{
     Entry, LogId, Snapshot, SnapshotMeta, StorageError, StorageIOError, StoredMembership, TypeConfig,
 };
 use crate::store::{SnapshotRecord, Store};
+
+type Membership = openraft::Membership<u64, BasicNode>;
 
 /// The state and how far it has come.
 struct Applied<S> {
@@ -45,6 +47,11 @@ impl<S: Replicated> SharedState<S> {
     /// Looks at the state as it is now.
     pub(crate) fn read<R>(&self, look: impl FnOnce(&S) -> R) -> R {
         look(&self.applied.read().unwrap_or_else(PoisonError::into_inner).state)
+    }
+
+    /// Who belongs to the group, as it is decided: an entry that is only in the log may come to nothing.
+    pub(crate) fn membership(&self) -> Membership {
+        self.applied.read().unwrap_or_else(PoisonError::into_inner).membership.membership().clone()
     }
 
     /// The index of the last entry in the state.

@@ -72,7 +72,8 @@ pub struct RaftStatus {
     pub applied: Option<u64>,
     /// The last entry in its snapshot; earlier ones may be gone from the log.
     pub snapshot: Option<u64>,
-    /// Who votes, by id, with addresses.
+    /// Who votes, by id, with addresses. Only what is decided: whoever asks may end a node that is no member any more, or
+    /// count on one that is.
     pub members: BTreeMap<u64, String>,
     /// Who only listens, by id, with addresses.
     pub learners: BTreeMap<u64, String>,

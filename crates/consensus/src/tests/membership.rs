@@ -87,3 +87,33 @@ async fn changes_that_make_no_sense_are_refused() {
     cluster.say("line 0").await;
     cluster.stop_all().await;
 }
+
+/// Else somebody whose command got no answer would look, and count on a node that has no vote.
+#[tokio::test]
+async fn who_is_not_a_member_yet_is_not_shown_as_one() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let (node, address) = (cluster.node(leader), free_address().await);
+    let adding = tokio::spawn({
+        let (node, address) = (node.clone(), address.clone());
+        async move { node.add_member(4, address).await }
+    });
+    until("it listens", || node.status().learners.contains_key(&4)).await;
+    // The leader reaches the new node alone, and so cannot give it a vote.
+    cluster.isolate(leader).await;
+    let options = cluster.options(4);
+    cluster.start_with(options, &address).await.expect("it starts and waits");
+    let outcome = super::soon(adding).await.expect("no panic");
+    assert!(matches!(outcome, Err(MembershipError::Propose(ProposeError::NoQuorum { .. }))), "{outcome:?}");
+    assert_eq!(node.status().members, cluster.members);
+    assert!(node.status().learners.contains_key(&4), "{:?}", node.status());
+    cluster.members.insert(4, address.clone());
+    cluster.heal();
+    let leader = cluster.leader_among(&[1, 2, 3]).await;
+    // Either the change was not known to who leads now, or it has come to be.
+    let again = cluster.node(leader).add_member(4, address).await;
+    assert!(again.is_ok() || cluster.node(leader).status().members == cluster.members, "{again:?}");
+    cluster.say("line 0").await;
+    cluster.all_have(&["line 0".to_owned()]).await;
+    cluster.stop_all().await;
+}
