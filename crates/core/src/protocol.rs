@@ -210,6 +210,11 @@ impl OperatorSnapshot {
     pub fn files(&self) -> impl Iterator<Item = &StateHandle> {
         self.state.iter().chain(self.in_flight.iter().flat_map(|in_flight| &in_flight.files))
     }
+
+    /// The same, to be changed.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut StateHandle> {
+        self.state.iter_mut().chain(self.in_flight.iter_mut().flat_map(|in_flight| &mut in_flight.files))
+    }
 }
 
 /// What a subtask contributes to a checkpoint: one entry for each operator of its chain that has something.

@@ -32,12 +32,14 @@ pub(super) async fn begin_with_savepoint<D: Deployer>(driver: &mut Driver<D>) ->
         let waiting = format!("copies the savepoint '{path}': {files} of {files_all} files");
         status.send_modify(|s| s.waiting = Some(waiting));
     };
+    let floor = driver.home.generation_floor;
     let copy = async {
         let mut tries = retry.tries(format!("begin with the savepoint '{}'", from.path));
         loop {
             let tried = async {
                 let opened = OpenSavepoint::open(Path::new(&from.path)).await?;
-                let written = opened.copy_into(&store, &job, &graph_hash, &told).await?;
+                let generation = first_generation(&opened, floor);
+                let written = opened.copy_into(&store, &job, &graph_hash, generation, &told).await?;
                 Ok::<_, SavepointError>((opened, written))
             };
             match tried.await {
@@ -76,6 +78,7 @@ fn check(opened: &OpenSavepoint, from: &RestoreFrom, key_groups: u16) -> Result<
 
 fn record<D: Deployer>(driver: &Driver<D>, opened: &OpenSavepoint, written: ManifestRef) -> JobRestored {
     let (manifest, now) = (&opened.savepoint().manifest, driver.clock.now());
+    let generation = first_generation(opened, driver.home.generation_floor);
     let created = JobCreated {
         graph_json: driver.spec.graph_json.clone(),
         sql_hash: driver.spec.sql_hash.clone(),
@@ -84,7 +87,7 @@ fn record<D: Deployer>(driver: &Driver<D>, opened: &OpenSavepoint, written: Mani
     };
     let epoch = EpochRecord {
         epoch: manifest.epoch,
-        generation: manifest.generation,
+        generation,
         manifest: written,
         epoch_now: manifest.next_epoch_now,
         next_epoch_now: manifest.next_epoch_now,
@@ -95,7 +98,7 @@ fn record<D: Deployer>(driver: &Driver<D>, opened: &OpenSavepoint, written: Mani
         unaligned: manifest.in_flight_bytes().is_some(),
         completed_at: manifest.created_at,
     };
-    let base = base(now, manifest.generation).max(driver.home.generation_floor);
+    let base = base(now, generation);
     let from = RestoredFrom {
         id: opened.savepoint().id.clone(),
         job: manifest.job.clone(),
@@ -106,12 +109,19 @@ fn record<D: Deployer>(driver: &Driver<D>, opened: &OpenSavepoint, written: Mani
     JobRestored { created, epoch, from }
 }
 
+/// The attempt of which the job's first checkpoint is, and which its files have in their names: above all of a job of this
+/// name that was removed, whose files may still be being deleted. The same for every coordinator that copies the
+/// savepoint, so that copying it twice leaves nothing.
+fn first_generation(opened: &OpenSavepoint, floor: Generation) -> Generation {
+    opened.savepoint().manifest.generation.max(floor.next())
+}
+
 /// Attempts count from here on: above all of the savepoint, and apart from those that the job of which it was taken,
 /// or another one that began with it, has made since under the same name elsewhere. Names of output carry the attempt,
 /// so two such jobs that write to one place never want the same name.
-fn base(now: Timestamp, savepoint: Generation) -> Generation {
+fn base(now: Timestamp, first: Generation) -> Generation {
     let seconds = (now.0 / 1_000 - BASE_SECOND).max(0);
-    Generation(seconds.unsigned_abs()).max(savepoint)
+    Generation(seconds.unsigned_abs()).max(first)
 }
 
 #[cfg(test)]

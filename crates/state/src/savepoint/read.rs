@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use mainstem_core::ids::JobId;
+use mainstem_core::ids::{Generation, JobId};
 use mainstem_core::protocol::{ManifestRef, StateHandle};
 use mainstem_objects::{Objects, Place};
 use tokio::fs;
@@ -107,8 +107,10 @@ impl OpenSavepoint {
         &self.directory
     }
 
-    /// Copies all of it to where `job` keeps its checkpoints, as a checkpoint of that job and of the dataflow whose
-    /// hash is given. Durable on return. Repeating it is harmless.
+    /// Copies all of it to where `job` keeps its checkpoints, as a checkpoint of that job, of the dataflow whose hash is
+    /// given, and of this attempt. All names hold the attempt: a job of this name that was removed may still be being
+    /// deleted, by whoever has not heard that it is done, and with it every name of its attempts. Durable on return.
+    /// Repeating it is harmless.
     ///
     /// # Errors
     /// Names the first file that is not as it was written.
@@ -117,19 +119,22 @@ impl OpenSavepoint {
         store: &CheckpointStore,
         job: &JobId,
         graph_hash: &str,
+        generation: Generation,
         told: &(dyn Fn(SavepointProgress) + Send + Sync),
     ) -> Result<ManifestRef, SavepointError> {
         let mut progress = self.savepoint.progress();
         told(progress);
         for file in self.savepoint.files() {
             let bytes = self.read(file).await?;
-            store.put_new(job, &file.path, bytes).await?;
+            store.put_new(job, &name_in(generation, &file.path), bytes).await?;
             progress.files += 1;
             progress.bytes += file.size;
             told(progress);
         }
         let (job, graph_hash) = (job.clone(), graph_hash.to_owned());
-        let manifest = Manifest { job, graph_hash, ..self.savepoint.manifest.clone() };
+        let mut manifest = Manifest { job, graph_hash, generation, ..self.savepoint.manifest.clone() };
+        let snapshots = manifest.operators.values_mut().flatten();
+        snapshots.flat_map(|(_, part)| part.files_mut()).for_each(|file| file.path = name_in(generation, &file.path));
         Ok(store.write_manifest(&manifest).await?)
     }
 
@@ -161,6 +166,18 @@ impl OpenSavepoint {
             return Err(damaged(reason));
         }
         Ok(bytes)
+    }
+}
+
+/// The name of a file of an attempt before as that of another attempt: `state/4-g1-op3-0.state` becomes
+/// `state/4-g7-from-g1-op3-0.state`. Names of another form stay.
+fn name_in(generation: Generation, path: &str) -> String {
+    let (directory, name) = path.rsplit_once('/').map_or(("", path), |(directory, name)| (directory, name));
+    match name.split_once("-g") {
+        Some((epoch, rest)) if epoch.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{directory}/{epoch}-g{generation}-from-g{rest}")
+        }
+        _ => path.to_owned(),
     }
 }
 

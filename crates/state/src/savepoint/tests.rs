@@ -74,11 +74,31 @@ async fn a_savepoint_is_read_as_it_was_written_wherever_it_was_moved() {
     assert_eq!(opened.savepoint(), &savepoint);
     let (target, other) = (CheckpointStore::in_memory(), JobId::new("other").unwrap());
     for _ in 0..2 {
-        let written = opened.copy_into(&target, &other, "def", &|_| {}).await.unwrap();
+        let written = opened.copy_into(&target, &other, "def", Generation(7), &|_| {}).await.unwrap();
         let manifest = target.read_manifest(&other, &written).await.unwrap();
         assert_eq!((manifest.job.as_str(), manifest.graph_hash.as_str()), ("other", "def"));
         manifest.verify_files(&target).await.unwrap();
     }
+}
+
+/// A job is removed and begins anew with its own savepoint, while a coordinator that has not heard of it still deletes.
+#[tokio::test]
+async fn what_a_job_begins_with_is_no_part_of_a_removed_job_of_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::in_memory();
+    let savepoint = savepoint(&store, &FILES).await;
+    let path = savepoint.write(&store, directory.path(), &|_| {}).await.unwrap();
+    let last = Generation(6);
+    store.delete_up_to(&job(), last).await.unwrap();
+    let opened = OpenSavepoint::open(&path).await.unwrap();
+    let written = opened.copy_into(&store, &job(), "def", last.next(), &|_| {}).await.unwrap();
+    store.delete_up_to(&job(), last).await.unwrap();
+    let manifest = store.read_manifest(&job(), &written).await.unwrap();
+    manifest.verify_files(&store).await.unwrap();
+    let names: Vec<String> = manifest.state_paths().into_iter().collect();
+    assert_eq!(names, ["state/4-g7-from-g1-op3-0.state", "state/5-g7-from-g2-op3-1.state"]);
+    store.delete_up_to(&job(), last.next()).await.unwrap();
+    assert!(store.list(&job(), "state").await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -161,7 +181,7 @@ async fn a_savepoint_in_an_object_store_counts_once_it_is_described() {
         assert_eq!(opened.savepoint(), &savepoint);
         let target = CheckpointStore::of_service(Objects::over(bucket.clone(), &url.join("state")).unwrap());
         for _ in 0..2 {
-            let written = opened.copy_into(&target, &job(), "def", &|_| {}).await.unwrap();
+            let written = opened.copy_into(&target, &job(), "def", Generation(7), &|_| {}).await.unwrap();
             target.read_manifest(&job(), &written).await.unwrap().verify_files(&target).await.unwrap();
         }
         target.delete_all(&job()).await.unwrap();
