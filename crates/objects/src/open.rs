@@ -96,6 +96,10 @@ impl Objects {
 
     /// The same, by other credentials.
     pub fn open_as(url: &ObjectUrl, credentials: Option<&Credentials>) -> Result<Objects, ObjectError> {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(bucket) = crate::simulation::mounted(&url.bucket) {
+            return Objects::over(bucket, url);
+        }
         // Others may have chosen it before, which is as good.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let failed = |error: object_store::Error| ObjectError {

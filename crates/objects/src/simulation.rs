@@ -1,9 +1,10 @@
 //! A store in memory that does what services do on bad days, as a test tells it: answers that are lost after the
-//! operation took place, conflicts without a cause, overload, delay.
+//! operation took place, conflicts without a cause, overload, delay. And a way to put any store in the place of a bucket.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,6 +15,20 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+
+thread_local! {
+    static MOUNTED: RefCell<BTreeMap<String, Arc<dyn ObjectStore>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// From here on [`Objects::open`](crate::Objects::open) of a URL with this bucket gives this store, on this thread.
+pub fn mount(bucket: &str, objects: Arc<dyn ObjectStore>) {
+    MOUNTED.with_borrow_mut(|mounted| mounted.insert(bucket.to_owned(), objects));
+}
+
+/// What was put in the place of the bucket.
+pub(crate) fn mounted(bucket: &str) -> Option<Arc<dyn ObjectStore>> {
+    MOUNTED.with_borrow(|mounted| mounted.get(bucket).cloned())
+}
 
 /// What happens to an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

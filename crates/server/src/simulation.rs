@@ -59,17 +59,22 @@ struct Report {
 }
 
 /// What must have happened in some run of many, or the runs show nothing.
-const MUST_HAPPEN: [&str; 14] = [
+const MUST_HAPPEN: [&str; 19] = [
     "attempts beyond the first",
     "attempts that read local copies",
     "changes by the user",
+    "coordinators replaced",
+    "disks that were lost",
     "epochs published again",
     "faults of the leader",
+    "jobs begun with a savepoint",
     "leaders",
     "local copies that a power cut spoilt",
     "lost answers of the sink",
     "lost answers of the store",
     "power cuts",
+    "savepoints refused for output that is there",
+    "savepoints taken",
     "slots taken over by who stood by",
     "unaligned epochs",
     "workers that were drained",
@@ -154,11 +159,14 @@ async fn simulate(seed: u64, bug: &str, is_loud: bool) -> (Report, String) {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "simulation::a_cluster_is_safe_under_faults_and_heals_afterwards"]);
     command.args(["--nocapture", "--test-threads=1"]).env(RUN, seed.to_string()).env(BUG, bug);
-    command.stdin(Stdio::null()).stderr(if is_loud { Stdio::inherit() } else { Stdio::piped() }).kill_on_drop(true);
+    command.stdin(Stdio::null()).kill_on_drop(true);
     let ended = tokio::time::timeout(RUN_WITHIN, command.output()).await;
     let output = ended.unwrap_or_else(|_| panic!("seed {seed} hangs; {}", self::command(seed))).expect("it starts");
     let said = String::from_utf8_lossy(&output.stdout);
     let (log, told) = (String::from_utf8_lossy(&output.stderr), said.split_once(MARK));
+    if is_loud {
+        eprint!("{log}");
+    }
     let report = told.and_then(|(_, rest)| serde_json::from_str(rest.lines().next().unwrap_or_default()).ok());
     let report = report.unwrap_or_else(|| panic!("seed {seed} tells nothing: {said}\n{log}"));
     (report, log.into_owned())

@@ -77,21 +77,7 @@ async fn inspect(args: &StateInspectArgs) -> anyhow::Result<ExitCode> {
 /// Reads every file and says which are not what was written.
 #[expect(clippy::print_stderr, reason = "the command's output")]
 async fn verify(args: &StateVerifyArgs) -> anyhow::Result<ExitCode> {
-    let report = match target::find(Some(&args.target), &args.look.state_dir).await? {
-        Target::Jobs(jobs) => {
-            let mut report = verify::Report::default();
-            for job in jobs.names().await? {
-                verify::job(&jobs.of(job).await?, args.epoch, &mut report).await?;
-            }
-            report
-        }
-        Target::Job(job) => {
-            let mut report = verify::Report::default();
-            verify::job(&job, args.epoch, &mut report).await?;
-            report
-        }
-        Target::Savepoints(savepoints) => verify::savepoints(&savepoints).await,
-    };
+    let report = report(&args.target, &args.look.state_dir, args.epoch).await?;
     show(args.look.json, || json!(report), || text::report(&report))?;
     if report.damaged.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -100,6 +86,37 @@ async fn verify(args: &StateVerifyArgs) -> anyhow::Result<ExitCode> {
         report.damaged.iter().for_each(|damaged| eprintln!("error: {damaged}"));
     }
     Ok(ExitCode::FAILURE)
+}
+
+/// What is found where every file of a job, a savepoint or a place is read.
+async fn report(target: &str, state_dir: &Path, epoch: Option<u64>) -> anyhow::Result<verify::Report> {
+    let mut report = verify::Report::default();
+    match target::find(Some(target), state_dir).await? {
+        Target::Jobs(jobs) => {
+            for job in jobs.names().await? {
+                verify::job(&jobs.of(job).await?, epoch, &mut report).await?;
+            }
+        }
+        Target::Job(job) => verify::job(&job, epoch, &mut report).await?,
+        Target::Savepoints(savepoints) => report = verify::savepoints(&savepoints).await,
+    }
+    Ok(report)
+}
+
+/// How many checkpoints or savepoints `mainstem state verify` finds in a place, and what of them is damaged.
+#[cfg(test)]
+pub(crate) async fn damage(place: &str) -> anyhow::Result<(usize, Vec<String>)> {
+    let report = report(place, Path::new(""), None).await?;
+    Ok((report.verified.len(), report.damaged))
+}
+
+/// The same of a job's checkpoints, where the state directory need not be a directory.
+#[cfg(test)]
+pub(crate) async fn damage_of_job(state_dir: &Path, job: &JobId) -> anyhow::Result<(usize, Vec<String>)> {
+    let jobs = Jobs { state_dir: state_dir.to_owned(), store: mainstem_state::CheckpointStore::open(state_dir)? };
+    let mut report = verify::Report::default();
+    verify::job(&jobs.of(job.clone()).await?, None, &mut report).await?;
+    Ok((report.verified.len(), report.damaged))
 }
 
 /// The only job of a state directory.

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mainstem_consensus::Consensus;
 use mainstem_coordinator::cluster::Agreed;
-use mainstem_coordinator::{EpochRecord, JobEnd};
+use mainstem_coordinator::{EpochRecord, JobEnd, SavepointOutcome};
 use mainstem_core::audit::Trail;
 use mainstem_core::cluster::messages::WorkerId;
 use mainstem_core::cluster::state::{ClusterState, JobEntry};
-use mainstem_core::ids::{Epoch, JobId, OperatorId, SplitId};
+use mainstem_core::ids::{Epoch, JobId, OperatorId, SavepointId, SplitId};
 use mainstem_core::protocol::SplitProgress;
 use mainstem_core::time::Timestamp;
 
@@ -35,6 +35,9 @@ struct Brief {
 struct JobBrief {
     /// What never goes back: attempt, complete epoch, published epoch, submissions.
     numbers: [u64; 4],
+    /// Attempts of the job are above this one; those of jobs of this name that were removed are not.
+    floor: u64,
+    active: bool,
     has_finished: bool,
     line: String,
 }
@@ -51,6 +54,10 @@ struct Seen {
     jobs: BTreeMap<JobId, JobEntry>,
     /// Who led each term.
     leaders: BTreeMap<u64, Host>,
+    /// Savepoints of which a user was told that they will be taken.
+    promised: BTreeMap<SavepointId, JobId>,
+    /// What became of savepoints.
+    outcomes: BTreeMap<SavepointId, SavepointOutcome>,
     /// The worker of each slot of the newest attempt of each job.
     placed: BTreeMap<JobId, Vec<WorkerId>>,
     /// Who was seen to stand by for a slot, with its state.
@@ -98,6 +105,26 @@ impl Witness {
     /// A worker stands by for a slot of a job, and has state of it.
     pub(super) fn stands_by(&self, job: &JobId, slot: u32, worker: &WorkerId) {
         self.lock().standbys.insert((job.clone(), slot, worker.clone()));
+    }
+
+    /// A user was told that a savepoint will be taken.
+    pub(super) fn promised(&self, job: &JobId, savepoint: &SavepointId) {
+        self.lock().promised.insert(savepoint.clone(), job.clone());
+    }
+
+    /// Where each savepoint lies that was taken, as far as the coordinators know.
+    pub(super) fn savepoints(&self) -> Vec<String> {
+        let seen = self.lock();
+        for (savepoint, job) in &seen.promised {
+            if !seen.outcomes.contains_key(savepoint) {
+                self.weather.violation(format!("savepoint {savepoint} of job '{job}' was promised and has no outcome"));
+            }
+        }
+        let place = |outcome: &SavepointOutcome| match outcome {
+            SavepointOutcome::Taken { path, .. } => Some(path.clone()),
+            SavepointOutcome::Failed { .. } => None,
+        };
+        seen.outcomes.values().filter_map(place).collect()
     }
 
     /// Whether any coordinator has applied that the epoch is complete.
@@ -159,12 +186,17 @@ impl Witness {
         }
         if after.is_none() {
             for (job, entry) in &state.jobs {
+                if entry.submissions == 1 && !seen.jobs.contains_key(job) {
+                    // Another life begins with what its savepoint says.
+                    seen.progress.remove(job);
+                }
                 let line = &brief.jobs[job].line;
                 if before.as_ref().and_then(|before| before.jobs.get(job)).map(|before| &before.line) != Some(line) {
                     self.weather.note(&format!("job '{job}' {line}"));
                 }
                 self.check_progress(&mut seen, job, entry);
                 self.count_taken_over(&mut seen, job, entry);
+                self.check_savepoints(&mut seen, entry);
             }
             seen.jobs.clone_from(&state.jobs);
         }
@@ -182,6 +214,17 @@ impl Witness {
                 self.weather.violation(format!("job '{job}', epoch {epoch}: {what}"));
             }
             *known = *epoch;
+        }
+    }
+
+    /// What became of a savepoint stays so.
+    fn check_savepoints(&self, seen: &mut Seen, entry: &JobEntry) {
+        for record in &entry.record.savepoints {
+            let known = seen.outcomes.entry(record.id.clone()).or_insert_with(|| record.outcome.clone());
+            if *known != record.outcome {
+                let (id, outcome) = (&record.id, &record.outcome);
+                self.weather.violation(format!("savepoint {id} is {outcome:?} and was {known:?}"));
+            }
         }
     }
 
@@ -230,14 +273,25 @@ impl JobBrief {
             "attempt {attempt}, epochs {complete}/{published}, parallelism {parallelism}, {:?}, submitted {submissions}{end}",
             entry.wish
         );
-        JobBrief { numbers, has_finished: record.end == Some(JobEnd::Finished), line }
+        let (floor, active) = (entry.generation_floor.0, entry.active);
+        JobBrief { numbers, floor, active, has_finished: record.end == Some(JobEnd::Finished), line }
     }
 }
 
 /// Whether the newer state may follow the older.
 fn goes_on(older: &Brief, newer: &Brief) -> Result<(), String> {
     for (job, was) in &older.jobs {
-        let is = newer.jobs.get(job).ok_or_else(|| format!("job '{job}' is gone"))?;
+        let Some(is) = newer.jobs.get(job) else {
+            // Users remove jobs that have ended.
+            if was.active || was.has_finished {
+                return Err(format!("job '{job}' is gone, and was '{}'", was.line));
+            }
+            continue;
+        };
+        if is.floor >= was.numbers[0].max(1) {
+            // Another life of the job.
+            continue;
+        }
         if was.numbers.iter().zip(&is.numbers).any(|(was, is)| is < was) || (was.has_finished && was != is) {
             return Err(format!("job '{job}' goes back from '{}' to '{}'", was.line, is.line));
         }

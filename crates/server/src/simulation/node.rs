@@ -33,10 +33,14 @@ use crate::cluster::CoordinatorNode;
 pub(super) const CLUSTER: &str = "simulated";
 /// Where the checkpoints lie, for all nodes.
 pub(super) const STATE_DIRECTORY: &str = "simulated-state";
+/// Where savepoints go, for all nodes: a bucket of the same store.
+pub(super) const SAVEPOINT_BUCKET: &str = "simulated-savepoints";
 /// Time of day when a run begins: 2026-01-01 00:00:00 UTC, in ms.
 const FIRST_DAY_MS: i64 = 1_767_225_600_000;
 /// Bytes of local copies on each worker: more than there will be.
 const COPIES_BYTES_MAX: u64 = 64 << 20;
+/// How long a sync takes.
+const DISK_LATENCY: Duration = Duration::from_millis(2);
 /// Slots of each worker.
 const SLOTS: u32 = 3;
 
@@ -54,6 +58,10 @@ pub(super) struct Machine {
     around: Surroundings,
     process: Option<Process>,
     disk: Disk,
+    /// The id of a coordinator.
+    id: u64,
+    /// Its disk is lost: nothing is started on it before it gets another one.
+    is_lost: bool,
     /// By how much its time of day is wrong, in ms.
     skew_ms: Arc<AtomicI64>,
     /// Where a worker keeps local copies of state, on the real disk; none: it keeps none.
@@ -82,7 +90,9 @@ impl Machine {
             host,
             around,
             process: None,
-            disk: Disk::new(Duration::from_millis(2)),
+            disk: Disk::new(DISK_LATENCY),
+            id: host.0 as u64 + 1,
+            is_lost: false,
             skew_ms: Arc::default(),
             copies: keeps_copies.then(|| tempfile::tempdir().expect("a directory for copies")),
             lives: 0,
@@ -97,7 +107,7 @@ impl Machine {
 
     /// Lets its process run up to this time; starts it where that is due.
     pub(super) fn step(&mut self, now_ms: u64) {
-        if self.process.is_none() && self.start_at_ms.is_some_and(|at| at <= now_ms) {
+        if self.process.is_none() && !self.is_lost && self.start_at_ms.is_some_and(|at| at <= now_ms) {
             self.start(now_ms);
         }
         if self.stalled_until_ms > now_ms {
@@ -138,6 +148,19 @@ impl Machine {
         self.process = None;
         self.start_at_ms = Some(start_at_ms);
         self.stalled_until_ms = 0;
+    }
+
+    /// Its disk is lost, and its process ends. It gets another one by [`Machine::replace`].
+    pub(super) fn lose_disk(&mut self) {
+        self.kill(0);
+        self.is_lost = true;
+    }
+
+    /// Ends its process; a new coordinator with this id and an empty disk is started in its place then.
+    pub(super) fn replace(&mut self, id: u64, start_at_ms: u64) {
+        self.kill(start_at_ms);
+        self.disk = Disk::new(DISK_LATENCY);
+        (self.id, self.is_lost) = (id, false);
     }
 
     /// Takes its power away: nobody is told, and what was not synced is lost.
@@ -209,7 +232,7 @@ impl Machine {
     fn coordinator(&self, runtime: &Runtime, clock: SimulatedClock) -> JoinHandle<anyhow::Result<()>> {
         let (host, witness, transport) = (self.host, self.around.witness.clone(), self.transport());
         let members: BTreeMap<u64, String> = (1..).zip(Host::coordinators().map(Host::address)).collect();
-        let mut options = Options::new(host.0 as u64 + 1, "", members, CLUSTER, transport.clone());
+        let mut options = Options::new(self.id, "", members, CLUSTER, transport.clone());
         options.disk = Some(self.disk.clone());
         // Small, so that snapshots are taken and installed.
         options.snapshot_after_entries = 40;

@@ -2,6 +2,7 @@
 //! does and the jobs must finish.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ use tokio::time::Instant;
 use super::checks::Witness;
 use super::faults::{self, Cut, Fault, Whom};
 use super::network::Network;
-use super::node::{Machine, STATE_DIRECTORY, Surroundings};
+use super::node::{Machine, SAVEPOINT_BUCKET, STATE_DIRECTORY, Surroundings};
 use super::objects::Objects;
 use super::sink::Outlet;
 use super::user::{Errand, Habits, Progress, User};
 use super::weather::{Host, Outside, State, Weather};
 use super::workload::{self, Job};
+use crate::state;
 
 /// What runs at the same time runs one after another, in steps of so much.
 const STEP_MS: u64 = 4;
@@ -74,6 +76,7 @@ pub(super) fn run(seed: u64, bug: &str, is_loud: bool) -> Outcome {
     let network = Network::new(weather.clone());
     let outlet = Outlet::new(weather.clone(), witness.clone());
     mainstem_state::simulation::mount(STATE_DIRECTORY, Arc::new(Objects::new(weather.clone())));
+    mainstem_objects::simulation::mount(SAVEPOINT_BUCKET, Arc::new(Objects::new(weather.clone())));
     let offered = outlet.clone();
     mainstem_connectors::simulation::offer_sink(move |_| offered.sink());
     let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed);
@@ -116,6 +119,7 @@ impl Run {
         }
         if finished_at.is_some() {
             self.check_output(jobs);
+            self.check_state(&user, jobs);
         }
         for job in jobs.iter() {
             let attempts = self.around.witness.job(&job.id).map_or(0, |entry| entry.record.generation.0);
@@ -176,11 +180,39 @@ impl Run {
         }
     }
 
+    /// Reads every checkpoint that is left, and every savepoint that was taken.
+    fn check_state(&self, user: &Desk, jobs: &[Job]) {
+        self.around.weather.lock().current = Host::CLIENT;
+        let mut found = Vec::new();
+        for Job { id, .. } in jobs {
+            let read = state::damage_of_job(Path::new(STATE_DIRECTORY), id);
+            found.push((format!("job '{id}'"), user.runtime.block_on(read)));
+        }
+        for place in self.around.witness.savepoints() {
+            let read = user.runtime.block_on(state::damage(&place));
+            found.push((place, read));
+        }
+        for (what, found) in found {
+            match found {
+                Ok((1.., damaged)) if damaged.is_empty() => {}
+                Ok((count, damaged)) => {
+                    self.around.weather.violation(format!("{what}, {count} times, is damaged: {damaged:?}"));
+                }
+                Err(error) => self.around.weather.violation(format!("{what} cannot be read: {error:#}")),
+            }
+        }
+    }
+
     fn run_errand(&mut self, errand: Errand) {
         match errand {
             Errand::Restart(host) => {
                 let in_ms = self.turns.random_range(100..800);
                 self.machines[host.0].kill(self.now_ms + in_ms);
+            }
+            Errand::LoseDisk(host) => self.machines[host.0].lose_disk(),
+            Errand::Replace(host, id) => {
+                let in_ms = self.turns.random_range(100..800);
+                self.machines[host.0].replace(id, self.now_ms + in_ms);
             }
         }
     }

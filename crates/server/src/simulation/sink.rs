@@ -189,6 +189,19 @@ impl Committer for Publisher {
         Ok(())
     }
 
+    async fn visible_after(&mut self, job: &JobId, epoch: Epoch) -> Result<(Vec<String>, u64), ConnectorError> {
+        if self.outlet.call().await? {
+            return Err(busy());
+        }
+        let prefix = format!("{job}/");
+        let epoch_of = |name: &str| name.rsplit('/').next()?.split_once('-')?.0.parse().ok();
+        let contents = self.outlet.lock();
+        let later = contents.visible.keys().filter(|name| name.starts_with(&prefix) && epoch_of(name) > Some(epoch.0));
+        let names: Vec<String> = later.cloned().collect();
+        let count = names.len() as u64;
+        Ok((names.into_iter().take(3).collect(), count))
+    }
+
     async fn clean_up(&mut self, generations: Range<Generation>) -> Result<(), ConnectorError> {
         let is_lost = self.outlet.call().await?;
         let is_left = |hidden: &Hidden| hidden.job == self.job && generations.contains(&hidden.generation);

@@ -2,6 +2,7 @@
 //! Asks as the commands do: whoever leads, again where no answer came, and looks what became of it.
 
 mod operator;
+mod savepoints;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +17,12 @@ use rand::rngs::SmallRng;
 
 pub(super) use self::operator::Errand;
 use self::operator::Operator;
+use self::savepoints::Savepoints;
 use super::checks::Witness;
 use super::node::{CLUSTER, Surroundings};
 use super::weather::{Host, Weather};
 use super::workload::Job;
+use crate::cluster::api::MembersView;
 use crate::cluster::{JobSummary, Request, Response};
 
 /// How long a coordinator may take to answer.
@@ -34,11 +37,20 @@ pub(super) struct Habits {
     changes: bool,
     /// Drains workers.
     drains: bool,
+    /// Removes coordinators and adds others.
+    replaces: bool,
+    /// Takes savepoints, and has jobs begin with them.
+    savepoints: bool,
 }
 
 impl Habits {
     pub(super) fn draw(random: &mut SmallRng) -> Habits {
-        Habits { changes: random.random_bool(0.7), drains: random.random_bool(0.4) }
+        Habits {
+            changes: random.random_bool(0.7),
+            drains: random.random_bool(0.4),
+            replaces: random.random_bool(0.4),
+            savepoints: random.random_bool(0.5),
+        }
     }
 }
 
@@ -107,6 +119,7 @@ pub(super) struct User {
     jobs: Arc<Vec<Job>>,
     habits: Habits,
     operator: Operator,
+    savepoints: Savepoints,
     /// Attempts that were seen to have read local copies.
     copies_read: BTreeSet<(JobId, Generation)>,
 }
@@ -115,7 +128,14 @@ impl User {
     /// Must be made within the runtime on which the user's commands run.
     pub(super) fn new(around: &Surroundings, progress: Progress, jobs: Arc<Vec<Job>>, habits: Habits) -> User {
         let desk = CommandLine::new(around, progress);
-        User { desk, jobs, habits, operator: Operator::default(), copies_read: BTreeSet::new() }
+        User {
+            desk,
+            jobs,
+            habits,
+            operator: Operator::default(),
+            savepoints: Savepoints::default(),
+            copies_read: BTreeSet::new(),
+        }
     }
 
     /// Submits all jobs, changes this and that now and then while `may_change` says so, and has the jobs run until they have
@@ -129,29 +149,38 @@ impl User {
             if self.habits.changes && may_change() && self.desk.draw(0, 9) == 0 {
                 self.change().await;
             }
+            for job in self.jobs.clone().iter() {
+                let may_take = self.habits.savepoints && may_change();
+                self.savepoints.take(&self.desk, &job.id, seen.jobs.get(&job.id), may_take).await;
+            }
             let may_drain = self.habits.drains && may_change();
             self.operator.drain(&self.desk, &seen.workers, may_drain).await;
+            let may_replace = self.habits.replaces && may_change();
+            self.operator.replace(&self.desk, may_replace).await;
             if let Some(view) = self.desk.look().await {
                 self.take_in(&view);
                 seen = view;
             }
-            self.desk.progress.lock().pending = self.operator.pending();
+            self.desk.progress.lock().pending = self.operator.pending().or_else(|| self.savepoints.pending());
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
     /// Has a job run that neither runs nor has finished.
-    async fn see_to(&self, job: &Job, seen: Option<&JobSummary>) {
+    async fn see_to(&mut self, job: &Job, seen: Option<&JobSummary>) {
         let is_seen_to = |seen: &JobSummary| seen.active || seen.end == Some(JobEnd::Finished);
-        if !seen.is_some_and(is_seen_to) {
-            let submission = job.submission(self.desk.draw(1, 3), None);
-            self.desk.ask(&submission, &format!("submit '{}'", job.id)).await;
+        if self.savepoints.begin(&self.desk, job, seen).await || seen.is_some_and(is_seen_to) {
+            return;
         }
+        let submission = job.submission(self.desk.draw(1, 3), None);
+        let asked = self.desk.ask(&submission, &format!("submit '{}'", job.id)).await;
+        self.savepoints.note(&self.desk, &job.id, &asked);
     }
 
     async fn change(&self) {
         let job = &self.jobs[self.desk.draw(0, self.jobs.len() as u32 - 1) as usize].id;
         let (request, what) = match self.desk.draw(0, 3) {
+            0 if self.savepoints.is_unsettled(&self.desk, job) => return,
             0 => (Request::Wish { job: job.clone(), wish: Wish::Stop }, format!("stop '{job}'")),
             _ => {
                 let parallelism = self.desk.draw(1, 4);
@@ -204,6 +233,17 @@ impl CommandLine {
             let Ok(Response::Jobs { leads: true, jobs, workers, .. }) = answer else { continue };
             let jobs = jobs.into_iter().map(|summary| (summary.job.clone(), summary)).collect();
             return Some(View { jobs, workers });
+        }
+        None
+    }
+
+    /// Who belongs to the coordinators, where one that leads tells.
+    async fn members(&self) -> Option<BTreeMap<u64, String>> {
+        for client in &self.clients {
+            let answer = client.call::<_, Response>(&Request::Members, ANSWER_WITHIN).await;
+            if let Ok(Response::Members(MembersView { leads: true, members, .. })) = answer {
+                return Some(members);
+            }
         }
         None
     }
