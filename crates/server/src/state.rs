@@ -110,15 +110,6 @@ pub(crate) async fn damage(place: &str) -> anyhow::Result<(usize, Vec<String>)> 
     Ok((report.verified.len(), report.damaged))
 }
 
-/// The same of a job's checkpoints, where the state directory need not be a directory.
-#[cfg(test)]
-pub(crate) async fn damage_of_job(state_dir: &Path, job: &JobId) -> anyhow::Result<(usize, Vec<String>)> {
-    let jobs = Jobs { state_dir: state_dir.to_owned(), store: mainstem_state::CheckpointStore::open(state_dir)? };
-    let mut report = verify::Report::default();
-    verify::job(&jobs.of(job.clone()).await?, None, &mut report).await?;
-    Ok((report.verified.len(), report.damaged))
-}
-
 /// The only job of a state directory.
 async fn only(jobs: Jobs) -> anyhow::Result<target::Job> {
     let names = jobs.names().await?;

@@ -105,6 +105,8 @@ async fn who_is_not_a_member_yet_is_not_shown_as_one() {
     cluster.start_with(options, &address).await.expect("it starts and waits");
     let outcome = super::soon(adding).await.expect("no panic");
     assert!(matches!(outcome, Err(MembershipError::Propose(ProposeError::NoQuorum { .. }))), "{outcome:?}");
+    let noted = node.inner.raft.metrics().borrow().membership_config.clone();
+    assert!(noted.voter_ids().any(|id| id == 4), "it stands in the leader's log: {noted:?}");
     assert_eq!(node.status().members, cluster.members);
     assert!(node.status().learners.contains_key(&4), "{:?}", node.status());
     cluster.members.insert(4, address.clone());

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstem_coordinator::JobEnd;
+use mainstem_core::cluster::state::JobEntry;
+use mainstem_core::ids::JobId;
+use mainstem_state::{CheckpointStore, StateError};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -122,7 +125,12 @@ impl Run {
             self.check_state(&user, jobs);
         }
         for job in jobs.iter() {
-            let attempts = self.around.witness.job(&job.id).map_or(0, |entry| entry.record.generation.0);
+            // Those of a job that began with a savepoint count from another number.
+            let count = |entry: JobEntry| {
+                let base = entry.record.restored.map_or(0, |from| from.base.0);
+                entry.record.generation.0.saturating_sub(base)
+            };
+            let attempts = self.around.witness.job(&job.id).map_or(0, count);
             (1..attempts).for_each(|_| self.around.weather.count("attempts beyond the first"));
         }
         let state = self.around.weather.lock();
@@ -180,27 +188,30 @@ impl Run {
         }
     }
 
-    /// Reads every checkpoint that is left, and every savepoint that was taken.
+    /// Reads every checkpoint that is retained, and every savepoint that was taken.
     fn check_state(&self, user: &Desk, jobs: &[Job]) {
         self.around.weather.lock().current = Host::CLIENT;
-        let mut found = Vec::new();
         for Job { id, .. } in jobs {
-            let read = state::damage_of_job(Path::new(STATE_DIRECTORY), id);
-            found.push((format!("job '{id}'"), user.runtime.block_on(read)));
-        }
-        for place in self.around.witness.savepoints() {
-            let read = user.runtime.block_on(state::damage(&place));
-            found.push((place, read));
-        }
-        for (what, found) in found {
-            match found {
-                Ok((1.., damaged)) if damaged.is_empty() => {}
-                Ok((count, damaged)) => {
-                    self.around.weather.violation(format!("{what}, {count} times, is damaged: {damaged:?}"));
-                }
-                Err(error) => self.around.weather.violation(format!("{what} cannot be read: {error:#}")),
+            if let Err(error) = user.runtime.block_on(self.read_checkpoints(id)) {
+                self.around.weather.violation(format!("a checkpoint of job '{id}' cannot be read: {error}"));
             }
         }
+        for place in self.around.witness.savepoints() {
+            match user.runtime.block_on(state::damage(&place)) {
+                Ok((1, damaged)) if damaged.is_empty() => {}
+                Ok((_, damaged)) => self.around.weather.violation(format!("'{place}' is damaged: {damaged:?}")),
+                Err(error) => self.around.weather.violation(format!("'{place}' cannot be read: {error:#}")),
+            }
+        }
+    }
+
+    async fn read_checkpoints(&self, job: &JobId) -> Result<(), StateError> {
+        let store = CheckpointStore::open(Path::new(STATE_DIRECTORY))?;
+        let epochs = self.around.witness.job(job).map(|entry| entry.record.epochs).unwrap_or_default();
+        for record in epochs.values() {
+            store.read_manifest(job, &record.manifest).await?.verify_files(&store).await?;
+        }
+        Ok(())
     }
 
     fn run_errand(&mut self, errand: Errand) {

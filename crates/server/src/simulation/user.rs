@@ -144,14 +144,13 @@ impl User {
         let mut seen = View { jobs: BTreeMap::new(), workers: Vec::new() };
         loop {
             for job in self.jobs.clone().iter() {
+                // First what became of a savepoint with which it was to stop.
+                let may_take = self.habits.savepoints && may_change();
+                self.savepoints.take(&self.desk, &job.id, seen.jobs.get(&job.id), may_take).await;
                 self.see_to(job, seen.jobs.get(&job.id)).await;
             }
             if self.habits.changes && may_change() && self.desk.draw(0, 9) == 0 {
                 self.change().await;
-            }
-            for job in self.jobs.clone().iter() {
-                let may_take = self.habits.savepoints && may_change();
-                self.savepoints.take(&self.desk, &job.id, seen.jobs.get(&job.id), may_take).await;
             }
             let may_drain = self.habits.drains && may_change();
             self.operator.drain(&self.desk, &seen.workers, may_drain).await;

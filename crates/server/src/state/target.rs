@@ -22,7 +22,7 @@ pub(super) enum Target {
 /// The jobs of a state directory.
 pub(super) struct Jobs {
     pub(super) state_dir: PathBuf,
-    pub(super) store: CheckpointStore,
+    store: CheckpointStore,
 }
 
 /// A job with its checkpoints.

@@ -26,6 +26,8 @@ struct Plan {
     wanted: Option<(SavepointRequest, bool)>,
     /// The savepoint with which the job is to begin anew.
     begin_with: Option<String>,
+    /// Whether it was seen to be removed for that.
+    is_removed: bool,
     /// Those that were taken while it ran.
     taken: Vec<String>,
     /// Until then a command of before may be carried out.
@@ -65,12 +67,16 @@ impl Savepoints {
         let Some(path) = self.plans.get(&job.id).and_then(|plan| plan.begin_with.clone()) else { return false };
         let asked = match seen {
             Some(seen) if seen.active => {
-                desk.weather.count("jobs begun with a savepoint");
-                self.plan(&job.id).begin_with = None;
+                let plan = self.plan(&job.id);
+                plan.begin_with = None;
+                if std::mem::take(&mut plan.is_removed) {
+                    desk.weather.count("jobs begun with a savepoint");
+                }
                 return false;
             }
             Some(_) => desk.ask(&Request::Remove { job: job.id.clone() }, &format!("remove '{}'", job.id)).await,
             None => {
+                self.plan(&job.id).is_removed = true;
                 // An older one is refused where it would give rows twice.
                 let older = self.plan(&job.id).taken.first().filter(|_| desk.draw(0, 1) == 0).cloned();
                 let path = older.unwrap_or(path);
