@@ -156,6 +156,7 @@ mod tests {
         let service = std::thread::spawn(move || {
             let mut stream = answer(&listener, "a", "");
             for byte in WHOLE.as_bytes() {
+                #[expect(clippy::disallowed_methods, reason = "a thread of its own, which is to be slow")]
                 std::thread::sleep(Duration::from_millis(60));
                 stream.write_all(&[*byte]).unwrap();
             }
