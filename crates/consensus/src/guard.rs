@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::StoreError;
-use crate::options::MEMBERS_MAX;
 use crate::store::{Identity, Store};
+
+/// Nodes that a cluster has had in its life, those that are gone too: all are told of in every message.
+const MET_MAX: usize = 1024;
 
 /// What every message says of its sender.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -170,8 +172,9 @@ impl Guard {
             let mut update = met.clone();
             // What this node has seen itself goes before what it hears.
             learn(&mut update, &news);
-            if update.len() > MEMBERS_MAX {
-                return Err(Objection::Refuse(format!("more than {MEMBERS_MAX} nodes have been met")));
+            if update.len() > MET_MAX {
+                let advice = "take a savepoint of each job and begin a new cluster";
+                return Err(Objection::Refuse(format!("more than {MET_MAX} nodes have been met; {advice}")));
             }
             (update != *met).then_some(update)
         };
