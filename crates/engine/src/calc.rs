@@ -44,9 +44,16 @@ impl Projection {
             let column = expr.evaluate(rows).and_then(|v| v.into_array(rows.num_rows()));
             columns.push(column.map_err(|e| EngineError::evaluation(&self.name, &e))?);
         }
+        let failed = |message| EngineError::Evaluation { operator: self.name.clone(), message };
+        let fields = self.schema.fields().iter().zip(&columns);
+        if let Some((field, _)) = fields.into_iter().find(|(f, c)| !f.is_nullable() && c.logical_null_count() > 0) {
+            let column = field.name();
+            return Err(failed(format!(
+                "column '{column}' is NULL, and the table that it is written to has it NOT NULL or in its PRIMARY KEY; leave such rows out with WHERE ... IS NOT NULL, or give another value with COALESCE"
+            )));
+        }
         let count = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        RecordBatch::try_new_with_options(self.schema.clone(), columns, &count)
-            .map_err(|e| EngineError::Evaluation { operator: self.name.clone(), message: e.to_string() })
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &count).map_err(|e| failed(e.to_string()))
     }
 }
 
