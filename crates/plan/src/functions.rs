@@ -34,6 +34,7 @@ use crate::expr::Varies;
 
 pub(crate) use aggregates::LISTAGG_SEPARATOR;
 pub(crate) use clock::reads_clock;
+pub use patterns::similar_to_regex;
 
 /// In stored plans, marks a function of DataFusion whose plain name means Flink's.
 const SHADOWED_PREFIX: &str = "datafusion.";

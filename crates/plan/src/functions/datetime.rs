@@ -230,7 +230,10 @@ impl Zones {
         {
             return Ok(*zone);
         }
-        let Ok(zone) = name.parse::<Tz>() else {
+        // Java's `GMT+08:00` is an offset too.
+        let offset = name.strip_prefix("GMT").or_else(|| name.strip_prefix("UTC"));
+        let offset = offset.filter(|offset| offset.starts_with(['+', '-']));
+        let Ok(zone) = offset.unwrap_or(name).parse::<Tz>() else {
             return failed(format!(
                 "{function}: unknown time zone '{name}'; expected a name such as 'Europe/Berlin' or an offset such as '+02:00'"
             ));

@@ -14,6 +14,16 @@ use super::udf::{Arguments, Definition, Kind, double, text};
 pub(super) const FUNCTIONS: &[Definition] = &[
     Definition::new("mod", &[&[Kind::Number, Kind::Number]], remainder_type, remainder),
     Definition::new("log", &[&[Kind::Double], &[Kind::Double, Kind::Double]], double, log),
+    // DataFusion fails a job at the root of a negative number and at a negative power of zero.
+    Definition::new("sqrt", &[&[Kind::Double]], double, |a| {
+        let of = a.double(0);
+        a.map_double(|row| of.get(row).map(f64::sqrt))
+    }),
+    Definition::new("power", &[&[Kind::Double, Kind::Double]], double, |a| {
+        let (base, exponent) = (a.double(0), a.double(1));
+        a.map_double(|row| Some(base.get(row)?.powf(exponent.get(row)?)))
+    })
+    .also(&["pow"]),
     Definition::new("e", &[&[]], double, |a| a.map_double(|_| Some(std::f64::consts::E))),
     Definition::new("bin", &[&[Kind::Integer]], text, |a| {
         a.map_text(|row| a.integer(0).get(row).map(|n| format!("{n:b}")))

@@ -19,7 +19,7 @@ pub(crate) fn like_with_backslash(pattern: &str, escape: char) -> String {
 
 /// A SIMILAR TO pattern as an anchored regular expression: `%` and `_` as in LIKE, the rest as in regular
 /// expressions.
-pub(crate) fn similar_to_regex(pattern: &str, escape: Option<char>) -> Result<String, String> {
+pub fn similar_to_regex(pattern: &str, escape: Option<char>) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);
     out.push_str("(?s)^(?:");
     let mut chars = pattern.chars();

@@ -171,6 +171,7 @@ fn times() {
     check("unix_timestamp", &[s("1970-01-01 00:01:00")], "60");
     check("unix_timestamp", &[s("1970-01-02"), s("yyyy-MM-dd")], "86400");
     check("convert_tz", &[s("1970-01-01 00:00:00"), s("UTC"), s("America/Los_Angeles")], "1969-12-31 16:00:00");
+    check("convert_tz", &[s("2024-01-01 00:00:00"), s("GMT+08:00"), s("UTC")], "2023-12-31 16:00:00");
     assert!(fails("convert_tz", &[s("1970-01-01 00:00:00"), s("UTC"), s("Mars")]).contains("unknown time zone 'Mars'"));
     let at = ts("2024-03-05T15:04:09.123");
     for (name, expected) in [("year", "2024"), ("quarter", "1"), ("month", "3"), ("week", "10"), ("dayofyear", "65")] {
@@ -232,6 +233,9 @@ fn numbers() {
     check("mod", &[ScalarValue::from(7.5), n(2)], "1.5");
     check("log", &[ScalarValue::from(std::f64::consts::E)], "1.0");
     check("log", &[n(2), n(8)], "3.0");
+    check("sqrt", &[ScalarValue::from(-1.0)], "NaN");
+    check("power", &[n(0), n(-1)], "inf");
+    check("pow", &[ScalarValue::from(1.5), n(2)], "2.25");
     check("log10", &[ScalarValue::from(100.0)], "2.0");
     check("e", &[], "2.718281828459045");
     check("truncate", &[ScalarValue::from(1.29), n(1)], "1.2");
