@@ -3,10 +3,12 @@
 //! Opens nothing, runs nothing, knows no clock: the same text always gives the same plan.
 
 mod catalog;
+mod common_types;
 mod context;
 mod dialect;
 mod error;
 mod explain;
+mod forms;
 mod grouping_sets;
 mod guarantee;
 mod hint;

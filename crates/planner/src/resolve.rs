@@ -16,6 +16,7 @@ use mainstem_plan::{functions, sql_type_name};
 
 use crate::context::{function_exists, function_names};
 use crate::error::{At, ErrorCode, SqlError};
+use crate::forms;
 use crate::suggest::advice;
 use crate::window::marker;
 
@@ -386,6 +387,7 @@ impl VisitorMut for Visitor<'_> {
 impl Visitor<'_> {
     fn visit(&mut self, expr: &mut Expr) -> Result<(), SqlError> {
         let refuse = |expr: &Expr, what: &str| Err(SqlError::unsupported(expr.span(), what));
+        forms::call(expr);
         match expr {
             Expr::Identifier(ident) if self.fields.contains(&ident.span.start) => Ok(()),
             Expr::Identifier(ident) => {
@@ -395,10 +397,21 @@ impl Visitor<'_> {
                 Ok(())
             }
             Expr::CompoundIdentifier(parts) if parts.len() >= 2 => self.resolver.compound(parts),
-            Expr::CompoundFieldAccess { access_chain, .. } => {
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                // DataFusion takes the first ones for the parts of a column's name, and reads others from a text.
+                let mut of_column = matches!(root.as_ref(), Expr::Identifier(_) | Expr::CompoundIdentifier(_));
                 for access in access_chain {
-                    if let AccessExpr::Dot(Expr::Identifier(field)) = access {
-                        self.fields.insert(field.span.start);
+                    match access {
+                        AccessExpr::Dot(Expr::Identifier(field)) if of_column => {
+                            self.fields.insert(field.span.start);
+                        }
+                        AccessExpr::Dot(field @ Expr::Identifier(_)) => {
+                            let Expr::Identifier(name) = &*field else { unreachable!("it was just matched") };
+                            let text = Value::SingleQuotedString(name.value.clone());
+                            *field = Expr::Value(text.with_span(name.span));
+                        }
+                        AccessExpr::Dot(_) => {}
+                        AccessExpr::Subscript(_) => of_column = false,
                     }
                 }
                 Ok(())

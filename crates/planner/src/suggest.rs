@@ -22,20 +22,25 @@ pub(crate) fn advice(name: &str, what: &str, candidates: &[&str]) -> String {
     format!("; {what}: {}{more}", candidates[..candidates.len().min(LISTED)].join(", "))
 }
 
-/// Levenshtein's distance, with two rows.
+/// Levenshtein's distance, where two letters that have changed places are one slip.
 fn distance(left: &str, right: &str) -> usize {
     /// Names are short; a text of a megabyte must not cost its square.
     const LENGTH_MAX: usize = 128;
     let left: Vec<char> = left.chars().take(LENGTH_MAX).collect();
     let right: Vec<char> = right.chars().take(LENGTH_MAX).collect();
+    let mut before = Vec::new();
     let mut previous: Vec<usize> = (0..=right.len()).collect();
     for (row, a) in left.iter().enumerate() {
         let mut current = vec![row + 1];
         for (column, b) in right.iter().enumerate() {
             let replaced = previous[column] + usize::from(a != b);
-            current.push(replaced.min(previous[column + 1] + 1).min(current[column] + 1));
+            let mut least = replaced.min(previous[column + 1] + 1).min(current[column] + 1);
+            if row > 0 && column > 0 && *a == right[column - 1] && left[row - 1] == *b {
+                least = least.min(before[column - 1] + 1);
+            }
+            current.push(least);
         }
-        previous = current;
+        before = std::mem::replace(&mut previous, current);
     }
     previous[right.len()]
 }
@@ -47,6 +52,7 @@ mod tests {
     #[test]
     fn small_slips_are_found_and_strangers_are_not() {
         assert_eq!(nearest("prise", ["bidder", "price"]), Some("price"));
+        assert_eq!(nearest("cuont", ["cot", "count"]), Some("count"));
         assert_eq!(nearest("DATETIME", ["dateTime", "date"]), Some("dateTime"));
         assert_eq!(nearest("xyz", ["bidder", "price"]), None);
         assert_eq!(advice("xyz", "known are", &["a", "b"]), "; known are: a, b");

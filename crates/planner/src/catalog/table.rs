@@ -14,6 +14,7 @@ use mainstem_connectors::{Delivery, METADATA_KEY, TableSpec};
 use mainstem_plan::operator::WatermarkAlignment;
 use mainstem_plan::sql_type_name;
 
+use crate::common_types;
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::resolve::{Around, Resolver};
@@ -393,7 +394,8 @@ impl Builder {
         let physical = Arc::new(self.physical_df_schema());
         let context = SimplifyContext::builder().with_schema(physical.clone()).build();
         let simplifier = ExprSimplifier::new(context);
-        let expr = simplifier.coerce(expr, &physical).map_err(planned)?;
+        let expr = common_types::expression(expr, &physical).and_then(|expr| simplifier.coerce(expr, &physical));
+        let expr = expr.map_err(planned)?;
         simplifier.simplify(expr).map_err(planned)
     }
 

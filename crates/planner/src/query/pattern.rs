@@ -21,6 +21,7 @@ use self::elements::Elements;
 use self::references::References;
 use super::Scope;
 use super::from::From;
+use crate::common_types;
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::node::{MatchRules, Measure, OrderColumn, PatternMatch};
@@ -276,5 +277,6 @@ impl Over<'_> {
 /// Makes the types of operands and arguments fit, and folds what is constant.
 fn settle(expr: LogicalExpr, schema: &DFSchemaRef) -> datafusion_common::Result<LogicalExpr> {
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
+    let expr = common_types::expression(expr, schema)?;
     simplifier.simplify(simplifier.coerce(expr, schema)?)
 }

@@ -9,12 +9,13 @@ use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_sql::sqlparser::ast::{
     AccessExpr, Expr, GroupByExpr, Ident, NamedWindowDefinition, NamedWindowExpr, ObjectName, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit,
-    Visitor,
+    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Value,
+    Visit, Visitor,
 };
 
 use super::tail::Tail;
 use super::{Scope, casts, failure, shape, wildcard};
+use crate::common_types::CommonTypes;
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::hint;
@@ -64,7 +65,7 @@ impl Scope<'_> {
 
 /// Makes the types of operands and arguments fit, as DataFusion would before it runs a plan.
 pub(super) fn settle_types(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
-    let analyzer = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())]);
+    let analyzer = Analyzer::with_rules(vec![Arc::new(CommonTypes), Arc::new(TypeCoercion::new())]);
     let settled = analyzer.execute_and_check(plan, context::options(), |_, _| {});
     settled.map_err(|error| SqlError::from_datafusion(&error, At::NOWHERE))
 }
@@ -154,12 +155,17 @@ fn is_window_function(name: &str) -> bool {
 }
 
 /// The name of a column or nested field.
-fn own_name(expr: &Expr) -> Option<&Ident> {
+fn own_name(expr: &Expr) -> Option<Ident> {
     match expr {
-        Expr::Identifier(ident) => Some(ident),
-        Expr::CompoundIdentifier(parts) => parts.last(),
+        Expr::Identifier(ident) => Some(ident.clone()),
+        Expr::CompoundIdentifier(parts) => parts.last().cloned(),
         Expr::CompoundFieldAccess { access_chain, .. } => match access_chain.last() {
-            Some(AccessExpr::Dot(Expr::Identifier(ident))) => Some(ident),
+            Some(AccessExpr::Dot(Expr::Identifier(ident))) => Some(ident.clone()),
+            // A field whose name is resolved.
+            Some(AccessExpr::Dot(Expr::Value(value))) => match &value.value {
+                Value::SingleQuotedString(name) => Some(Ident::with_span(value.span, name)),
+                _ => None,
+            },
             _ => None,
         },
         _ => None,
@@ -186,7 +192,7 @@ fn name_columns(select: &mut Select, written: &[bool]) -> Result<(), SqlError> {
             return Err(SqlError::new(ErrorCode::Name, place, message));
         }
         let free = if before.is_some() { free_name(&name, &taken) } else { name };
-        if free != *own_name(&expr).map_or("", |ident| ident.value.as_str()) || !matches!(expr, Expr::Identifier(_)) {
+        if own_name(&expr).is_none_or(|ident| ident.value != free) || !matches!(expr, Expr::Identifier(_)) {
             *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('`', free.clone()) };
         }
         taken.push((free, *written));

@@ -10,6 +10,7 @@ use mainstem_plan::operator::SetKind;
 use mainstem_plan::sql_type_name;
 
 use super::{Scope, column_exprs, select};
+use crate::common_types;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::node::SetOperation;
 use crate::window::node::extension;
@@ -89,12 +90,27 @@ fn unite(plans: Vec<(LogicalPlan, At)>, keyword: &str) -> Result<LogicalPlan, Sq
     for column in 0..width {
         check_column(&plans, column, keyword)?;
     }
+    let plans = made_common(plans, width)?;
     let at = plans[0].1;
     let inputs: Vec<LogicalPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
     let united =
         inputs.into_iter().map(Ok).reduce(|left, right| builder::union(left?, right?)).expect("a union has members");
     let united = united.and_then(|plan| select::settle_types(plan).map_err(SqlError::into_datafusion));
     united.map(flatten).map_err(|error| SqlError::from_datafusion(&error, at))
+}
+
+/// DECIMAL beside DOUBLE is DOUBLE.
+fn made_common(plans: Vec<(LogicalPlan, At)>, width: usize) -> Result<Vec<(LogicalPlan, At)>, SqlError> {
+    let type_of = |plan: &LogicalPlan, column: usize| plan.schema().field(column).data_type().clone();
+    let of_column = |column| -> Vec<DataType> {
+        common_types::common(&plans.iter().map(|(plan, _)| type_of(plan, column)).collect::<Vec<_>>())
+    };
+    let columns: Vec<Vec<DataType>> = (0..width).map(of_column).collect();
+    let plans = plans.into_iter().enumerate().map(|(number, (plan, at))| {
+        let types: Vec<DataType> = columns.iter().map(|column| column[number].clone()).collect();
+        with_types(plan, &types, at).map(|plan| (plan, at))
+    });
+    plans.collect()
 }
 
 /// DataFusion would turn numbers beside texts into texts.

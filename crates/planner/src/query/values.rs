@@ -7,6 +7,7 @@ use datafusion_sql::sqlparser::ast::{Ident, Spanned, Values};
 use mainstem_plan::sql_type_name;
 
 use super::{Scope, rename, select};
+use crate::common_types;
 use crate::context;
 use crate::error::{At, ErrorCode, SqlError};
 use crate::resolve::{Around, Resolver};
@@ -53,6 +54,7 @@ impl Scope<'_> {
             }
             rows.push(row);
         }
+        let rows = common_types::rows(rows, &none);
         let plan = LogicalPlanBuilder::values(rows).and_then(LogicalPlanBuilder::build);
         let plan = plan.map_err(|error| SqlError::from_datafusion(&error, at))?;
         let plan = select::settle_types(plan).map_err(|error| error.or_at(at))?;

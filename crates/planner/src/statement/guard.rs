@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Query, SetExpr, VisitMut, VisitorMut};
 
 use crate::error::{At, ErrorCode, SqlError};
+use crate::forms;
 
 /// Most operands of one chain of AND, OR or `||`.
 const CHAIN_MAX: usize = 2_000;
@@ -55,6 +56,9 @@ impl VisitorMut for Guard {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        if let Err(error) = forms::interval(expr) {
+            return ControlFlow::Break(error);
+        }
         let length = side_length(expr);
         if length < BALANCED_FROM {
             return ControlFlow::Continue(());
