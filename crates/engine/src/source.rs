@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{BooleanArray, Int8Array, Int64Array, RecordBatch};
+use arrow::array::{Array, BooleanArray, Int8Array, Int64Array, RecordBatch};
 use arrow::compute;
 use datafusion_physical_expr_common::physical_expr::PhysicalExpr;
 use mainstem_core::change::{ChangeKind, ChangeMode};
@@ -126,6 +126,13 @@ impl SourceStage {
         let evaluate = |expr: &Arc<dyn PhysicalExpr>, what: &str| {
             let values = expr.evaluate(rows).and_then(|v| v.into_array(rows.num_rows()));
             let values = values.map_err(|e| EngineError::evaluation(&self.name, &e))?;
+            if values.null_count() > 0 {
+                let (nulls, rows) = (values.null_count(), values.len());
+                let message = format!(
+                    "the {what} is NULL in {nulls} of {rows} rows; set 'bad-records' = 'drop' for the table to drop and count such records, or 'dead-letter' to keep them in a table, or declare WATERMARK FOR a computed column with COALESCE"
+                );
+                return Err(EngineError::Data { operator: self.name.clone(), message });
+            }
             milliseconds(&self.name, what, &values)
         };
         let times = evaluate(&spec.time, "event time")?;

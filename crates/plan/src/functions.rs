@@ -19,6 +19,7 @@ mod numbering;
 mod numeric;
 mod planner;
 mod regular;
+mod rows;
 mod text;
 mod udf;
 mod url;
@@ -35,6 +36,7 @@ use crate::expr::Varies;
 pub(crate) use aggregates::LISTAGG_SEPARATOR;
 pub(crate) use clock::reads_clock;
 pub use patterns::similar_to_regex;
+pub use rows::{RENAME_FIELDS, field_names};
 
 /// In stored plans, marks a function of DataFusion whose plain name means Flink's.
 const SHADOWED_PREFIX: &str = "datafusion.";
@@ -227,7 +229,7 @@ fn flink_scalars() -> Vec<Arc<ScalarUDF>> {
         control::FUNCTIONS,
     ];
     let defined = tables.into_iter().flatten().map(|d| Arc::new(ScalarUDF::from(udf::Function::new(d))));
-    defined.chain(clock::all()).chain(control::special()).collect()
+    defined.chain(clock::all()).chain(control::special()).chain(rows::all()).collect()
 }
 
 fn sorted<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {

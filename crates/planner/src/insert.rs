@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion_common::{DFSchema, ExprSchema, ScalarValue};
-use datafusion_expr::{Expr, LogicalPlan, Operator, Projection, cast};
+use datafusion_expr::{Expr, LogicalPlan, Operator, Projection, cast, lit};
 use datafusion_sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr, Spanned};
-use mainstem_plan::sql_type_name;
+use mainstem_plan::{functions, sql_type_name};
 
 use crate::catalog::Table;
 use crate::error::{At, ErrorCode, SqlError};
@@ -51,7 +51,7 @@ pub(crate) fn to_sink(
         let wanted = &fields[position];
         check_fit(given.name(), &flink_type, wanted, &table.spec.name, place)?;
         let same = given.data_type() == wanted.data_type();
-        columns[position] = Some(if same { expr } else { cast(expr, wanted.data_type().clone()) });
+        columns[position] = Some(if same { expr } else { converted(expr, given.data_type(), wanted.data_type()) });
     }
     let columns = columns.into_iter().zip(fields).map(|(column, field)| match column {
         Some(expr) => Ok(expr.alias(field.name())),
@@ -67,6 +67,16 @@ pub(crate) fn to_sink(
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
     let projection = Projection::try_new(columns, Arc::new(plan));
     projection.map(LogicalPlan::Projection).map_err(|error| SqlError::from_datafusion(&error, at))
+}
+
+/// The value in the type of the table's column. Fields of rows belong together by their order.
+fn converted(expr: Expr, from: &DataType, to: &DataType) -> Expr {
+    let names = functions::field_names(to).filter(|names| functions::field_names(from).as_ref() != Some(names));
+    let renamed = match names.zip(functions::registry().scalar(functions::RENAME_FIELDS)) {
+        Some((names, function)) if *from != DataType::Null => function.call(vec![expr, lit(names)]),
+        _ => expr,
+    };
+    cast(renamed, to.clone())
 }
 
 fn target_positions(target: &InsertTarget, table: &Table) -> Result<Vec<usize>, SqlError> {
@@ -232,10 +242,10 @@ fn implicit(from: &DataType, to: &DataType) -> bool {
             matches!(from, T::List(from) if from.data_type() == to.data_type() || implicit(from.data_type(), to.data_type()))
         }
         T::Struct(to) => match from {
-            T::Struct(from) if from.len() == to.len() => from.iter().zip(to).all(|(from, to)| {
-                from.name() == to.name()
-                    && (from.data_type() == to.data_type() || implicit(from.data_type(), to.data_type()))
-            }),
+            T::Struct(from) if from.len() == to.len() => from
+                .iter()
+                .zip(to)
+                .all(|(from, to)| from.data_type() == to.data_type() || implicit(from.data_type(), to.data_type())),
             _ => false,
         },
         _ => false,

@@ -258,3 +258,22 @@ INSERT INTO c SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE g, DESCRIPTO
         assert!(counts.keys().all(|line| line.contains("\"n\":20000")), "{counts:?}");
     }
 }
+
+#[test]
+fn a_null_in_the_key_of_a_sink_is_named() {
+    let sandbox = with_table(
+        "CREATE TABLE s (v INT, n BIGINT, PRIMARY KEY (v) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'upsert-json');
+         INSERT INTO s SELECT v, COUNT(*) FROM t GROUP BY v;",
+    );
+    sandbox.write("in/b.json", "{\"id\":2,\"ts\":\"2026-01-01 00:00:00\"}\n");
+    let message = sandbox.run_err(&["run", "job.sql"]);
+    assert_says(&message, &["column 'v' is NULL", "PRIMARY KEY", "IS NOT NULL"]);
+}
+
+#[test]
+fn a_null_event_time_says_what_to_do() {
+    let sandbox = with_table("SELECT id FROM t;");
+    sandbox.write("in/b.json", "{\"id\":2}\n");
+    let message = sandbox.run_err(&["run", "job.sql"]);
+    assert_says(&message, &["source t", "the event time is NULL in 1 of 1 rows", "'bad-records' = 'drop'", "COALESCE"]);
+}

@@ -27,6 +27,7 @@ mod memory;
 mod memory_steps;
 mod named_points;
 mod nats;
+mod nested;
 mod oracle;
 mod partitions;
 mod permissions;
