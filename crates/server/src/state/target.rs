@@ -55,7 +55,8 @@ pub(super) async fn find(name: Option<&str>, state_dir: &Path) -> anyhow::Result
         let store = open(state_dir)?;
         return Ok(Target::Jobs(Jobs { state_dir: state_dir.to_owned(), store }));
     };
-    if name.contains('/') || name == "." || name == ".." {
+    // No job's name begins with a dot, but that of the usual state directory does.
+    if name.contains('/') || name.starts_with('.') {
         return at(Path::new(name)).await;
     }
     let job = JobId::new(name).map_err(anyhow::Error::msg)?;
