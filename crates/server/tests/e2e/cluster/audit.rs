@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::*;
+use crate::support::cluster::Jobs;
 
 const EVENTS: u64 = 4_000_000;
 const PER_SECOND: u64 = 30_000;
@@ -72,7 +73,7 @@ fn verify(sandbox: &Sandbox, files: &[PathBuf]) -> std::process::Output {
 
 /// Waits until an attempt above this one runs, or as high; gives its number.
 fn attempt(cluster: &LocalCluster<'_>, least: u64) -> u64 {
-    let runs = |jobs: &crate::support::cluster::Jobs| {
+    let runs = |jobs: &Jobs| {
         jobs.number("job", "generation") >= least
             && jobs
                 .job("job")
@@ -166,10 +167,11 @@ fn cluster_decisions_stand_in_the_audit_trail() {
 /// The same records, with the same hashes, from the next leader and in the files of all.
 fn assert_same_from_everybody(sandbox: &Sandbox, cluster: &LocalCluster<'_>) {
     let (before, _) = decisions(cluster, &["--routine"]);
-    let old = cluster.leader().unwrap();
-    cluster.signal(&old, "KILL");
-    cluster
-        .wait_until("another one leads", |jobs| jobs.leads() && cluster.leader().is_some_and(|leader| leader != old));
+    let leads = |jobs: &Jobs| cluster.leading(jobs).filter(|_| jobs.leads());
+    let old = leads(&cluster.wait_until("somebody leads", |jobs| leads(jobs).is_some()));
+    let (node, _) = old.as_ref().expect("waited for above");
+    cluster.signal(node, "KILL");
+    cluster.wait_until("another one leads", |jobs| leads(jobs).is_some_and(|leader| Some(leader) != old));
     let (after, last) = decisions(cluster, &["--routine"]);
     let known: BTreeMap<u64, &str> = after.iter().map(|record| (record.seq(), record.hash())).collect();
     let of_both = before.iter().filter(|record| known.contains_key(&record.seq()));

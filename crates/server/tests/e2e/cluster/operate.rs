@@ -7,7 +7,7 @@ use super::*;
 use crate::support::cluster::Jobs;
 use crate::support::ports::free_port;
 
-const EVENTS: u64 = 500_000;
+const EVENTS: u64 = 15 * PER_SECOND;
 const PER_SECOND: u64 = 60_000;
 
 /// A job that runs for some seconds, on a cluster.

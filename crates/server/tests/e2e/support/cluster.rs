@@ -140,11 +140,18 @@ impl LocalCluster<'_> {
 
     /// The name of the coordinator that leads.
     pub(crate) fn leader(&self) -> Option<String> {
+        self.leading(&self.jobs()?).map(|(node, _)| node)
+    }
+
+    /// The coordinator that leads, and its process: another one where a node that has died was elected again.
+    pub(crate) fn leading(&self, jobs: &Jobs) -> Option<(String, u32)> {
         let layout = std::fs::read_to_string(self.sandbox.path(".mainstem-cluster/cluster.json")).unwrap();
         let layout: serde_json::Value = serde_json::from_str(&layout).unwrap();
-        let leader = self.jobs()?.leader()?;
+        let leader = jobs.leader()?;
         let position = layout["coordinators"].as_array()?.iter().position(|address| *address == leader)?;
-        Some(format!("coordinator-{}", position + 1))
+        let node = format!("coordinator-{}", position + 1);
+        let process = self.process(&node);
+        Some((node, process))
     }
 
     /// What the cluster says of its jobs; none where nobody answers.
