@@ -117,7 +117,8 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
     let assigner = |(operator, source): (&OperatorId, &Source)| {
         let of_source = subtasks.get(operator).cloned().unwrap_or_default();
         let bounded = source.monitor_interval.is_none();
-        (*operator, SplitAssigner::new(of_source, bounded, Some(initial[operator].as_slice()), replaying))
+        let assigner = SplitAssigner::new(of_source, bounded, Some(initial[operator].as_slice()), replaying);
+        (*operator, assigner.read_side_by_side(source.side_by_side))
     };
     let assigners = driver.sources.iter().map(assigner).collect();
     let running = Running::new(driver, recovered, attempt, assigners);
@@ -127,7 +128,11 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
 /// Goes on with an attempt that another coordinator has begun.
 pub(crate) async fn go_on<D: Deployer>(driver: &mut Driver<D>, adopted: Adopted) -> Result<End, Halt> {
     let Adopted { recovered, attempt, mut resumed, adoptions } = adopted;
-    let assigners = std::mem::take(&mut resumed.assigners);
+    let assigners = std::mem::take(&mut resumed.assigners).into_iter().map(|(operator, assigner)| {
+        let side_by_side = driver.sources[&operator].side_by_side;
+        (operator, assigner.read_side_by_side(side_by_side))
+    });
+    let assigners = assigners.collect();
     let mut running = Running::new(driver, recovered, attempt, assigners);
     running.adoptions = adoptions;
     running.run_to_the_end(Some(resumed)).await

@@ -72,6 +72,8 @@ pub(crate) struct Source {
     pub(crate) discovery: Lane<Discoverer>,
     /// How often; none: once.
     pub(crate) monitor_interval: Option<Duration>,
+    /// See [`SourceSpec::side_by_side`].
+    pub(crate) side_by_side: bool,
     /// See [`SourceSpec::group`].
     pub(crate) group: Option<OperatorId>,
     /// Is told how far the source has been read.
@@ -128,7 +130,8 @@ impl JobCoordinator {
         let source = |(operator, spec): (OperatorId, SourceSpec)| {
             let listener = spec.enumerator.listener();
             let discovery = Lane::start(Discoverer { enumerator: spec.enumerator, retry: retry.clone() });
-            (operator, Source { discovery, monitor_interval: spec.monitor_interval, group: spec.group, listener })
+            let SourceSpec { monitor_interval, side_by_side, group, .. } = spec;
+            (operator, Source { discovery, monitor_interval, side_by_side, group, listener })
         };
         let sources = std::mem::take(&mut self.spec.sources).into_iter().map(source).collect();
         let mut driver = Driver {

@@ -94,6 +94,8 @@ pub struct SourceSpec {
     pub enumerator: Box<dyn SplitEnumerator>,
     /// How often; none: once, the source is bounded.
     pub monitor_interval: Option<Duration>,
+    /// Whether a subtask reads many splits side by side.
+    pub side_by_side: bool,
     /// Sources of one group hold each other's windows back, so an idle one follows the others. None: no window
     /// depends on it.
     pub group: Option<OperatorId>,

@@ -8,6 +8,8 @@
 //!   handed over around the barrier can be neither lost nor read twice.
 //! - What is known of a finished split is its name, and that only while the source still lists it: see
 //!   [`SplitEvent::Discovered`].
+//! - Where subtasks read many splits side by side, none has more than its share: one that starts late finds splits to
+//!   read, and those of a stream without an end stay with who has them.
 //! - The bound on the watermarks of waiting splits is raised only after the message that hands out the last
 //!   of those that it covers, so that a watermark never passes rows that are still to come.
 
@@ -208,6 +210,8 @@ impl SplitCut {
 pub struct SplitAssigner {
     subtasks: BTreeSet<SubtaskId>,
     bounded: bool,
+    /// Subtasks ask for more before they have read what they have.
+    side_by_side: bool,
     discovered: bool,
     replaying: bool,
     known: BTreeSet<SplitId>,
@@ -238,6 +242,7 @@ impl SplitAssigner {
         let mut assigner = SplitAssigner {
             subtasks,
             bounded,
+            side_by_side: false,
             discovered: restored.is_some(),
             replaying,
             known: BTreeSet::new(),
@@ -262,6 +267,13 @@ impl SplitAssigner {
         let finished = restored.iter().filter(|s| s.is_finished());
         assigner.finished = finished.map(|s| s.split.id.clone()).collect();
         assigner
+    }
+
+    /// Whether subtasks read many splits side by side; otherwise each asks for the next when it has read the one before.
+    #[must_use]
+    pub fn read_side_by_side(mut self, side_by_side: bool) -> SplitAssigner {
+        self.side_by_side = side_by_side;
+        self
     }
 
     /// The first messages of the attempt.
@@ -347,9 +359,18 @@ impl SplitAssigner {
         if self.replaying {
             return commands;
         }
-        while !self.waiting.is_empty() && !self.hungry.is_empty() {
-            let subtask = self.hungry.pop_front().expect("checked above");
+        let mut owned = self.owned_by_subtask();
+        let share = (self.owned.len() + self.waiting.len()).div_ceil(self.subtasks.len().max(1));
+        let side_by_side = self.side_by_side;
+        let has_room = |subtask: &SubtaskId, owned: &BTreeMap<SubtaskId, usize>| {
+            !side_by_side || owned.get(subtask).is_none_or(|owned| *owned < share)
+        };
+        while !self.waiting.is_empty()
+            && let Some(next) = self.hungry.iter().position(|subtask| has_room(subtask, &owned))
+        {
+            let subtask = self.hungry.remove(next).expect("found just now");
             let split = self.waiting.pop_front().expect("checked above");
+            *owned.entry(subtask).or_default() += 1;
             self.own(&split, subtask);
             commands.push(SplitCommand::Assign { subtask, splits: vec![split] });
         }
@@ -362,6 +383,14 @@ impl SplitAssigner {
             }
         }
         commands
+    }
+
+    fn owned_by_subtask(&self) -> BTreeMap<SubtaskId, usize> {
+        let mut owned = BTreeMap::new();
+        for subtask in self.owned.values() {
+            *owned.entry(*subtask).or_default() += 1;
+        }
+        owned
     }
 
     /// A replayed epoch: every split that is known at its end is handed out first, round robin, so that the

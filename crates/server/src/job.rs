@@ -233,6 +233,7 @@ pub(crate) fn sources(graph: &JobGraph, parallelism: u32) -> anyhow::Result<BTre
             let spec = SourceSpec {
                 enumerator: source.enumerator(context),
                 monitor_interval: source.monitor_interval(),
+                side_by_side: source.splits_at_once() > 1,
                 group: groups.get(&node.id).copied(),
             };
             sources.insert(node.id, spec);

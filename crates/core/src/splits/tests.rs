@@ -283,3 +283,41 @@ fn a_replay_hands_everything_out_then_names_the_positions() {
     assert_eq!(commands, expected);
     assert_eq!(assigner.on(SplitEvent::ReplayDone), vec![bound(Timestamp::MAX), SplitCommand::NoMoreSplits]);
 }
+
+#[test]
+fn splits_that_are_read_side_by_side_are_shared_with_who_comes_late() {
+    let all = |assigner: &mut SplitAssigner, index| {
+        let mut taken = Vec::new();
+        loop {
+            let commands = assigner.on(requested(index));
+            let before = taken.len();
+            for command in commands {
+                if let SplitCommand::Assign { subtask: to, splits } = command {
+                    taken.extend(splits.into_iter().map(|state| (to.index, state.split.id.0)));
+                }
+            }
+            if taken.len() == before {
+                return taken;
+            }
+        }
+    };
+    let of = |index: u32, names: &[&str]| names.iter().map(|name| (index, (*name).to_owned())).collect::<Vec<_>>();
+    let mut alone = assigner(false, None);
+    alone.on(discovered(&["a", "b", "c"]));
+    assert_eq!(all(&mut alone, 0), of(0, &["a", "b", "c"]), "files are read by whoever has time");
+    let mut shared = assigner(false, None).read_side_by_side(true);
+    shared.on(discovered(&["a", "b", "c"]));
+    assert_eq!(all(&mut shared, 0), of(0, &["a", "b"]));
+    assert_eq!(shared.waiting(), 1);
+    assert_eq!(all(&mut shared, 1), of(1, &["c"]));
+    // Both wait for more. The first new one goes to who has fewer, though the other one has waited longer.
+    let assigned = |commands: Vec<SplitCommand>| {
+        let to = |command: &SplitCommand| match command {
+            SplitCommand::Assign { subtask, .. } => Some(subtask.index),
+            _ => None,
+        };
+        commands.iter().filter_map(to).collect::<Vec<_>>()
+    };
+    assert_eq!(assigned(shared.on(discovered(&["a", "b", "c", "d"]))), [1]);
+    assert_eq!(assigned(shared.on(discovered(&["a", "b", "c", "d", "e"]))), [0]);
+}

@@ -167,7 +167,8 @@ impl Job {
         };
         let committer = FakeCommitter { world: self.world.clone(), crash: crash_sender.clone() };
         let enumerator = Box::new(FakeEnumerator { world: self.world.clone() });
-        let source = SourceSpec { enumerator, monitor_interval: self.monitor_interval, group: None };
+        let source =
+            SourceSpec { enumerator, monitor_interval: self.monitor_interval, side_by_side: false, group: None };
         let spec = JobSpec {
             job: id.clone(),
             graph_json: "{}".to_owned(),
