@@ -78,7 +78,7 @@ impl Gone {
 impl Peer {
     /// Starts to connect; what is sent meanwhile waits. `cut` is told where the network between the two fails.
     pub(super) fn start(transport: Transport, to: &WorkerOffer, hello: Hello, cut: Arc<Cut>) -> Arc<Peer> {
-        let (frames, waiting) = mpsc::channel(FRAMES_MAX);
+        let (frames, mut waiting) = mpsc::channel(FRAMES_MAX);
         let peer = Arc::new(Peer { frames, state: Mutex::default() });
         let weak = Arc::downgrade(&peer);
         let WorkerOffer { worker, data_address: address, .. } = to.clone();
@@ -88,7 +88,8 @@ impl Peer {
             let gone = match transport.connect(&address, &hello).await {
                 Err(error) => unreachable(error.to_string()),
                 Ok(connection) => {
-                    let ended = carry(connection, waiting, |frame| {
+                    // What waits is closed with this task: who finds it closed finds the reason as well.
+                    let ended = carry(connection, &mut waiting, |frame| {
                         // Nobody sends any more where the peer is gone.
                         weak.upgrade().map_or(Ok(()), |peer| peer.on_frame(frame))
                     })
@@ -306,7 +307,7 @@ impl Drop for RemoteSender {
 /// Writes frames and reads what comes, until either ends.
 async fn carry(
     connection: Connection,
-    frames: mpsc::Receiver<Parts>,
+    frames: &mut mpsc::Receiver<Parts>,
     mut on_frame: impl FnMut(Frame) -> Result<(), String>,
 ) -> Ended {
     let Connection { mut reader, mut writer, .. } = connection;
@@ -320,7 +321,7 @@ async fn carry(
 }
 
 /// Ends well when nobody has a channel over this connection any more.
-async fn write(writer: &mut FrameWriter, mut frames: mpsc::Receiver<Parts>) -> Result<(), NetError> {
+async fn write(writer: &mut FrameWriter, frames: &mut mpsc::Receiver<Parts>) -> Result<(), NetError> {
     while let Some(first) = frames.recv().await {
         writer.write(&first.slices()).await?;
         while let Ok(next) = frames.try_recv() {
