@@ -22,6 +22,13 @@ fn told(s3: &S3, mut sandbox: Sandbox) -> Sandbox {
     sandbox
 }
 
+/// Whether a job's log in the store knows of an attempt.
+fn has_attempt(log: &[u8]) -> bool {
+    let json = log.iter().position(|byte| *byte == b'{').expect("a log is JSON behind its head");
+    let log: serde_json::Value = serde_json::from_slice(&log[json..]).unwrap();
+    log["record"]["generation"].as_u64().unwrap() > 0
+}
+
 #[test]
 fn checkpoints_in_an_object_store_survive_kills() {
     let s3 = S3::shared();
@@ -36,14 +43,14 @@ fn checkpoints_in_an_object_store_survive_kills() {
         let (unfinished, log) = (format!("{place}/jobs/job/state/1-g1-op0-0.state"), format!("{place}/jobs/job/log"));
         let upload = s3.begin_upload(&unfinished);
         assert!(s3.has_upload(&unfinished, &upload));
-        // Whether a later attempt knows of an earlier one: a process that is killed very soon has begun nothing.
+        // Whether a later attempt knows of an earlier one: a process that is killed very soon has recorded none.
         let (mut finished, mut began) = (false, false);
         while !finished && kills < kills_wanted() {
             let parallelism = random.random_range(1..=3).to_string();
             let after = Duration::from_millis(random.random_range(50..1_500));
             finished = !sandbox.run_and_kill(&[&run[..], &["--parallelism", &parallelism]].concat(), after);
             kills += usize::from(!finished);
-            began |= !finished && s3.keys(&place).contains(&log);
+            began |= !finished && s3.keys(&place).contains(&log) && has_attempt(&s3.get(&log));
         }
         sandbox.run_ok(&run);
         kill::check(&sandbox.lines("out/copies"), &sandbox.lines("out/counts"));
