@@ -266,7 +266,10 @@ impl<'a, D: Deployer> Running<'a, D> {
 
     async fn run(&mut self, resumed: Option<Resumed>, mut stop_at_once: bool) -> Result<End, Halt> {
         match resumed {
-            Some(resumed) => stop_at_once |= self.resume(resumed).await?,
+            Some(resumed) => {
+                self.delete_left();
+                stop_at_once |= self.resume(resumed).await?;
+            }
             None => {
                 let operators: Vec<OperatorId> = self.assigners.keys().copied().collect();
                 for operator in operators {

@@ -215,6 +215,17 @@ impl<D: Deployer> Running<'_, D> {
         Ok(CheckpointEvent::CompleteRecorded { epoch })
     }
 
+    /// What was recorded as retired is not told again to who goes on with the attempt, nor what was not recorded at all.
+    pub(super) fn delete_left(&mut self) {
+        let (store, job) = (self.driver.home.checkpoints.clone(), self.driver.spec.job.clone());
+        let named = self.recovered.retained.values().flatten().cloned().collect();
+        let (generation, adoptions) = (self.recovered.generation, self.adoptions);
+        self.deletions.begin();
+        self.slow.spawn(async move {
+            Slow::Deleted { failed: deletions::delete_left(&store, &job, &named, generation, adoptions).await }
+        });
+    }
+
     pub(super) fn delete_next(&mut self) {
         if let Some(paths) = self.deletions.next() {
             let (store, job) = (self.driver.home.checkpoints.clone(), self.driver.spec.job.clone());

@@ -1,7 +1,9 @@
 //! Checkpoint files that nothing needs any more, deleted beside everything else: one batch at a time, and what
 //! comes meanwhile waits.
 
-use mainstem_core::ids::JobId;
+use std::collections::BTreeSet;
+
+use mainstem_core::ids::{Generation, JobId};
 use mainstem_state::CheckpointStore;
 
 /// Files that may wait; what comes beyond is handed back and comes again with later ones.
@@ -32,6 +34,11 @@ impl Deletions {
         Some(std::mem::take(&mut self.waiting))
     }
 
+    /// A batch runs that was not given by [`Deletions::next`], before any that was. Its end is told as that of others.
+    pub(super) fn begin(&mut self) {
+        self.running = true;
+    }
+
     /// The batch that ran has ended.
     pub(super) fn done(&mut self) {
         self.running = false;
@@ -53,6 +60,24 @@ pub(super) async fn delete(store: &CheckpointStore, job: &JobId, paths: Vec<Stri
         }
     }
     failed
+}
+
+/// Deletes manifests that coordinators before have left, see [`CheckpointStore::left_manifests`]; gives those that are still
+/// there.
+pub(super) async fn delete_left(
+    store: &CheckpointStore,
+    job: &JobId,
+    named: &BTreeSet<String>,
+    generation: Generation,
+    adoptions: u32,
+) -> Vec<String> {
+    match store.left_manifests(job, named, generation, adoptions).await {
+        Ok(left) => delete(store, job, left).await,
+        Err(error) => {
+            tracing::info!(%job, %error, "manifests that are left stay until the next attempt or leader");
+            Vec::new()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -61,6 +61,21 @@ impl CheckpointStore {
         Ok(report)
     }
 
+    /// Manifests that are not `named`, by coordinators before the one that is the `adoptions`th to go on with the
+    /// attempt: one that died was about to delete or to record them, and what they name goes without them.
+    pub async fn left_manifests(
+        &self,
+        job: &JobId,
+        named: &BTreeSet<String>,
+        generation: Generation,
+        adoptions: u32,
+    ) -> Result<Vec<String>, StateError> {
+        let mut left = self.list(job, "manifests").await?;
+        let is_before = |path: &str| writer_of(path).is_some_and(|writer| writer < (generation, adoptions));
+        left.retain(|path| is_before(path) && !named.contains(path));
+        Ok(left)
+    }
+
     /// Deletes all that attempts up to `last` have written, and the job's directory where nothing is left in it. What
     /// a job of the same name writes later stays, also while this still runs.
     pub async fn delete_up_to(&self, job: &JobId, last: Generation) -> Result<(), StateError> {
@@ -109,6 +124,14 @@ fn generation_of(path: &str) -> Option<Generation> {
     rest[..digits].parse().ok().map(Generation)
 }
 
+/// Who wrote a manifest such as `manifests/7-g3.manifest` or `manifests/7-g3-a2.manifest`: the generation, and how often a
+/// coordinator had gone on with it.
+fn writer_of(path: &str) -> Option<(Generation, u32)> {
+    let name = path.strip_suffix(".manifest")?;
+    let adoptions = name.rsplit_once("-a").map_or(Some(0), |(_, adoptions)| adoptions.parse().ok())?;
+    Some((generation_of(path)?, adoptions))
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -124,6 +147,20 @@ mod tests {
         for foreign in ["state/readme", "state/x-g3", "state/12-gx", "state/12-g99999999999999999999"] {
             assert_eq!(generation_of(foreign), None, "{foreign}");
         }
+    }
+
+    #[tokio::test]
+    async fn manifests_that_are_left_are_unnamed_and_by_others_before() {
+        let store = CheckpointStore::in_memory();
+        let job = JobId::new("j").unwrap();
+        let named = ["manifests/6-g2.manifest", "manifests/7-g3-a1.manifest"];
+        let left = ["manifests/5-g3.manifest", "manifests/7-g3.manifest", "manifests/8-g3-a1.manifest"];
+        let others = ["manifests/8-g3-a2.manifest", "manifests/9-g4.manifest", "manifests/notes"];
+        for path in named.iter().chain(&left).chain(&others) {
+            store.put_new(&job, path, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let named = named.map(str::to_owned).into();
+        assert_eq!(store.left_manifests(&job, &named, Generation(3), 2).await.unwrap(), left);
     }
 
     #[tokio::test]

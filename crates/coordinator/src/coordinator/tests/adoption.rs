@@ -38,6 +38,15 @@ fn attempts(job: &Job) -> usize {
     job.world().deployments.len()
 }
 
+/// Manifests in the job's directory of which its log knows nothing.
+fn left_manifests(job: &Job) -> Vec<String> {
+    let record = recorded(job);
+    let is_named = |name: &String| record.epochs.values().any(|epoch| epoch.manifest.path.ends_with(name.as_str()));
+    let entries = std::fs::read_dir(job.directory.join("jobs/j/manifests")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !is_named(name)).collect()
+}
+
 /// Runs the job with a step at which its process ends, then to its end; false where it has ended before that step.
 async fn crashed_and_adopted(step: Step, in_flight_max: u32) -> bool {
     let directory = tempfile::tempdir().unwrap();
@@ -56,6 +65,7 @@ async fn crashed_and_adopted(step: Step, in_flight_max: u32) -> bool {
     assert_eq!(job.staged(), 0, "{step:?}");
     if runs(&record) {
         assert_eq!((attempts(&job), recorded(&job).generation), (1, Generation(1)), "{step:?}");
+        assert_eq!(left_manifests(&job), Vec::<String>::new(), "{step:?}");
     }
     true
 }
