@@ -159,8 +159,10 @@ class Page:
         return button
 
     def click(self, label):
-        """Clicks the button of that label as soon as there is one."""
-        self.value(f"{self.button(label)}.click()")
+        """Clicks the button of that label as soon as there is one that can be used: a click on another is lost."""
+        button = self.button(label)
+        self.until(f"!{button}.disabled", f"the button '{label}' can be used")
+        self.value(f"{button}.click()")
 
     def press(self, key, text=""):
         for kind in ("keyDown", "keyUp"):
