@@ -134,6 +134,6 @@ pub fn is_content(object: &[u8], written: &PutPayload) -> bool {
 }
 
 /// Any number: it spreads waits, and nothing else depends on it.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
