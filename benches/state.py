@@ -17,7 +17,6 @@ to clear it; that would measure the host. `--cold` leaves it out. Only the stand
 
 import argparse
 import mmap
-import multiprocessing
 import re
 import statistics
 import subprocess
@@ -106,18 +105,16 @@ def steady(process, directory, options, port, begun):
 
 def touch(size):
     """Takes and lets go so many bytes of memory, in huge pages."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    for place in range(0, size, mmap.PAGESIZE):
-        memory[place] = 1
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for place in range(0, size, mmap.PAGESIZE):
+            memory[place] = 1
 
 
 def restarted(program, directory, options, peak):
     """Seconds until the first checkpoint after a restart, and the CPU seconds that it took; with so many megabytes at hand."""
     if not options.cold:
-        toucher = multiprocessing.Process(target=touch, args=(int(2 * peak) << 20,))
-        toucher.start()
-        toucher.join()
+        touch(int(2 * peak) << 20)
     again, begun = time.time(), time.monotonic()
     process = start(program, directory, options, free_port())
     try:

@@ -158,11 +158,15 @@ class Page:
         self.until(button, f"a button '{label}'")
         return button
 
-    def click(self, label):
-        """Clicks the button of that label as soon as there is one that can be used: a click on another is lost."""
+    def usable(self, label):
+        """The same, as soon as the button can be used."""
         button = self.button(label)
         self.until(f"!{button}.disabled", f"the button '{label}' can be used")
-        self.value(f"{button}.click()")
+        return button
+
+    def click(self, label):
+        """Clicks the button of that label as soon as it can be used: a click before is lost."""
+        self.value(f"{self.usable(label)}.click()")
 
     def press(self, key, text=""):
         for kind in ("keyDown", "keyUp"):

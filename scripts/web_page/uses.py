@@ -151,7 +151,7 @@ def write(page, sql):
 
 def shown_by_keys(page):
     # As long as the page does not know what its user may do, keys do nothing.
-    page.until(f"!{page.button('Preview')}.disabled", "rows may be shown")
+    page.usable("Preview")
     page.ask("Input.dispatchKeyEvent", {"type": "keyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "modifiers": 2 | 8})
 
 

@@ -117,9 +117,10 @@ fn resume<D>(driver: &Driver<D>, running: &RunningAttempt, newest: Option<&Manif
     }
     let mut sources = BTreeMap::new();
     for (operator, splits) in &splits {
-        let bounded = driver.sources[operator].monitor_interval.is_none();
+        let source = &driver.sources[operator];
+        let (bounded, side_by_side) = (source.monitor_interval.is_none(), source.side_by_side);
         let subtasks = subtasks.remove(operator).unwrap_or_default();
-        sources.insert(*operator, ResumedSource { subtasks, bounded, splits });
+        sources.insert(*operator, ResumedSource { subtasks, bounded, side_by_side, splits });
     }
     running.journal.resume(newest.map_or(Epoch(0), |manifest| manifest.epoch), &sources)
 }

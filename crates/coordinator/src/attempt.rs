@@ -128,11 +128,7 @@ pub(crate) async fn run<D: Deployer>(driver: &mut Driver<D>, recovered: Recovere
 /// Goes on with an attempt that another coordinator has begun.
 pub(crate) async fn go_on<D: Deployer>(driver: &mut Driver<D>, adopted: Adopted) -> Result<End, Halt> {
     let Adopted { recovered, attempt, mut resumed, adoptions } = adopted;
-    let assigners = std::mem::take(&mut resumed.assigners).into_iter().map(|(operator, assigner)| {
-        let side_by_side = driver.sources[&operator].side_by_side;
-        (operator, assigner.read_side_by_side(side_by_side))
-    });
-    let assigners = assigners.collect();
+    let assigners = std::mem::take(&mut resumed.assigners);
     let mut running = Running::new(driver, recovered, attempt, assigners);
     running.adoptions = adoptions;
     running.run_to_the_end(Some(resumed)).await

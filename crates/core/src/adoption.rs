@@ -68,6 +68,8 @@ pub struct ResumedSource<'a> {
     pub subtasks: BTreeSet<SubtaskId>,
     /// Whether splits are looked for only once.
     pub bounded: bool,
+    /// See [`SplitAssigner::read_side_by_side`].
+    pub side_by_side: bool,
     /// All splits as of the newest complete epoch; without one, as they were first found.
     pub splits: &'a [SplitState],
 }
@@ -175,7 +177,7 @@ impl Journal {
         for (operator, source) in sources {
             let owned = self.owned.get(operator).unwrap_or(&nothing);
             let assigner = SplitAssigner::resumed(source.subtasks.clone(), source.bounded, source.splits, owned)?;
-            resumed.assigners.insert(*operator, assigner);
+            resumed.assigners.insert(*operator, assigner.read_side_by_side(source.side_by_side));
         }
         let (mut after, mut assigned) = (complete, BTreeMap::new());
         for decision in &self.decisions {

@@ -35,7 +35,7 @@ fn assigned(splits: &[(u64, u32)]) -> Decision {
 
 fn sources(splits: &[SplitState]) -> BTreeMap<OperatorId, ResumedSource<'_>> {
     let subtasks = BTreeSet::from([subtask(0), subtask(1)]);
-    BTreeMap::from([(SOURCE, ResumedSource { subtasks, bounded: false, splits })])
+    BTreeMap::from([(SOURCE, ResumedSource { subtasks, bounded: false, side_by_side: false, splits })])
 }
 
 /// Numbers that look random, from a seed.

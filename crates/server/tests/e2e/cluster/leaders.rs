@@ -48,7 +48,7 @@ fn jobs(cluster: &LocalCluster<'_>) -> Jobs {
     cluster.wait_until("somebody answers", |jobs| jobs.job("job").is_some())
 }
 
-/// The coordinator that leads, with its address, and the newest epoch that is visible.
+/// The coordinator that leads, with its process, and the newest epoch that is visible.
 struct Leader {
     node: String,
     process: u32,
