@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, UInt32Array};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use mainstem_core::ids::Epoch;
 use mainstem_core::key_group::{KeyGroupRange, group_of_hash};
 use mainstem_core::memory::PartUse;
@@ -132,9 +132,10 @@ impl Part {
         }
     }
 
-    /// Whether it is not in memory and has to see the watermark.
+    /// Whether it is not in memory and has to see the watermark, which it has not yet: nothing is due after the last one
+    /// either.
     fn is_due(&self, watermark: Timestamp) -> bool {
-        matches!(&self.content, Content::Cold { due: Some(due), .. } if *due <= watermark)
+        matches!(&self.content, Content::Cold { due: Some(due), .. } if *due <= watermark && self.told < watermark)
     }
 }
 
@@ -374,6 +375,36 @@ impl Operator for Parts {
     fn parts(&mut self) -> Option<&mut Parts> {
         Some(self)
     }
+}
+
+/// The files in an order in which each comes after those that it comes after in some key group. Such is the order of
+/// `files` in each key group, but not as a whole: those of an epoch, which several subtasks had before, are named in the order
+/// of the first, which may lack one in the middle because it holds none of its key groups.
+fn in_order(files: &[StateHandle]) -> Vec<&str> {
+    let mut order = Vec::new();
+    for of_epoch in files.chunk_by(|file, next| file.epoch == next.epoch) {
+        // Those that wait for others, with these.
+        let mut waiting: Vec<(&str, HashSet<&str>)> = Vec::new();
+        for (number, file) in of_epoch.iter().enumerate() {
+            let earlier = of_epoch[..number].iter();
+            let before = earlier.filter(|other| other.path != file.path && other.key_groups.overlaps(&file.key_groups));
+            let before = before.map(|other| other.path.as_str());
+            match waiting.iter_mut().find(|(path, _)| *path == file.path) {
+                Some((_, others)) => others.extend(before),
+                None => waiting.push((&file.path, before.collect())),
+            }
+        }
+        while !waiting.is_empty() {
+            // There is no circle: one subtask wrote them, one after the other.
+            let next = waiting.iter().position(|(_, others)| others.is_empty()).unwrap_or(0);
+            let (path, _) = waiting.remove(next);
+            for (_, others) in &mut waiting {
+                others.remove(path);
+            }
+            order.push(path);
+        }
+    }
+    order
 }
 
 /// The handles of all parts as one list, in the order of the files: pieces of one file that lie side by side are one again.

@@ -12,7 +12,7 @@ use mainstem_core::protocol::StateHandle;
 use mainstem_core::time::Timestamp;
 
 use super::deferred::Slice;
-use super::{Content, Part, Parts, narrowed, united};
+use super::{Content, Part, Parts, in_order, narrowed, united};
 use crate::error::EngineError;
 use crate::operator::{Capture, Collector, Operator, PendingHandle, Release, written};
 
@@ -53,7 +53,7 @@ impl Parts {
         self.epoch = files.iter().map(|file| file.epoch.next()).max().unwrap_or(self.epoch);
         self.template.restore_meta(&metas)?;
         self.metas = metas;
-        self.note_order(&files);
+        self.note_order(in_order(&files));
         self.parts[0].content = Content::Cold { files, due };
         self.parts[0].bytes = estimate;
         if is_lazy {
@@ -364,16 +364,16 @@ impl Parts {
             self.unnamed.push(file.path.clone());
             files.push(file);
         }
-        self.note_order(&files);
+        self.note_order(files.iter().map(|file| file.path.as_str()));
         Ok(files)
     }
 
     /// Notes files that have come: all that are known count before them.
-    fn note_order(&mut self, files: &[StateHandle]) {
-        for file in files {
-            if !self.order.contains_key(&file.path) {
+    fn note_order<'a>(&mut self, paths: impl IntoIterator<Item = &'a str>) {
+        for path in paths {
+            if !self.order.contains_key(path) {
                 self.files_noted += 1;
-                self.order.insert(file.path.clone(), self.files_noted);
+                self.order.insert(path.to_owned(), self.files_noted);
             }
         }
     }
