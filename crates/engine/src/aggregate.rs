@@ -188,6 +188,7 @@ impl Operator for GroupAggregate {
         if batch.rows.num_rows() == 0 {
             return Ok(());
         }
+        self.expire();
         self.take(&batch)?;
         self.held_rows += batch.rows.num_rows() as u64;
         let full = self.pending.len() >= HELD_GROUPS_MAX

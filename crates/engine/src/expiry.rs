@@ -1,5 +1,7 @@
 //! Time to live of partitions: which of them have not changed for so long that they are forgotten. Judged by the
-//! time of the epoch, where an epoch ends, so that a replay forgets the same (I6).
+//! time of the epoch, so that a replay forgets the same (I6): before the first rows of the epoch, and where it ends, which is
+//! the same. State that is not in memory meanwhile forgets when it comes back, before its next rows; none can tell the
+//! difference.
 
 use std::collections::BTreeMap;
 

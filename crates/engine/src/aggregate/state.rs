@@ -42,17 +42,22 @@ pub(super) fn files(keys: usize, collections: bool) -> DeltaFiles {
 }
 
 impl GroupAggregate {
+    /// See [`crate::expiry`].
+    pub(super) fn expire(&mut self) {
+        if let Some(ttl) = self.spec.ttl_ms {
+            let until = self.context.now_ms().saturating_sub(i64::try_from(ttl).unwrap_or(i64::MAX));
+            let calls = &mut self.calls;
+            self.groups.expire(until, |slot| calls.reset(slot));
+        }
+    }
+
     fn key_fields(&self) -> Vec<Field> {
         numbered("key", &super::types_of(&self.spec.input_schema, &self.spec.keys))
     }
 
     /// Ends the epoch.
     pub(super) fn capture_state(&mut self) -> std::result::Result<Capture, EngineError> {
-        if let Some(ttl) = self.spec.ttl_ms {
-            let until = self.context.now_ms().saturating_sub(i64::try_from(ttl).unwrap_or(i64::MAX));
-            let calls = &mut self.calls;
-            self.groups.expire(until, |slot| calls.reset(slot));
-        }
+        self.expire();
         let live = self.index.len() + self.calls.collections().map(|values| values.len()).sum::<usize>();
         let whole = self.files.wants_whole_state(live);
         let tables = self.capture_tables(whole).map_err(|e| self.failed(&e))?;

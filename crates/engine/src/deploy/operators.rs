@@ -42,18 +42,19 @@ pub(super) struct Operators {
 impl Operators {
     /// The columns by which the rows of each input are partitioned, where the operator's state may be cut by key groups
     /// and each part put aside; none where it may not: its state is not keyed, or what it gives depends on when time
-    /// passed (a time to live, processing time, matches under way), which a part that is not in memory would not notice.
+    /// passed (processing time, matches under way), which a part that is not in memory would not notice.
     pub(super) fn keys_of_parts(&self, node: &Node<Spec>) -> Option<Vec<Vec<usize>>> {
         let may_be_cut = match &node.op.kind {
-            OperatorKind::GroupAggregate(spec) => spec.ttl_ms.is_none(),
             OperatorKind::WindowFinal(spec) => !spec.processing_time,
-            OperatorKind::Rank(spec) => spec.ttl_ms.is_none() || spec.window_end.is_some(),
+            // Its rows that wait for the watermark are not old, however long that takes.
             OperatorKind::OverAggregate(spec) => spec.ttl_ms.is_none(),
             // `NOT IN` counts all rows of a side, whatever their key.
             OperatorKind::Join(Join { kind: JoinKind::Anti { null_aware: true }, .. }) => false,
-            OperatorKind::Join(spec) => spec.left_ttl_ms.is_none() && spec.right_ttl_ms.is_none(),
-            OperatorKind::SetOperation(spec) => spec.ttl_ms.is_none(),
-            OperatorKind::Normalize { .. }
+            OperatorKind::GroupAggregate(_)
+            | OperatorKind::Rank(_)
+            | OperatorKind::Join(_)
+            | OperatorKind::SetOperation(_)
+            | OperatorKind::Normalize { .. }
             | OperatorKind::IntervalJoin(_)
             | OperatorKind::WindowJoin(_)
             | OperatorKind::TemporalJoin(_) => true,

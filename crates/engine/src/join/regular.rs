@@ -350,7 +350,11 @@ impl RegularJoin {
         side.push(&rows, &numbers).map_err(failed)
     }
 
+    /// See [`crate::expiry`].
     fn expire(&mut self, now: i64) {
+        if !self.has_ttl {
+            return;
+        }
         let keys = self.sides.iter_mut().flat_map(|side| side.expire(now)).collect();
         self.release(keys);
     }
@@ -384,6 +388,8 @@ impl Operator for RegularJoin {
     }
 
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        let now = self.context.now_ms();
+        self.expire(now);
         let numbers = self.numbers(input, &batch.rows)?;
         let rows = match &self.sides[input] {
             Side::Append(_) => None,
@@ -392,7 +398,7 @@ impl Operator for RegularJoin {
                 Some(rows.map_err(self.failed())?)
             }
         };
-        let (now, next, partner, changes) = (self.context.now_ms(), 0, None, Changes::default());
+        let (next, partner, changes) = (0, None, Changes::default());
         self.run(Taking { batch, side: input, numbers, rows, now, next, partner, changes }, out)
     }
 
@@ -407,9 +413,7 @@ impl Operator for RegularJoin {
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
         let failed = self.failed();
         let now = self.context.now_ms();
-        if self.has_ttl {
-            self.expire(now);
-        }
+        self.expire(now);
         let whole = self.files.wants_whole_state(self.sides.iter().map(Side::len).sum());
         let mut tables = Vec::new();
         for (index, name) in TABLES.into_iter().enumerate() {
@@ -442,9 +446,7 @@ impl Operator for RegularJoin {
     }
 
     fn restored(&mut self) -> Result<(), EngineError> {
-        if self.has_ttl {
-            self.expire(self.captured_at);
-        }
+        self.expire(self.captured_at);
         self.release((0..self.keys.len() as u32).collect());
         Ok(())
     }

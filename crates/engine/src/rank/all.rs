@@ -108,6 +108,14 @@ impl AllRows {
         self.expiry.touch(slot, self.context.now_ms());
     }
 
+    fn expire(&mut self) {
+        for slot in self.expiry.expire(self.context.now_ms()) {
+            let gone = std::mem::take(&mut self.rows[slot as usize]);
+            self.live -= gone.len();
+            self.dirty.extend(gone.into_keys().map(|row| (row, slot)));
+        }
+    }
+
     fn forget(&mut self, slot: u32) {
         self.live -= std::mem::take(&mut self.rows[slot as usize]).len();
         self.partitions.remove(slot);
@@ -151,6 +159,7 @@ impl Operator for AllRows {
     }
 
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        self.expire();
         let slots = self.slots(&batch.rows)?;
         let rows = self.codec.encode(&batch.rows).map_err(|e| self.failed(&e))?;
         let mut touched: Vec<u32> = Vec::new();
@@ -183,11 +192,7 @@ impl Operator for AllRows {
     }
 
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
-        for slot in self.expiry.expire(self.context.now_ms()) {
-            let gone = std::mem::take(&mut self.rows[slot as usize]);
-            self.live -= gone.len();
-            self.dirty.extend(gone.into_keys().map(|row| (row, slot)));
-        }
+        self.expire();
         let dirty = std::mem::take(&mut self.dirty);
         let whole = self.files.wants_whole_state(self.live);
         let now_ms = self.context.now_ms();

@@ -314,6 +314,7 @@ impl<K: OrderKey> Operator for BestRows<K> {
     }
 
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        self.expire()?;
         let (rows, ends) = self.on_time(batch, out)?;
         if rows.num_rows() == 0 {
             return Ok(());

@@ -83,6 +83,13 @@ impl FirstRows {
         }
     }
 
+    fn expire(&mut self) {
+        for slot in self.expiry.expire(self.context.now_ms()) {
+            self.counts[slot as usize] = 0;
+            self.note_change(slot);
+        }
+    }
+
     fn counts_of(&self, slots: &[u32]) -> Result<Vec<RecordBatch>, EngineError> {
         if slots.is_empty() {
             return Ok(Vec::new());
@@ -111,6 +118,7 @@ impl Operator for FirstRows {
     }
 
     fn process(&mut self, _input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        self.expire();
         let columns: Vec<ArrayRef> =
             self.rank.partition.iter().map(|column| batch.rows.column(*column).clone()).collect();
         let slots = self.slots(&columns, batch.rows.num_rows())?;
@@ -144,19 +152,17 @@ impl Operator for FirstRows {
     }
 
     fn capture(&mut self, _epoch: Epoch) -> Result<Option<Capture>, EngineError> {
-        let expired = self.expiry.expire(self.context.now_ms());
-        for slot in &expired {
-            self.counts[*slot as usize] = 0;
-            self.note_change(*slot);
-        }
+        self.expire();
         let whole = self.files.wants_whole_state(self.partitions.len());
         let mut slots = std::mem::take(&mut self.changed);
         slots.iter().for_each(|slot| self.is_changed[*slot as usize] = false);
+        let is_gone = |slot: &&u32| self.counts[**slot as usize] == 0;
+        let gone: Vec<u32> = slots.iter().filter(is_gone).copied().collect();
         if whole {
             slots = (0..self.partitions.slots() as u32).filter(|slot| self.counts[*slot as usize] > 0).collect();
         }
         let rows = self.counts_of(&slots)?;
-        expired.iter().for_each(|slot| self.partitions.remove(*slot));
+        gone.into_iter().for_each(|slot| self.partitions.remove(slot));
         let key = (0..self.rank.partition.len()).collect();
         let table = TableRows { name: COUNTS.0, version: COUNTS.1, key, rows };
         Ok(Some(self.files.capture(whole, vec![table], String::new())))

@@ -121,6 +121,7 @@ impl Operator for SetOperation {
     }
 
     fn process(&mut self, input: usize, batch: StreamBatch, out: &mut Collector) -> Result<(), EngineError> {
+        self.table.expire(self.context.now_ms());
         let rows = self.table.rows_of(batch.rows.columns(), batch.rows.num_rows()).map_err(self.failed())?;
         let (mut positions, mut kinds) = (Vec::new(), Vec::new());
         for (position, row) in rows.iter().enumerate() {

@@ -61,11 +61,11 @@ fn figures(name: &str, subject: &Subject) -> (f64, f64) {
 #[test]
 fn operators_say_what_they_take() {
     let subjects = [
-        ("aggregate", aggregate()),
+        ("aggregate", aggregate(None)),
         ("windows", windows()),
-        ("join", join()),
+        ("join", join(None)),
         ("interval", interval()),
-        ("rank", rank()),
+        ("rank", rank(false, None)),
         ("over", over()),
     ];
     let figures = subjects.map(|(name, subject)| (name, figures(name, &subject)));
