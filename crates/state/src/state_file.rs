@@ -3,6 +3,7 @@
 //! on bytes from outside.
 
 mod footer;
+mod narrow;
 mod table;
 
 use std::io::Cursor;
@@ -22,8 +23,18 @@ use self::footer::{Table, encode_footer};
 pub use self::table::GroupedTable;
 use crate::error::StateError;
 
-/// First bytes of every state file: a name and the version of the format.
-pub(crate) const HEADER: [u8; 8] = *b"MSSTATE\x01";
+/// First bytes of every state file that is written: a name and the version of the format.
+pub(crate) const HEADER: [u8; 8] = *b"MSSTATE\x02";
+/// The oldest version that is read. In it columns have their own types; the fields of a block say it where they do not.
+const VERSION_MIN: u8 = 1;
+
+/// Whether the first bytes of a file, or the last ones, are of a version that is read; `current` are those that are written.
+pub(crate) fn is_readable(bytes: &[u8], current: [u8; 8]) -> bool {
+    match bytes.split_last() {
+        Some((version, name)) => name == &current[..7] && (VERSION_MIN..=current[7]).contains(version),
+        None => false,
+    }
+}
 
 /// A block is closed when it holds about so many bytes before compression. Small enough that a rescale reads
 /// little beyond its key groups, large enough that compression works.
@@ -165,8 +176,9 @@ fn runs(key_groups: &[u16]) -> Vec<(u16, u32)> {
 
 fn write_ipc(rows: &RecordBatch, bytes: &mut Vec<u8>) -> Result<(), ArrowError> {
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+    let rows = narrow::narrow(rows)?;
     let mut writer = StreamWriter::try_new_with_options(bytes, rows.schema_ref(), options)?;
-    writer.write(rows)?;
+    writer.write(&rows)?;
     writer.finish()
 }
 
@@ -179,7 +191,7 @@ fn read_ipc(bytes: &[u8]) -> Result<RecordBatch, String> {
     }));
     let mut batches = read.map_err(|_| "malformed Arrow data".to_owned())??;
     match (batches.pop(), batches.is_empty()) {
-        (Some(batch), true) => Ok(batch),
+        (Some(batch), true) => narrow::widen(&batch).map_err(|e| e.to_string()),
         _ => Err("not exactly one record batch".to_owned()),
     }
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use mainstem_core::key_group::KeyGroupRange;
 use serde::{Deserialize, Serialize};
 
-use super::HEADER;
+use super::{HEADER, is_readable};
 use crate::error::StateError;
 
 /// Last bytes of every state file.
-const END: [u8; 8] = *b"MSSTEND\x01";
+const END: [u8; 8] = *b"MSSTEND\x02";
 /// Length of the footer (u32), its CRC-32C (u32), then [`END`].
 pub(crate) const TRAILER_BYTES: usize = 16;
 
@@ -84,7 +84,7 @@ impl Footer {
         let too_short = || format!("truncated: {file_size} bytes are too few");
         let trailer = tail.last_chunk::<TRAILER_BYTES>().ok_or_else(too_short)?;
         let (length, rest) = trailer.split_first_chunk::<4>().expect("16 bytes");
-        if rest[4..] != END {
+        if !is_readable(&rest[4..], END) {
             return Err("truncated: it does not end as a state file does".to_owned());
         }
         let length = u64::from(u32::from_le_bytes(*length)) + TRAILER_BYTES as u64;

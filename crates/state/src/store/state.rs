@@ -14,7 +14,9 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use super::{CheckpointStore, full, location};
 use crate::error::StateError;
-use crate::state_file::{self, Block, Encoded, Footer, GroupedTable, HEADER, TRAILER_BYTES, TableDelta, TableHead};
+use crate::state_file::{
+    self, Block, Encoded, Footer, GroupedTable, HEADER, TRAILER_BYTES, TableDelta, TableHead, is_readable,
+};
 
 /// Bytes at the end of a file that are read first; most footers lie within.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -86,6 +88,16 @@ impl StateBlock {
         let rows = state_file::verified_rows(table, block, bytes).map_err(corrupt)?;
         let wanted = block.rows_of(self.range);
         Ok(rows.slice(wanted.start, wanted.len()))
+    }
+
+    /// The same with the key group of each row; none where there are no rows.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`] names the file.
+    pub fn decode_grouped(&self) -> Result<Option<TableDelta>, StateError> {
+        let Fetched { table, block, bytes } = &self.fetched;
+        let corrupt = |reason| StateError::Corrupt { path: self.path.clone(), reason };
+        state_file::decode_block(table, block, bytes, self.range).map_err(corrupt)
     }
 }
 
@@ -313,7 +325,8 @@ pub(super) fn blocks_in_file(path: &Path, handle: &StateHandle) -> Result<Vec<Fe
         file.seek(SeekFrom::Start(from)).and_then(|_| file.read_exact(&mut bytes)).map_err(failed)?;
         Ok::<_, String>(Bytes::from(bytes))
     };
-    if read(0, HEADER.len() as u64)? != HEADER[..] {
+    let header = read(0, HEADER.len() as u64)?;
+    if !is_readable(&header, HEADER) {
         return Err("it does not begin as a state file of this version does".to_owned());
     }
     let start = Footer::start(&read(size - TAIL_BYTES.min(size), size)?, size)?;
@@ -321,7 +334,7 @@ pub(super) fn blocks_in_file(path: &Path, handle: &StateHandle) -> Result<Vec<Fe
     let footer = Footer::decode(&end, start)?;
     // The checksum of the whole file, of which not all is read: it may be another file of the same name and size.
     let all = footer.tables.iter().flat_map(|table| &table.blocks);
-    let crc = all.fold(crc32c::crc32c(&HEADER), |crc, b| crc32c::crc32c_combine(crc, b.crc32c, offset(b.length)));
+    let crc = all.fold(crc32c::crc32c(&header), |crc, b| crc32c::crc32c_combine(crc, b.crc32c, offset(b.length)));
     let crc = crc32c::crc32c_combine(crc, crc32c::crc32c(&end), end.len());
     if crc != handle.crc32c {
         return Err(format!("its checksum is {crc:08x} instead of {:08x}", handle.crc32c));
@@ -349,7 +362,7 @@ fn blocks_of(
 }
 
 fn split(size: u64, bytes: &Bytes, range: KeyGroupRange) -> Result<Vec<Fetched>, String> {
-    if !bytes.starts_with(&HEADER) {
+    if !bytes.get(..HEADER.len()).is_some_and(|header| is_readable(header, HEADER)) {
         return Err("it does not begin as a state file of this version does".to_owned());
     }
     let start = Footer::start(bytes, size)?;

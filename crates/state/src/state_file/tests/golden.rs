@@ -1,5 +1,5 @@
-//! A state file as the first version of the format has it: a column of each type, a table in several blocks, one without a
-//! key, and rows in flight.
+//! A state file as each version of the format has it: a column of each type, a table in several blocks, one without a key, and
+//! rows in flight.
 
 use arrow::array::{
     BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
@@ -12,7 +12,9 @@ use arrow::datatypes::{DataType, Field, Int64Type};
 use super::*;
 use crate::golden::{assert_still_written, golden};
 
-const FILE: &str = "state-file-1.state";
+/// Of the first version, in which every column has its own type.
+const FIRST: &str = "state-file-1.state";
+const FILE: &str = "state-file-2.state";
 
 /// Two rows, the second of NULLs where there can be some.
 fn every_type() -> TableDelta {
@@ -71,28 +73,30 @@ fn in_flight() -> TableDelta {
 }
 
 #[test]
-fn the_first_version_is_read_and_written_as_ever() {
+fn each_version_is_read_and_the_last_one_written_as_ever() {
     let tables = [every_type(), two_blocks(), in_flight()];
     let (written, key_groups) = encode(&tables).unwrap();
     assert_eq!(key_groups, KeyGroupRange { start: 0, end: 256 });
-    let golden = golden(FILE, &written);
     let [types, blocks, channel] = &tables;
     let part = |row: usize| TableDelta {
         key_groups: vec![blocks.key_groups[row]],
         rows: blocks.rows.slice(row, 1),
         ..blocks.clone()
     };
-    assert_eq!(decode(&golden, ALL).unwrap(), [types.clone(), part(0), part(1), channel.clone()]);
-    assert_still_written(FILE, &golden, &written, "docs/formats/state-file.md");
+    for file in [FIRST, FILE] {
+        let read = decode(&golden(file, &written), ALL).unwrap();
+        assert_eq!(read, [types.clone(), part(0), part(1), channel.clone()], "{file}");
+    }
+    assert_still_written(FILE, &golden(FILE, &written), &written, "docs/formats/state-file.md");
 }
 
 #[test]
-fn each_byte_of_the_first_version_is_where_the_document_says() {
+fn each_byte_is_where_the_document_says() {
     let (written, _) = encode(&[every_type(), two_blocks(), in_flight()]).unwrap();
     let golden = golden(FILE, &written);
     let number = |at: usize| u32::from_le_bytes(golden[at..at + 4].try_into().unwrap());
     let size = golden.len();
-    assert_eq!((&golden[..8], &golden[size - 8..]), (&b"MSSTATE\x01"[..], &b"MSSTEND\x01"[..]));
+    assert_eq!((&golden[..8], &golden[size - 8..]), (&b"MSSTATE\x02"[..], &b"MSSTEND\x02"[..]));
     let footer = &golden[size - 16 - number(size - 16) as usize..size - 16];
     assert_eq!(number(size - 12), crc32c::crc32c(footer));
     let footer: serde_json::Value = serde_json::from_slice(footer).unwrap();
