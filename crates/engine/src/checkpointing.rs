@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use mainstem_core::ids::Epoch;
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::StateHandle;
+use mainstem_state::TableDelta;
 
 use crate::merging::{self, MergeOrder, Merged, Tables};
 use crate::operator::{Operator, Restored};
@@ -55,13 +56,16 @@ impl Checkpoints {
         let inputs: Vec<_> = order.inputs.iter().map(|input| input.get().expect("written before")).collect();
         let mut rows = Tables::new();
         for (table, version, batch) in inputs.iter().flat_map(|input| &self.files[&input.path]) {
-            rows.entry((table.clone(), *version)).or_default().push(batch.clone());
+            // As if there were one key group.
+            let key_groups = vec![0; batch.num_rows()];
+            let (table, version, rows_of) = (table.clone(), *version, batch.clone());
+            let delta = TableDelta { table: table.clone(), version, key: Vec::new(), key_groups, rows: rows_of };
+            rows.entry((table, version)).or_default().push(delta);
         }
         let tables = merging::merge(rows, &order.rules, order.from_start).unwrap();
-        let rows = tables
-            .into_iter()
-            .flat_map(|table| table.rows.into_iter().map(move |rows| (table.name.to_owned(), table.version, rows)));
-        let rows: Vec<_> = rows.collect();
+        let tables = tables.into_iter().filter(|table| !table.is_empty());
+        let rows: Vec<_> =
+            tables.map(|table| (table.table.clone(), table.version, table.rows(0..table.len()).unwrap())).collect();
         let newest = (*inputs.last().expect("some")).clone();
         let handle = StateHandle { path: format!("merged {}", self.epoch), ..newest };
         let count = rows.iter().map(|(_, _, rows)| rows.num_rows()).sum();

@@ -45,6 +45,23 @@ impl KeyIndex {
         })
     }
 
+    /// Forgets all groups, and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        match self {
+            KeyIndex::Global { seen } => *seen = false,
+            KeyIndex::Integer(IntegerIndex { table, keys, null_group, .. }) => {
+                table.clear();
+                keys.clear();
+                *null_group = None;
+            }
+            KeyIndex::Rows(RowIndex { table, rows, len, .. }) => {
+                table.clear();
+                rows.clear();
+                *len = 0;
+            }
+        }
+    }
+
     /// Number of groups.
     pub(crate) fn len(&self) -> usize {
         match self {

@@ -6,32 +6,32 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 use mainstem_core::key_group::KeyGroupRange;
 use mainstem_core::protocol::StateHandle;
 use mainstem_rt::run_blocking;
+use mainstem_state::{GroupedTable, StateBlock, TableDelta};
 
 use crate::error::EngineError;
 use crate::keys::KeyIndex;
-use crate::operator::{PendingHandle, RestoredRows, TableRows};
+use crate::operator::PendingHandle;
 use crate::state_files::StateFiles;
 
 /// Encoded bytes that are merged at a time, unless there are too many.
-const PIECE_BYTES: u64 = 16 << 20;
+const PIECE_BYTES: u64 = 4 << 20;
 /// Files that one merge writes at most.
 const PIECES_MAX: u64 = 64;
 
 /// How rows of a table of an operator's state replace each other.
 #[derive(Clone, Debug)]
 pub(crate) struct MergeRule {
-    /// The table, as [`TableRows`] has it.
+    /// The table, as [`crate::operator::TableRows`] has it.
     pub(crate) name: &'static str,
     /// Version of its layout; files in another are not merged.
     pub(crate) version: u32,
-    /// See [`TableRows::key`].
+    /// See [`crate::operator::TableRows::key`].
     pub(crate) key: Vec<usize>,
     /// Columns that tell a row from others; none: rows only come, and all of them stay.
     pub(crate) identity: Option<Vec<usize>>,
@@ -67,17 +67,16 @@ impl MergeOrder {
         let Some(epoch) = inputs.iter().map(|input| input.epoch).max() else { return Ok(()) };
         let mut merged = Merged { files: Vec::new(), rows: 0 };
         for (piece, range) in pieces(&inputs).into_iter().enumerate() {
-            let mut read = Vec::new();
+            let mut blocks = Vec::new();
             for input in inputs.iter().filter(|input| input.key_groups.overlaps(&range)) {
                 let key_groups = input.key_groups.intersection(&range);
-                let (restored, _, _) = files.read(StateHandle { key_groups, ..input.clone() }).await?;
-                read.extend(restored.tables);
+                blocks.extend(files.piece(&StateHandle { key_groups, ..input.clone() }).await?.blocks);
             }
             let (rules, from_start) = (self.rules.clone(), self.from_start);
-            let tables = run_blocking(move || merge(decode(&read)?, &rules, from_start)).await;
+            let tables = run_blocking(move || merge(decode(&blocks)?, &rules, from_start)).await;
             let tables = tables.map_err(|e| EngineError::Bug(format!("merging state files: {e}")))??;
-            merged.rows += tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum::<usize>();
-            merged.files.extend(files.write(epoch, &format!("m{number}_{piece}"), tables).await?);
+            merged.rows += tables.iter().map(GroupedTable::len).sum::<usize>();
+            merged.files.extend(files.write_grouped(epoch, &format!("m{number}_{piece}"), tables).await?);
         }
         // It was set by nobody else: there is one order.
         let _ = self.merged.set(merged);
@@ -85,8 +84,8 @@ impl MergeOrder {
     }
 }
 
-/// Name and version of tables, and their rows, oldest first.
-pub(crate) type Tables = BTreeMap<(String, u32), Vec<RecordBatch>>;
+/// Rows of tables by name and version, oldest first.
+pub(crate) type Tables = BTreeMap<(String, u32), Vec<TableDelta>>;
 
 /// The key groups of the files, in ranges that are merged one after the other.
 fn pieces(inputs: &[StateHandle]) -> Vec<KeyGroupRange> {
@@ -99,22 +98,24 @@ fn pieces(inputs: &[StateHandle]) -> Vec<KeyGroupRange> {
     (0..pieces).map(|piece| KeyGroupRange { start: bound(piece), end: bound(piece + 1) }).collect()
 }
 
-fn decode(read: &[RestoredRows]) -> Result<Tables, EngineError> {
+fn decode(blocks: &[StateBlock]) -> Result<Tables, EngineError> {
     let mut tables = Tables::new();
-    for stored in read {
-        let (table, version) = stored.table();
-        tables.entry((table.to_owned(), version)).or_default().push(stored.rows()?);
+    for block in blocks {
+        if let Some(rows) = block.decode_grouped()? {
+            tables.entry((rows.table.clone(), rows.version)).or_default().push(rows);
+        }
     }
     Ok(tables)
 }
 
 /// What is left of the rows of files, oldest first. `from_start`: see [`MergeOrder`].
-pub(crate) fn merge(mut rows: Tables, rules: &[MergeRule], from_start: bool) -> Result<Vec<TableRows>, EngineError> {
+pub(crate) fn merge(mut rows: Tables, rules: &[MergeRule], from_start: bool) -> Result<Vec<GroupedTable>, EngineError> {
     let mut tables = Vec::with_capacity(rules.len());
     for rule in rules {
-        let of_table = rows.remove(&(rule.name.to_owned(), rule.version)).unwrap_or_default();
-        let kept = newest(of_table, rule, from_start).map_err(|e| EngineError::arrow("merging state files", &e))?;
-        tables.push(TableRows { name: rule.name, version: rule.version, key: rule.key.clone(), rows: kept });
+        if let Some(deltas) = rows.remove(&(rule.name.to_owned(), rule.version)) {
+            let kept = newest(deltas, rule, from_start);
+            tables.push(kept.map_err(|e| EngineError::arrow("merging state files", &e))?);
+        }
     }
     match rows.into_keys().next() {
         None => Ok(tables),
@@ -124,40 +125,67 @@ pub(crate) fn merge(mut rows: Tables, rules: &[MergeRule], from_start: bool) -> 
     }
 }
 
-/// Rows that no later row replaces.
-fn newest(batches: Vec<RecordBatch>, rule: &MergeRule, from_start: bool) -> Result<Vec<RecordBatch>, ArrowError> {
-    let Some(first) = batches.first() else { return Ok(batches) };
-    let mut kept: Vec<Vec<bool>> = match &rule.identity {
-        None => batches.iter().map(|batch| vec![true; batch.num_rows()]).collect(),
+/// Rows that no later row replaces. A key group at a time: what is told apart at once fits into the caches.
+fn newest(deltas: Vec<TableDelta>, rule: &MergeRule, from_start: bool) -> Result<GroupedTable, ArrowError> {
+    let mut table = GroupedTable {
+        table: rule.name.to_owned(),
+        version: rule.version,
+        key: rule.key.clone(),
+        key_groups: Vec::new(),
+        batches: deltas.iter().map(|delta| delta.rows.clone()).collect(),
+        places: None,
+    };
+    let batches = &table.batches;
+    let Some(first) = batches.first() else { return Ok(table) };
+    let mut told_apart = match &rule.identity {
+        None => None,
         Some(identity) => {
-            let types: Vec<DataType> =
-                identity.iter().map(|column| first.column(*column).data_type().clone()).collect();
-            let mut index = KeyIndex::new(&types)?;
-            let mut places: Vec<(u32, u32)> = Vec::new();
-            let mut ids = Vec::new();
-            for (number, batch) in batches.iter().enumerate() {
-                let columns: Vec<ArrayRef> = identity.iter().map(|column| batch.column(*column).clone()).collect();
-                index.intern(&columns, batch.num_rows(), &mut ids)?;
-                places.resize(index.len(), (0, 0));
-                for (row, id) in ids.iter().enumerate() {
-                    places[*id] = (number as u32, row as u32);
-                }
-            }
-            let mut kept: Vec<Vec<bool>> = batches.iter().map(|batch| vec![false; batch.num_rows()]).collect();
-            for (batch, row) in places {
-                kept[batch as usize][row as usize] = true;
-            }
-            kept
+            let types = identity.iter().map(|column| first.column(*column).data_type().clone());
+            Some((identity, KeyIndex::new(&types.collect::<Vec<_>>())?))
         }
     };
-    if let Some(column) = rule.present.filter(|_| from_start) {
-        for (batch, kept) in batches.iter().zip(&mut kept) {
-            let present = is_present(batch.column(column));
-            kept.iter_mut().enumerate().for_each(|(row, kept)| *kept &= present(row));
+    let present = rule.present.filter(|_| from_start);
+    let present: Option<Vec<_>> =
+        present.map(|column| batches.iter().map(|batch| is_present(batch.column(column))).collect());
+    let mut places = Vec::new();
+    // Where the rows of the next group begin, in each batch.
+    let mut begins = vec![0; deltas.len()];
+    let (mut of_group, mut ids, mut of_batch) = (Vec::new(), Vec::new(), Vec::new());
+    let next = |begins: &[usize]| deltas.iter().zip(begins).filter_map(|(delta, at)| delta.key_groups.get(*at)).min();
+    while let Some(group) = next(&begins).copied() {
+        of_group.clear();
+        ids.clear();
+        for (number, (delta, begin)) in deltas.iter().zip(&mut begins).enumerate() {
+            let rows = delta.key_groups[*begin..].partition_point(|of_row| *of_row == group);
+            if let Some((identity, index)) = &mut told_apart {
+                let columns = identity.iter().map(|column| delta.rows.column(*column).slice(*begin, rows));
+                index.intern(&columns.collect::<Vec<_>>(), rows, &mut of_batch)?;
+                ids.extend_from_slice(&of_batch);
+            }
+            of_group.extend((*begin..*begin + rows).map(|row| (number as u32, row as u32)));
+            *begin += rows;
         }
+        if let Some((_, index)) = &mut told_apart {
+            keep_last(&mut of_group, &ids, index.len());
+            index.clear();
+        }
+        if let Some(present) = &present {
+            of_group.retain(|(number, row)| present[*number as usize](*row as usize));
+        }
+        table.key_groups.resize(table.key_groups.len() + of_group.len(), group);
+        places.extend_from_slice(&of_group);
     }
-    let filtered = batches.iter().zip(kept).map(|(batch, kept)| compute::filter_record_batch(batch, &kept.into()));
-    filtered.filter(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0)).collect()
+    drop(present);
+    table.places = Some(places);
+    Ok(table)
+}
+
+/// Leaves the last row of each id, at its place.
+fn keep_last(rows: &mut Vec<(u32, u32)>, ids: &[usize], count: usize) {
+    let mut last = vec![0; count];
+    ids.iter().enumerate().for_each(|(position, id)| last[*id] = position);
+    let mut ids = ids.iter().enumerate();
+    rows.retain(|_| ids.next().is_some_and(|(position, id)| last[*id] == position));
 }
 
 fn is_present(column: &ArrayRef) -> Box<dyn Fn(usize) -> bool + '_> {

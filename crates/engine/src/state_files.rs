@@ -42,15 +42,33 @@ impl StateFiles {
         let grouped = run_blocking(group).await;
         let tables: Vec<GroupedTable> =
             grouped.map_err(|e| EngineError::Bug(format!("sorting a checkpoint: {e}")))??;
+        self.write_grouped(epoch, part, tables).await
+    }
+
+    /// The same of tables in the order of the file.
+    pub(crate) async fn write_grouped(
+        &self,
+        epoch: Epoch,
+        part: &str,
+        tables: Vec<GroupedTable>,
+    ) -> Result<Option<StateHandle>, EngineError> {
+        if tables.iter().all(GroupedTable::is_empty) {
+            return Ok(None);
+        }
         let (generation, operator, subtask) = (self.generation, self.operator, self.subtask);
         failpoint::slow(failpoint::STATE_WRITE).await;
         let written = self.store.write_state(&self.job, generation, epoch, operator, subtask, part, tables).await?;
         Ok(Some(written))
     }
 
+    /// What a file has for the key groups of its handle, as it lies there.
+    pub(crate) async fn piece(&self, handle: &StateHandle) -> Result<StatePiece, EngineError> {
+        Ok(self.store.read_state_piece(&self.job, handle).await?)
+    }
+
     /// The rows of a file for the key groups of its handle, how many bytes were read, and where.
     pub(crate) async fn read(&self, handle: StateHandle) -> Result<(Restored, u64, Origin), EngineError> {
-        let StatePiece { blocks, bytes, origin } = self.store.read_state_piece(&self.job, &handle).await?;
+        let StatePiece { blocks, bytes, origin } = self.piece(&handle).await?;
         let tables = blocks.into_iter().map(RestoredRows::Block).collect();
         Ok((Restored { handle, tables }, bytes, origin))
     }
