@@ -169,6 +169,10 @@ pub struct OperatorSnapshot {
     /// Rows that the operator keeps, in its own form of them. Told to users; nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_rows: Option<u64>,
+    /// Bytes of memory that they take, or would take: by them a restore decides how much it reads at a time. None in what
+    /// builds of before have written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// What the barrier has overtaken before this operator, the first of its subtask; none where it was aligned. A
     /// restore feeds it to the subtask of the same index, before anything new.
     #[serde(default, skip_serializing_if = "Option::is_none")]

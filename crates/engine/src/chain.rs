@@ -313,7 +313,10 @@ impl Chain {
         for link in &mut self.links {
             let capture = match link.operator.parts().filter(|parts| !parts.is_whole()) {
                 Some(parts) => Some(parts.capture_all(barrier.epoch).await?),
-                None => link.operator.capture(barrier.epoch)?,
+                None => link.operator.capture(barrier.epoch)?.map(|capture| {
+                    let memory_bytes = link.operator.state_bytes() as u64;
+                    Capture { memory_bytes, ..capture }
+                }),
             };
             captures.extend(capture.map(|capture| (link.id, capture)));
         }

@@ -125,7 +125,7 @@ impl DeltaFiles {
         if rows > 0 {
             self.runs.push(Run { handles: vec![handle.clone()], rows, needed_until });
         }
-        Capture { retained, tables, handle, meta, live_rows: self.live_rows as u64, merge }
+        Capture { retained, tables, handle, meta, live_rows: self.live_rows as u64, memory_bytes: 0, merge }
     }
 
     fn rows(&self) -> usize {

@@ -298,6 +298,8 @@ pub(crate) struct OperatorRestore {
     pub(crate) metas: Vec<String>,
     /// Files that hold some of the subtask's key groups, oldest first, see [`files_of`].
     pub(crate) handles: Vec<StateHandle>,
+    /// Bytes of memory that its key groups took, about; none where nobody has said so.
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 fn restore_of(
@@ -313,8 +315,13 @@ fn restore_of(
         let Some(snapshots) = deployment.restore.get(operator) else { continue };
         let taken = snapshots.iter().filter(|(index, _)| !own_only || *index == subtask.index);
         let metas = taken.clone().filter_map(|(_, s)| s.meta.clone()).collect();
+        let bytes: Option<u64> = taken.clone().map(|(_, snapshot)| snapshot.memory_bytes).sum();
+        let memory_bytes = bytes.map(|bytes| match own_only {
+            true => bytes,
+            false => bytes * u64::from(range.end - range.start) / u64::from(deployment.key_groups.max(1)),
+        });
         let handles = files_of(taken.map(|(_, snapshot)| snapshot), range);
-        restores.push(OperatorRestore { operator: *operator, metas, handles });
+        restores.push(OperatorRestore { operator: *operator, metas, handles, memory_bytes });
     }
     restores
 }

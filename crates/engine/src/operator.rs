@@ -228,6 +228,8 @@ pub(crate) struct Capture {
     pub(crate) meta: String,
     /// Rows that the operator keeps, in its own form of them: how large its state is, whatever the files still hold.
     pub(crate) live_rows: u64,
+    /// Bytes of memory that they take, or would take; 0 until it is known.
+    pub(crate) memory_bytes: u64,
     /// Files of earlier epochs that are to become fewer, when this one is written.
     pub(crate) merge: Option<MergeOrder>,
 }

@@ -178,8 +178,9 @@ impl Uploader {
             capture.handle.set(handle.clone()).map_err(|_| EngineError::Bug("a state file is written twice".into()))?;
             state.push(handle);
         }
-        let (meta, state_rows) = (Some(capture.meta), Some(capture.live_rows));
-        Ok(OperatorSnapshot { state, meta, state_rows, ..OperatorSnapshot::default() })
+        let (meta, state_rows, memory_bytes) =
+            (Some(capture.meta), Some(capture.live_rows), Some(capture.memory_bytes));
+        Ok(OperatorSnapshot { state, meta, state_rows, memory_bytes, ..OperatorSnapshot::default() })
     }
 }
 

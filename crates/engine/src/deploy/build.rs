@@ -73,7 +73,7 @@ impl BuiltTask {
         for state in restores {
             if let Some(link) = self.chain.links.iter_mut().find(|l| l.id == state.operator) {
                 match link.operator.parts() {
-                    Some(parts) => parts.begin(state.metas, state.handles).await?,
+                    Some(parts) => parts.begin(state.metas, state.handles, state.memory_bytes).await?,
                     None => restore(deployment, link.operator.as_mut(), state).await?,
                 }
             }

@@ -315,7 +315,7 @@ impl Attempt {
             let mut parts = Parts::new(of, self.budget.scratch()).unwrap();
             if !restore.is_empty() {
                 let metas = restore.iter().filter_map(|part| part.meta.clone()).collect();
-                parts.begin(metas, files_of(restore.iter(), own)).await.unwrap();
+                parts.begin(metas, files_of(restore.iter(), own), None).await.unwrap();
                 if lazily && parts.is_whole() {
                     // As if its state were large.
                     let metas = restore.iter().filter_map(|part| part.meta.clone()).collect();

@@ -27,10 +27,10 @@ const DEFERRED_BYTES_MIN: u64 = 1 << 20;
 const DEFERRED_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of rows that wait on disk; beyond it they are worked off, whatever it costs.
 const SCRATCH_BYTES_MAX: u64 = 8 << 30;
-/// State in memory takes about so many times the bytes of its files, where it is not known better.
+/// State in memory takes about so many times the bytes of its files, where builds of before have not said how much.
 const MEMORY_OF_FILES: u64 = 3;
 /// State is loaded when it is needed, instead of before the first row, where its files have more than so many bytes,
-const LAZY_BYTES: u64 = 64 << 20;
+const LAZY_BYTES: u64 = 32 << 20;
 /// or it may take more than such a part of the share: a half.
 const LAZY_OF_SHARE: u64 = 2;
 
@@ -43,9 +43,15 @@ pub(super) struct Work {
 
 impl Parts {
     /// Takes back the state with which the attempt begins. Large state is not read before it is needed.
-    pub(crate) async fn begin(&mut self, metas: Vec<String>, files: Vec<StateHandle>) -> Result<(), EngineError> {
+    /// `memory_bytes`: what it took when it was captured, where that is known.
+    pub(crate) async fn begin(
+        &mut self,
+        metas: Vec<String>,
+        files: Vec<StateHandle>,
+        memory_bytes: Option<u64>,
+    ) -> Result<(), EngineError> {
         let bytes: u64 = files.iter().map(|file| file.size).sum();
-        let (estimate, share) = (bytes * MEMORY_OF_FILES, self.of.account.share());
+        let (estimate, share) = (memory_bytes.unwrap_or(bytes * MEMORY_OF_FILES), self.of.account.share());
         let groups = self.of.own.end - self.of.own.start;
         let is_lazy = bytes > LAZY_BYTES || estimate > share / LAZY_OF_SHARE;
         let due = self.template.next_due().map(|_| Timestamp::MIN);
@@ -330,6 +336,7 @@ impl Parts {
         }
         self.forget_order(&files);
         self.epoch = epoch.next();
+        self.measure();
         let live_rows = self.parts.iter().map(|part| part.live_rows).sum();
         let retained = files.into_iter().map(written).collect();
         Ok(Capture {
@@ -338,6 +345,7 @@ impl Parts {
             handle: PendingHandle::default(),
             meta: self.template.capture(epoch)?.map(|capture| capture.meta).unwrap_or_default(),
             live_rows,
+            memory_bytes: self.parts.iter().map(|part| part.bytes).sum(),
             merge: None,
         })
     }

@@ -120,6 +120,6 @@ impl PartialLog {
         let meta = serde_json::to_string(meta).expect("a number");
         let key = (0..key_count).collect();
         let tables = vec![TableRows { name: TABLE.0, version: TABLE.1, key, rows }];
-        Capture { retained, tables, handle, meta, live_rows, merge: None }
+        Capture { retained, tables, handle, meta, live_rows, memory_bytes: 0, merge: None }
     }
 }

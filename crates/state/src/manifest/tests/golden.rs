@@ -8,6 +8,8 @@ use crate::golden::{assert_still_written, golden};
 const FILE: &str = "manifest-1.manifest";
 /// With what has been added since to tell users.
 const TIMES: &str = "manifest-1-times.manifest";
+/// With what a restore goes by.
+const MEMORY: &str = "manifest-1-memory.manifest";
 /// Without what has been added to the first version since.
 const OLD: &str = "manifest-1-oldest.manifest";
 
@@ -76,6 +78,17 @@ fn times_of_a_part_are_read_and_written_as_ever() {
     let golden = golden(TIMES, &written);
     assert_eq!(Manifest::decode(&golden).unwrap(), timed);
     assert_still_written(TIMES, &golden, &written, "docs/formats/manifest.md");
+}
+
+/// The files above are without the memory that state takes, as builds of before have written them.
+#[test]
+fn memory_of_a_part_is_read_and_written_as_ever() {
+    let mut sized = full();
+    sized.operators.get_mut(&OperatorId(2)).unwrap()[0].1.memory_bytes = Some(1 << 33);
+    let written = sized.encode().unwrap();
+    let golden = golden(MEMORY, &written);
+    assert_eq!(Manifest::decode(&golden).unwrap(), sized);
+    assert_still_written(MEMORY, &golden, &written, "docs/formats/manifest.md");
 }
 
 /// Builds of before wrote none of the keys that may be absent.
