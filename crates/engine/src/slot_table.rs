@@ -60,12 +60,14 @@ impl SlotTable {
         }
     }
 
-    /// Reads where the search for each hash begins, and writes the numbers that are there, most often those of the keys
-    /// that are meant; `u32::MAX` where there is none. No read waits for another, so that waits for memory go on at the
-    /// same time, and what is read is in the caches when the keys are looked up one after the other.
+    /// Reads where the search for each hash begins, then writes the numbers of the keys that are meant, but for one in
+    /// billions; `u32::MAX` where there is none. No read of the first waits for another, so that waits for memory go on at
+    /// the same time, and what is read is in the caches when the keys are looked up one after the other.
     pub(crate) fn touch(&self, hashes: &[u64], slots: &mut Vec<u32>) {
+        let all = hashes.iter().fold(0, |all, hash| all ^ self.places[self.home(*hash)]);
+        std::hint::black_box(all);
         slots.clear();
-        slots.extend(hashes.iter().map(|hash| slot_of(self.places[self.home(*hash)])));
+        slots.extend(hashes.iter().map(|hash| self.find(*hash, |_| true).unwrap_or(u32::MAX)));
     }
 
     /// So many keys are about to be taken in.

@@ -65,13 +65,13 @@ fn hashes_that_meet_are_told_apart() {
 }
 
 #[test]
-fn a_look_ahead_sees_most_keys() {
+fn a_look_ahead_sees_the_keys() {
     let mut table = SlotTable::new();
     let hashes: Vec<u64> = (0..100_000).map(crate::keys::hash_integer).collect();
     (0..).zip(&hashes).for_each(|(slot, hash)| table.insert(*hash, slot));
     let mut slots = Vec::new();
     table.touch(&hashes, &mut slots);
-    assert!((0..).zip(&slots).filter(|(slot, seen)| slot == *seen).count() > 50_000);
+    assert!((0..).zip(&slots).filter(|(slot, seen)| slot == *seen).count() > 99_990);
     assert!(table.bytes() <= 100_000 * 8 * 3, "eight bytes a place, less than half of which are free");
 }
 
