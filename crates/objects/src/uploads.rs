@@ -17,8 +17,10 @@ use crate::create::random;
 use crate::error::{ObjectError, ObjectErrorKind};
 use crate::open::Objects;
 
-/// How long a request to list them may take, and how long it may be used.
+/// How long a request to list them may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long its address may be used, by the clock of the service.
+const SIGNATURE_VALID: Duration = Duration::from_secs(600);
 /// How often an answer is asked for again. Attempts wait for it, and it does no more than save money.
 const POLICY: RetryPolicy = RetryPolicy { first_delay_ms: 50, delay_ms_max: 1_000, retries_max: 5, quiet_ms: 600_000 };
 /// Answers of at most 1,000 uploads that are read; what lies behind is found the next time.
@@ -74,9 +76,8 @@ impl Objects {
     async fn page(&self, s3: &AmazonS3, client: &Client, query: &[(String, String)]) -> Result<Page, ObjectError> {
         let mut backoff = Backoff::new(POLICY);
         loop {
-            // With the time of each try.
             let options = SignedUrlOptions::default().with_query(query.to_vec());
-            let url = s3.signed_url_opts(Method::GET, &Path::default(), REQUEST_TIMEOUT, &options).await;
+            let url = s3.signed_url_opts(Method::GET, &Path::default(), SIGNATURE_VALID, &options).await;
             let failed = match ask(client, url.map_err(|error| self.error(&error))?.as_str()).await {
                 Ok(text) => return Ok(parse(&text)),
                 Err(failed) => failed,
@@ -95,10 +96,13 @@ async fn ask(client: &Client, address: &str) -> Result<String, ObjectError> {
     let answer = client.get(address).send().await.map_err(broken)?;
     let status = answer.status();
     let text = answer.text().await.map_err(broken)?;
-    let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+    // Not every service can list them.
+    let stays = status == StatusCode::NOT_IMPLEMENTED;
+    let passes = status.is_server_error() && !stays
+        || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
     match status {
         _ if status.is_success() => Ok(text),
-        _ if passes || status.is_server_error() => Err(failed(ObjectErrorKind::Transient, status.to_string())),
+        _ if passes => Err(failed(ObjectErrorKind::Transient, status.to_string())),
         _ => Err(failed(ObjectErrorKind::Refused, status.to_string())),
     }
 }
@@ -143,7 +147,7 @@ mod tests {
         let service = std::thread::spawn(move || {
             let listed = "<Upload><Key>b/job/1</Key><UploadId>i</UploadId></Upload><Upload><Key>b/job/2</Key><UploadId>j\
                 </UploadId></Upload>";
-            let answers = [("500", ""), ("503", ""), ("200", listed), ("404", ""), ("403", "")];
+            let answers = [("500", ""), ("503", ""), ("200", listed), ("404", ""), ("403", ""), ("501", "")];
             answers.map(|(status, body)| {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut asked = [0; 4096];
@@ -158,7 +162,9 @@ mod tests {
         let refused = objects.abort_uploads("job", |_| true).await.unwrap_err();
         assert!(!refused.is_transient() && refused.message.contains("cannot be listed: 403"), "{refused}");
         let list = "GET /bucket/";
-        assert_eq!(service.join().unwrap(), [list, list, list, "DELETE /bucket/b/job/1", list]);
+        let unknown = objects.abort_uploads("job", |_| true).await.unwrap_err();
+        assert!(!unknown.is_transient(), "{unknown}");
+        assert_eq!(service.join().unwrap(), [list, list, list, "DELETE /bucket/b/job/1", list, list]);
     }
 
     #[test]
