@@ -315,11 +315,10 @@ fn restore_of(
         let Some(snapshots) = deployment.restore.get(operator) else { continue };
         let taken = snapshots.iter().filter(|(index, _)| !own_only || *index == subtask.index);
         let metas = taken.clone().filter_map(|(_, s)| s.meta.clone()).collect();
-        let bytes: Option<u64> = taken.clone().map(|(_, snapshot)| snapshot.memory_bytes).sum();
-        let memory_bytes = bytes.map(|bytes| match own_only {
-            true => bytes,
-            false => bytes * u64::from(range.end - range.start) / u64::from(deployment.key_groups.max(1)),
-        });
+        let bytes = taken.clone().map(|(_, snapshot)| snapshot.memory_bytes);
+        let bytes = bytes.reduce(|all, more| all?.checked_add(more?)).flatten();
+        let (own, all) = (u64::from(range.end - range.start), u64::from(deployment.key_groups.max(1)));
+        let memory_bytes = bytes.map(|bytes| if own_only { bytes } else { (bytes / all).saturating_mul(own) });
         let handles = files_of(taken.map(|(_, snapshot)| snapshot), range);
         restores.push(OperatorRestore { operator: *operator, metas, handles, memory_bytes });
     }

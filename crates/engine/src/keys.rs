@@ -1,5 +1,5 @@
 //! Interning of group keys: each distinct combination of key values gets a small number, its group, counted
-//! from 0. Called by windowed aggregation, once a batch.
+//! from 0. Called by windowed aggregation, once a batch, and by merges of state files.
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ use crate::operator::PendingHandle;
 use crate::state_files::StateFiles;
 
 /// Encoded bytes that are merged at a time, unless there are too many.
-const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = 8 << 20;
 /// Files that one merge writes at most.
 const PIECES_MAX: u64 = 64;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions,
 };
-use arrow::compute;
+use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{DataType, FieldRef, Int64Type, Schema, TimeUnit, UInt8Type, UInt16Type, UInt32Type};
 use arrow::error::ArrowError;
 
@@ -81,10 +81,12 @@ fn less<T: ArrowPrimitiveType>(values: &Int64Array, of: impl Fn(i64) -> T::Nativ
 
 fn widened(field: &FieldRef, column: &ArrayRef) -> Result<(FieldRef, ArrayRef), ArrowError> {
     let mut metadata: HashMap<String, String> = field.metadata().clone();
-    let (Some(name), Some(base)) = (metadata.remove(TYPE), metadata.remove(BASE)) else {
-        return Ok((field.clone(), column.clone()));
-    };
     let wrong = |what: String| ArrowError::ParseError(format!("column '{}': {what}", field.name()));
+    let (name, base) = match (metadata.remove(TYPE), metadata.remove(BASE)) {
+        (Some(name), Some(base)) => (name, base),
+        (None, None) => return Ok((field.clone(), column.clone())),
+        _ => return Err(wrong(format!("{TYPE} and {BASE} go together"))),
+    };
     let (_, of, _) = TYPES
         .iter()
         .find(|(known, ..)| *known == name)
@@ -96,7 +98,7 @@ fn widened(field: &FieldRef, column: &ArrayRef) -> Result<(FieldRef, ArrayRef), 
         DataType::UInt32 => more(column.as_primitive::<UInt32Type>(), base),
         other => return Err(wrong(format!("a column of type {other} is not a narrow one"))),
     };
-    let column = compute::cast(&values, of)?;
+    let column = compute::cast_with_options(&values, of, &CastOptions { safe: false, ..CastOptions::default() })?;
     let field = field.as_ref().clone().with_data_type(of.clone()).with_metadata(metadata);
     Ok((Arc::new(field), column))
 }
@@ -152,20 +154,30 @@ mod tests {
         let zoned = T::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         assert_eq!(types, [T::UInt8, T::Int32, T::UInt8, T::UInt8, zoned]);
         assert_eq!(widen(&narrow).unwrap(), batch);
-        let none = batch.slice(0, 0);
-        assert_eq!(widen(&super::narrow(&none).unwrap()).unwrap(), none);
+        for (from, count) in [(0, 0), (1, 1)] {
+            let part = batch.slice(from, count);
+            assert_eq!(widen(&super::narrow(&part).unwrap()).unwrap(), part);
+        }
     }
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        let batch = narrow(&rows(vec![Arc::new(Int64Array::from(vec![1, 2]))])).unwrap();
-        for (key, value) in [(TYPE, "interval"), (BASE, "much")] {
+        let batch = narrow(&rows(vec![Arc::new(Int32Array::from(vec![1, 2]))])).unwrap();
+        let forged = [
+            (TYPE, Some("interval"), "interval"),
+            (BASE, Some("much"), "much"),
+            (BASE, Some("3000000000"), "3000000000"),
+            (BASE, None, "go together"),
+        ];
+        for (key, value, said) in forged {
             let field = batch.schema_ref().field(0);
             let mut metadata = field.metadata().clone();
-            metadata.insert(key.to_owned(), value.to_owned());
+            metadata.remove(key);
+            metadata.extend(value.map(|value| (key.to_owned(), value.to_owned())));
             let schema = Schema::new(vec![field.clone().with_metadata(metadata)]);
             let forged = RecordBatch::try_new(Arc::new(schema), batch.columns().to_vec()).unwrap();
-            assert!(widen(&forged).unwrap_err().to_string().contains(value));
+            let refused = widen(&forged).unwrap_err().to_string();
+            assert!(refused.contains(said), "{refused}");
         }
     }
 }

@@ -62,13 +62,15 @@ impl GroupedTable {
         Ok(())
     }
 
-    /// Bytes of the rows, about.
+    /// Bytes of the rows, about; batches may hold others.
     pub(super) fn bytes(&self) -> usize {
         let column = |column: &dyn Array| {
             column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
         };
         let columns = self.batches.iter().flat_map(RecordBatch::columns);
-        columns.map(|array| column(array.as_ref())).sum()
+        let bytes: usize = columns.map(|array| column(array.as_ref())).sum();
+        let held: usize = self.batches.iter().map(RecordBatch::num_rows).sum();
+        (bytes as u128 * self.len() as u128 / held.max(1) as u128) as usize
     }
 
     /// Some rows in the order of the file.
