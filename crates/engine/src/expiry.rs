@@ -1,7 +1,6 @@
 //! Time to live of partitions: which of them have not changed for so long that they are forgotten. Judged by the
 //! time of the epoch, so that a replay forgets the same (I6): before the first rows of the epoch, and where it ends, which is
-//! the same. State that is not in memory meanwhile forgets when it comes back, before its next rows; none can tell the
-//! difference.
+//! the same. State that is not in memory meanwhile forgets when it comes back, before its next rows.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +13,20 @@ pub(crate) struct Expiry {
     changed: Vec<i64>,
     /// Partitions by the time at which they changed; entries that a later change has overtaken are skipped.
     due: BTreeMap<i64, Vec<u32>>,
+    /// Entries in `due`.
+    noted: usize,
 }
 
 impl Expiry {
     /// Bytes of memory that it takes, about.
     pub(crate) fn bytes(&self) -> usize {
-        memory::of_vec(&self.changed) + self.due.values().map(memory::of_vec).sum::<usize>()
+        memory::of_vec(&self.changed) + self.noted * size_of::<u32>()
     }
 
     /// Absent: nothing is ever forgotten, and nothing is kept about it.
     pub(crate) fn new(ttl_ms: Option<u64>) -> Self {
         let ttl_ms = ttl_ms.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX));
-        Expiry { ttl_ms, changed: Vec::new(), due: BTreeMap::new() }
+        Expiry { ttl_ms, changed: Vec::new(), due: BTreeMap::new(), noted: 0 }
     }
 
     /// Whether anything is ever forgotten.
@@ -45,6 +46,7 @@ impl Expiry {
         if self.changed[index] < now_ms {
             self.changed[index] = now_ms;
             self.due.entry(now_ms).or_default().push(slot);
+            self.noted += 1;
         }
     }
 
@@ -61,6 +63,7 @@ impl Expiry {
             && entry.key().saturating_add(ttl_ms) <= now_ms
         {
             let (changed, slots) = entry.remove_entry();
+            self.noted -= slots.len();
             expired.extend(slots.into_iter().filter(|slot| self.changed[*slot as usize] == changed));
         }
         expired.sort_unstable();

@@ -72,14 +72,15 @@ struct Expiry {
     changed: Vec<i64>,
     /// Rows by the time of their last change; some have changed again since.
     by_time: BTreeMap<i64, Vec<u32>>,
+    /// Entries in `by_time`.
+    noted: usize,
 }
 
 impl TableSide {
     /// Bytes of memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        let expiry = self.expiry.as_ref().map_or(0, |expiry| {
-            memory::of_vec(&expiry.changed) + expiry.by_time.values().map(memory::of_vec).sum::<usize>()
-        });
+        let expiry =
+            self.expiry.as_ref().map_or(0, |expiry| memory::of_vec(&expiry.changed) + expiry.noted * size_of::<u32>());
         self.bytes.bytes()
             + self.index.allocation_size()
             + self.rings.bytes()
@@ -105,6 +106,7 @@ impl TableSide {
             ttl_ms: i64::try_from(ttl).unwrap_or(i64::MAX),
             changed: Vec::new(),
             by_time: BTreeMap::new(),
+            noted: 0,
         });
         Ok(TableSide {
             stored_schema: stored_schema(schema),
@@ -245,6 +247,7 @@ impl TableSide {
         if expiry.changed[at as usize] != now {
             expiry.changed[at as usize] = now;
             expiry.by_time.entry(now).or_default().push(at);
+            expiry.noted += 1;
         }
     }
 
@@ -256,6 +259,7 @@ impl TableSide {
             && first.key().saturating_add(expiry.ttl_ms) <= now
         {
             let (time, rows) = first.remove_entry();
+            expiry.noted -= rows.len();
             for at in rows {
                 let entry = self.entries[at as usize];
                 if entry.count > 0 && expiry.changed[at as usize] == time {
