@@ -28,12 +28,10 @@ pub(crate) const HEADER: [u8; 8] = *b"MSSTATE\x02";
 /// The oldest version that is read. In it columns have their own types; the fields of a block say it where they do not.
 const VERSION_MIN: u8 = 1;
 
-/// Whether the first bytes of a file, or the last ones, are of a version that is read; `current` are those that are written.
+/// Whether a file, or the end of one, begins as a version does that is read; `current` is how the written one begins.
 pub(crate) fn is_readable(bytes: &[u8], current: [u8; 8]) -> bool {
-    match bytes.split_last() {
-        Some((version, name)) => name == &current[..7] && (VERSION_MIN..=current[7]).contains(version),
-        None => false,
-    }
+    let version = bytes.strip_prefix(&current[..7]).and_then(<[u8]>::first);
+    version.is_some_and(|version| (VERSION_MIN..=current[7]).contains(version))
 }
 
 /// A block is closed when it holds about so many bytes before compression. Small enough that a rescale reads

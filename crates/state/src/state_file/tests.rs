@@ -17,7 +17,7 @@ fn delta(table: &str, key_groups: Vec<u16>) -> TableDelta {
 }
 
 fn decode(bytes: &[u8], range: KeyGroupRange) -> Result<Vec<TableDelta>, String> {
-    if !bytes.get(..8).is_some_and(|header| is_readable(header, HEADER)) {
+    if !is_readable(bytes, HEADER) {
         return Err("header".to_owned());
     }
     let start = Footer::start(bytes, bytes.len() as u64)?;

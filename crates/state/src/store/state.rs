@@ -362,7 +362,7 @@ fn blocks_of(
 }
 
 fn split(size: u64, bytes: &Bytes, range: KeyGroupRange) -> Result<Vec<Fetched>, String> {
-    if !bytes.get(..HEADER.len()).is_some_and(|header| is_readable(header, HEADER)) {
+    if !is_readable(bytes, HEADER) {
         return Err("it does not begin as a state file of this version does".to_owned());
     }
     let start = Footer::start(bytes, size)?;
