@@ -1,6 +1,7 @@
-//! Time to live of partitions: which of them have not changed for so long that they are forgotten. Judged by the
-//! time of the epoch, so that a replay forgets the same (I6): before the first rows of the epoch, and where it ends, which is
-//! the same. State that is not in memory meanwhile forgets when it comes back, before its next rows.
+//! Time to live of partitions, or of rows (a slot is either): which of them have not changed for so long that they are
+//! forgotten. Judged by the time of the epoch, so that a replay forgets the same (I6): before the first rows of the epoch,
+//! and where it ends, which is the same. State that is not in memory meanwhile forgets when it comes back, before its next
+//! rows.
 
 use std::collections::BTreeMap;
 

@@ -60,9 +60,10 @@ impl SlotTable {
         }
     }
 
-    /// Reads where the search for each hash begins, then writes the numbers of the keys that are meant, or of others with the
-    /// same upper half of a hash; `u32::MAX` where there is none. No read of the first waits for another, so that waits for memory go on at
-    /// the same time, and what is read is in the caches when the keys are looked up one after the other.
+    /// Reads where the search for each hash begins, then writes the numbers of the keys that are meant, or of others with
+    /// the same upper half of a hash; `u32::MAX` where there is none. No read of the first waits for another, so that
+    /// waits for memory go on at the same time, and what is read is in the caches when the keys are looked up one after
+    /// the other.
     pub(crate) fn touch(&self, hashes: &[u64], slots: &mut Vec<u32>) {
         let all = hashes.iter().fold(0, |all, hash| all ^ self.places[self.home(*hash)]);
         std::hint::black_box(all);

@@ -1,7 +1,6 @@
 //! One side of a join whose rows are also taken away, or of whose rows the number of partners matters: each distinct
 //! row once, in Arrow's row format, with how often it is there.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -12,6 +11,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::rings::{NONE, Rings};
+use crate::expiry::Expiry;
 use crate::memory;
 use crate::slab::{Slab, Slot};
 
@@ -47,7 +47,7 @@ pub(super) struct TableSide {
     dirty: Vec<u32>,
     /// Rows that a checkpoint has and that are gone since.
     gone: Vec<Slot>,
-    expiry: Option<Expiry>,
+    expiry: Expiry,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -65,22 +65,9 @@ struct Entry {
     stored: bool,
 }
 
-/// When rows are forgotten.
-struct Expiry {
-    ttl_ms: i64,
-    /// When each row was last changed.
-    changed: Vec<i64>,
-    /// Rows by the time of their last change; some have changed again since.
-    by_time: BTreeMap<i64, Vec<u32>>,
-    /// Entries in `by_time`.
-    noted: usize,
-}
-
 impl TableSide {
     /// Bytes of memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        let expiry =
-            self.expiry.as_ref().map_or(0, |expiry| memory::of_vec(&expiry.changed) + expiry.noted * size_of::<u32>());
         self.bytes.bytes()
             + self.index.allocation_size()
             + self.rings.bytes()
@@ -88,7 +75,7 @@ impl TableSide {
             + memory::of_vec(&self.free)
             + memory::of_vec(&self.dirty)
             + memory::of_vec(&self.gone)
-            + expiry
+            + self.expiry.bytes()
     }
 
     /// A side without rows. `ttl_ms`: rows that do not change for so long are forgotten.
@@ -102,12 +89,6 @@ impl TableSide {
         let converter = RowConverter::new(types.into_iter().map(SortField::new).collect())?;
         let nothing = converter.convert_columns(&nulls)?.row(0).as_ref().into();
         let parser = converter.parser();
-        let expiry = ttl_ms.map(|ttl| Expiry {
-            ttl_ms: i64::try_from(ttl).unwrap_or(i64::MAX),
-            changed: Vec::new(),
-            by_time: BTreeMap::new(),
-            noted: 0,
-        });
         Ok(TableSide {
             stored_schema: stored_schema(schema),
             converter,
@@ -121,7 +102,7 @@ impl TableSide {
             live: 0,
             dirty: Vec::new(),
             gone: Vec::new(),
-            expiry,
+            expiry: Expiry::new(ttl_ms),
         })
     }
 
@@ -177,7 +158,7 @@ impl TableSide {
             None => self.insert(key, row, 1, partners)?,
         };
         self.mark(at);
-        self.touch(at, now);
+        self.expiry.touch(at, now);
         Ok(at)
     }
 
@@ -187,7 +168,7 @@ impl TableSide {
         entry.count -= 1;
         if entry.count > 0 {
             self.mark(at);
-            self.touch(at, now);
+            self.expiry.touch(at, now);
         } else {
             let (slot, stored) = (entry.slot, entry.stored);
             self.remove(at);
@@ -227,6 +208,7 @@ impl TableSide {
         }
         self.rings.remove(key, at);
         self.entries[at as usize].count = 0;
+        self.expiry.forget(at);
         self.free.push(at);
         self.live -= 1;
     }
@@ -239,39 +221,15 @@ impl TableSide {
         }
     }
 
-    fn touch(&mut self, at: u32, now: i64) {
-        let Some(expiry) = &mut self.expiry else { return };
-        if expiry.changed.len() <= at as usize {
-            expiry.changed.resize(at as usize + 1, i64::MIN);
-        }
-        if expiry.changed[at as usize] != now {
-            expiry.changed[at as usize] = now;
-            expiry.by_time.entry(now).or_default().push(at);
-            expiry.noted += 1;
-        }
-    }
-
     /// Forgets the rows whose time is over at `now` (ms); gives their keys.
     pub(super) fn expire(&mut self, now: i64) -> Vec<u32> {
-        let Some(mut expiry) = self.expiry.take() else { return Vec::new() };
-        let mut keys = Vec::new();
-        while let Some(first) = expiry.by_time.first_entry()
-            && first.key().saturating_add(expiry.ttl_ms) <= now
-        {
-            let (time, rows) = first.remove_entry();
-            expiry.noted -= rows.len();
-            for at in rows {
-                let entry = self.entries[at as usize];
-                if entry.count > 0 && expiry.changed[at as usize] == time {
-                    keys.push(entry.key);
-                    self.remove(at);
-                    self.bytes.remove(entry.slot);
-                    expiry.changed[at as usize] = i64::MIN;
-                }
-            }
-        }
-        self.expiry = Some(expiry);
-        keys
+        let expired = self.expiry.expire(now).into_iter().map(|at| {
+            let Entry { key, slot, .. } = self.entries[at as usize];
+            self.remove(at);
+            self.bytes.remove(slot);
+            key
+        });
+        expired.collect()
     }
 
     /// The columns of rows, in that order; NULLs for [`NONE`].
@@ -318,7 +276,7 @@ impl TableSide {
             let number = |of: &dyn Fn(u32) -> i64| -> ArrayRef {
                 Arc::new(rows.iter().map(|at| of(*at)).collect::<Int64Array>())
             };
-            let changed = |at: u32| self.expiry.as_ref().map_or(0, |expiry| expiry.changed[at as usize]);
+            let changed = |at: u32| self.expiry.changed(at);
             let added =
                 [number(&|at| i64::from(self.count(at))), number(&|at| i64::from(self.partners(at))), number(&changed)];
             stored.push(self.stored(self.columns(rows)?, added)?);
@@ -358,7 +316,7 @@ impl TableSide {
             };
             let entry = &mut self.entries[at as usize];
             (entry.count, entry.partners, entry.stored) = (count, partners, true);
-            self.touch(at, changed.value(position));
+            self.expiry.touch(at, changed.value(position));
         }
         Ok(())
     }
