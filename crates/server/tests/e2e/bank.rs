@@ -5,6 +5,7 @@
 //!
 //! `MAINSTEM_BANK_TRANSFERS=10000000` moves as much money as the original.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -217,19 +218,26 @@ fn check(name: &str, settings: &str, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     let (sandbox, left) = bank(settings, transfers, &mut random);
     let begun = Instant::now();
-    let longer = (transfers / TRANSFERS).clamp(1, 5);
+    let longer = (transfers / TRANSFERS).clamp(1, 5) as usize;
     let mut kills = 0;
     loop {
         let parallelism = PARALLELISMS[kills % PARALLELISMS.len()];
-        let arguments = ["run", "job.sql", "--checkpoint-interval", "100 ms", "--parallelism", parallelism];
-        let after = match kills {
-            KILLS_MAX => Duration::from_secs(3600),
-            _ => Duration::from_millis(random.random_range(100..900) * longer),
+        let arguments = ["run", "job.sql", "--checkpoint-interval", "50 ms", "--parallelism", parallelism];
+        // By how many epochs it has published, so that a machine of any speed is killed as often; at any instant of the
+        // next one.
+        let counted = sandbox.path("out/counted");
+        let epochs = files_by_epoch(&counted).len() + random.random_range(0..4) * longer;
+        let later = Duration::from_millis(random.random_range(0..50));
+        let reached = Cell::new(None);
+        let is_time = |run_for: Duration| {
+            if reached.get().is_none() && files_by_epoch(&counted).len() >= epochs {
+                reached.set(Some(run_for + later));
+            }
+            kills < KILLS_MAX && reached.get().is_some_and(|instant| run_for >= instant)
         };
-        if !sandbox.run_and_kill(&arguments, after) {
+        if !sandbox.run_and_kill_when(&arguments, is_time) {
             break;
         }
-        assert!(kills < KILLS_MAX, "the job does not end");
         kills += 1;
     }
     let ran = begun.elapsed();
