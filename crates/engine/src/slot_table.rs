@@ -5,7 +5,7 @@
 //! "The Art of Computer Programming", volume 3, section 6.4, algorithms L and R). An entry's place follows from the upper
 //! bits of its hash, so entries lie in the order of their hashes: growing reads and writes memory in order, and needs no
 //! key. Made for tables that are much larger than the caches, where a look-up waits for memory and does little else: see
-//! [`SlotTable::touch`].
+//! [`SlotTable::look_ahead`].
 
 /// The smallest table, in bits of the number of its places.
 const BITS_MIN: u32 = 4;
@@ -16,6 +16,18 @@ pub(crate) struct SlotTable {
     places: Vec<u64>,
     bits: u32,
     len: usize,
+}
+
+/// A place of the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Place(usize);
+
+/// What a search leads to.
+pub(crate) enum Found {
+    /// The key, with its number.
+    At(Place, u32),
+    /// A place where it may be taken in.
+    Free(Place),
 }
 
 fn entry(hash: u64, slot: u32) -> u64 {
@@ -45,62 +57,72 @@ impl SlotTable {
         (place + 1) & (self.places.len() - 1)
     }
 
-    /// The number of the key with this hash of which `is_meant` is true.
-    pub(crate) fn find(&self, hash: u64, is_meant: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut place = self.home(hash);
+    /// Where the search for a hash begins.
+    pub(crate) fn begin(&self, hash: u64) -> Place {
+        Place(self.home(hash))
+    }
+
+    /// Where the search for each hash gets to without a look at keys: to an entry with the same upper half of a hash, or a
+    /// free place. No read of where they begin waits for another, so that waits for memory go on at the same time, and what
+    /// is read is in the caches when the keys are looked up one after the other.
+    pub(crate) fn look_ahead(&self, hashes: &[u64], places: &mut Vec<Place>) {
+        let all = hashes.iter().fold(0, |all, hash| all ^ self.places[self.home(*hash)]);
+        std::hint::black_box(all);
+        places.clear();
+        places.extend(hashes.iter().map(|hash| match self.find(self.begin(*hash), *hash, |_| true) {
+            Found::At(place, _) | Found::Free(place) => place,
+        }));
+    }
+
+    /// The number that is at a place, if any.
+    pub(crate) fn number_at(&self, place: Place) -> Option<u32> {
+        let entry = self.places[place.0];
+        (entry != 0).then(|| slot_of(entry))
+    }
+
+    /// Goes on with the search for the key with this hash of which `is_meant` is true. Places stay right until a key goes or
+    /// there is [`SlotTable::make_room`].
+    pub(crate) fn find(&self, from: Place, hash: u64, is_meant: impl Fn(u32) -> bool) -> Found {
+        let Place(mut place) = from;
         loop {
             let entry = self.places[place];
             if entry == 0 {
-                return None;
+                return Found::Free(Place(place));
             }
             if entry >> 32 == hash >> 32 && is_meant(slot_of(entry)) {
-                return Some(slot_of(entry));
+                return Found::At(Place(place), slot_of(entry));
             }
             place = self.after(place);
         }
     }
 
-    /// Reads where the search for each hash begins, then writes the numbers of the keys that are meant, or of others with
-    /// the same upper half of a hash; `u32::MAX` where there is none. No read of the first waits for another, so that
-    /// waits for memory go on at the same time, and what is read is in the caches when the keys are looked up one after
-    /// the other.
-    pub(crate) fn touch(&self, hashes: &[u64], slots: &mut Vec<u32>) {
-        let all = hashes.iter().fold(0, |all, hash| all ^ self.places[self.home(*hash)]);
-        std::hint::black_box(all);
-        slots.clear();
-        slots.extend(hashes.iter().map(|hash| self.find(*hash, |_| true).unwrap_or(u32::MAX)));
-    }
-
-    /// So many keys are about to be taken in.
-    pub(crate) fn reserve(&mut self, more: usize) {
+    /// So many keys may come now, one by one. At most three quarters of the places are in use: a search in vain looks at
+    /// eight then.
+    pub(crate) fn make_room(&mut self, more: usize) {
         let bits = ((self.len + more) * 4).div_ceil(3).next_power_of_two().trailing_zeros();
         if bits > self.bits {
             self.grow(bits);
         }
     }
 
-    /// Takes in a key that is not there; numbers are below `u32::MAX`.
-    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
-        // At most three quarters are in use: a search in vain looks at eight places then.
-        if (self.len + 1) * 4 > self.places.len() * 3 {
-            self.grow(self.bits + 1);
-        }
-        self.put(entry(hash, slot));
+    /// Takes in a key that is not there, at the free place to which the search for it led; numbers are below `u32::MAX`.
+    pub(crate) fn insert(&mut self, place: Place, hash: u64, slot: u32) {
+        let Place(place) = place;
+        assert!(self.places[place] == 0, "the place of a new key is free");
+        self.places[place] = entry(hash, slot);
         self.len += 1;
-    }
-
-    fn put(&mut self, entry: u64) {
-        let mut place = self.home(entry);
-        while self.places[place] != 0 {
-            place = self.after(place);
-        }
-        self.places[place] = entry;
     }
 
     fn grow(&mut self, bits: u32) {
         self.bits = bits;
         let places = std::mem::replace(&mut self.places, vec![0; 1 << self.bits]);
-        places.into_iter().filter(|entry| *entry != 0).for_each(|entry| self.put(entry));
+        for entry in places.into_iter().filter(|entry| *entry != 0) {
+            let mut place = self.home(entry);
+            while self.places[place] != 0 {
+                place = self.after(place);
+            }
+            self.places[place] = entry;
+        }
     }
 
     /// Takes out the key with this hash and number; whether it was there.

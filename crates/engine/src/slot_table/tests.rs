@@ -16,8 +16,39 @@ struct Checked {
 
 impl Checked {
     fn find(&self, key: u64) -> Option<u32> {
-        self.table.find((self.hash)(key), |slot| self.keys[slot as usize] == key)
+        match self.search(key) {
+            Found::At(_, slot) => Some(slot),
+            Found::Free(_) => None,
+        }
     }
+
+    fn search(&self, key: u64) -> Found {
+        let hash = (self.hash)(key);
+        let is_meant = |slot: u32| self.keys[slot as usize] == key;
+        // However far a look ahead has got, it leads there.
+        let mut ahead = Vec::new();
+        self.table.look_ahead(&[hash], &mut ahead);
+        match (self.table.find(self.table.begin(hash), hash, is_meant), self.table.find(ahead[0], hash, is_meant)) {
+            (Found::At(place, slot), Found::At(again, same)) => assert_eq!((place.0, slot), (again.0, same)),
+            (Found::Free(place), Found::Free(again)) => assert_eq!(place.0, again.0),
+            _ => panic!("a look ahead leads elsewhere"),
+        }
+        self.table.find(ahead[0], hash, is_meant)
+    }
+
+    fn insert(&mut self, key: u64, slot: u32) {
+        self.keys.push(key);
+        self.table.make_room(1);
+        let Found::Free(place) = self.search(key) else { panic!("{key} is there") };
+        self.table.insert(place, (self.hash)(key), slot);
+    }
+}
+
+/// Takes in a key that is not there.
+fn put(table: &mut SlotTable, hash: u64, slot: u32) {
+    table.make_room(1);
+    let Found::Free(place) = table.find(table.begin(hash), hash, |_| false) else { unreachable!("none is meant") };
+    table.insert(place, hash, slot);
 }
 
 /// Random steps over so many keys.
@@ -36,8 +67,7 @@ fn check(seed: u64, range: u64, steps: usize, hash: fn(u64) -> u64) {
             Some(slot) => drop(model.insert(key, slot)),
             None => {
                 let slot = checked.keys.len() as u32;
-                checked.keys.push(key);
-                checked.table.insert(hash(key), slot);
+                checked.insert(key, slot);
                 model.insert(key, slot);
             }
         }
@@ -68,10 +98,10 @@ fn hashes_that_meet_are_told_apart() {
 fn a_look_ahead_sees_the_keys() {
     let mut table = SlotTable::new();
     let hashes: Vec<u64> = (0..100_000).map(crate::keys::hash_integer).collect();
-    (0..).zip(&hashes).for_each(|(slot, hash)| table.insert(*hash, slot));
-    let mut slots = Vec::new();
-    table.touch(&hashes, &mut slots);
-    assert!((0..).zip(&slots).filter(|(slot, seen)| slot == *seen).count() > 99_990);
+    (0..).zip(&hashes).for_each(|(slot, hash)| put(&mut table, *hash, slot));
+    let mut places = Vec::new();
+    table.look_ahead(&hashes, &mut places);
+    assert!((0..).zip(&places).filter(|(slot, place)| table.number_at(**place) == Some(*slot)).count() > 99_990);
     assert!(table.bytes() <= 100_000 * 8 * 3, "eight bytes a place, less than half of which are free");
 }
 
@@ -91,7 +121,7 @@ fn searches_are_short_whatever_keys_have_in_common() {
     for (what, key) in keys {
         let mut table = SlotTable::new();
         // As full as it gets: three quarters of 2^17.
-        (0..98_000).for_each(|n| table.insert(crate::keys::hash_integer(key(u64::from(n)) as i64), n));
+        (0..98_000).for_each(|n| put(&mut table, crate::keys::hash_integer(key(u64::from(n)) as i64), n));
         let mask = table.places.len() - 1;
         let used = table.places.iter().enumerate().filter(|(_, entry)| **entry != 0);
         let steps: usize = used.map(|(place, entry)| place.wrapping_sub(table.home(*entry)) & mask).sum();

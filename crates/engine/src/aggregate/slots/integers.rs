@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use super::Allocator;
 use crate::keys::hash_integer;
 use crate::memory;
-use crate::slot_table::SlotTable;
+use crate::slot_table::{Found, Place, SlotTable};
 
 /// Spreads spaces over the numbers, so that equal values in neighbouring spaces do not meet.
 const SPACE: i64 = 0x5851_f42d_4c95_7f2d;
@@ -18,7 +18,7 @@ const SPACE: i64 = 0x5851_f42d_4c95_7f2d;
 /// So many keys are looked at together: more than a processor waits for at the same time.
 const TOGETHER: usize = 64;
 /// A table of fewer bytes is in a cache anyway.
-const TOUCHED_BYTES_MIN: usize = 1 << 18;
+const AHEAD_BYTES_MIN: usize = 1 << 18;
 
 /// See the module.
 pub(super) struct IntegerSlots {
@@ -33,11 +33,12 @@ pub(super) struct IntegerSlots {
     ahead: Ahead,
 }
 
-/// Keys that are about to be looked up. Kept for its memory.
+/// Keys that are looked up one after the other: their hashes, and how far the searches for them have got. Nothing where the
+/// table is small.
 #[derive(Default)]
 struct Ahead {
     hashes: Vec<u64>,
-    slots: Vec<u32>,
+    places: Vec<Place>,
 }
 
 fn hash(key: i64, space: u32) -> u64 {
@@ -61,7 +62,7 @@ impl IntegerSlots {
     }
 
     pub(super) fn reserve(&mut self, more: usize) {
-        self.table.reserve(more);
+        self.table.make_room(more);
         self.keys.reserve_exact(more);
     }
 
@@ -79,8 +80,9 @@ impl IntegerSlots {
         let mut last: Option<(i64, u32, u32)> = None;
         for (row, key) in integers.values().iter().enumerate() {
             if row % TOGETHER == 0 {
+                self.table.make_room(TOGETHER);
                 let end = integers.len().min(row + TOGETHER);
-                self.touch((row..end).map(|row| hash(integers.value(row), space(row).unwrap_or(0))));
+                self.look_ahead((row..end).map(|row| hash(integers.value(row), space(row).unwrap_or(0))));
             }
             let Some(space) = space(row) else { continue };
             if nulls.is_some_and(|nulls| nulls.is_null(row)) {
@@ -91,7 +93,7 @@ impl IntegerSlots {
             match last {
                 Some((same, of, slot)) if same == *key && of == space => found(row, slot, false),
                 _ => {
-                    let (slot, new) = self.slot(*key, space, allocator);
+                    let (slot, new) = self.slot(row % TOGETHER, *key, space, allocator);
                     last = Some((*key, space, slot));
                     found(row, slot, new);
                 }
@@ -100,30 +102,40 @@ impl IntegerSlots {
         Ok(())
     }
 
-    /// Has keys come into the caches that are about to be looked up.
-    fn touch(&mut self, hashes: impl Iterator<Item = u64>) {
-        if self.table.bytes() < TOUCHED_BYTES_MIN {
+    /// Begins the searches for keys, and has those that they lead to come into the caches.
+    fn look_ahead(&mut self, hashes: impl Iterator<Item = u64>) {
+        let ahead = &mut self.ahead;
+        ahead.hashes.clear();
+        ahead.places.clear();
+        if self.table.bytes() < AHEAD_BYTES_MIN {
             return;
         }
-        let Ahead { hashes: ahead, slots } = &mut self.ahead;
-        ahead.clear();
-        ahead.extend(hashes);
-        self.table.touch(ahead, slots);
-        let keys = slots.iter().map(|slot| self.keys.get(*slot as usize).copied().unwrap_or_default());
-        std::hint::black_box(keys.fold(0, |all, key| all ^ key));
+        ahead.hashes.extend(hashes);
+        self.table.look_ahead(&ahead.hashes, &mut ahead.places);
+        let slots = ahead.places.iter().filter_map(|place| self.table.number_at(*place));
+        std::hint::black_box(slots.fold(0, |all, slot| all ^ self.keys[slot as usize]));
     }
 
-    fn slot(&mut self, key: i64, space: u32, allocator: &mut Allocator<'_>) -> (u32, bool) {
-        let hash = hash(key, space);
+    /// The slot of a key, which is one of those that were looked at together.
+    fn slot(&mut self, number: usize, key: i64, space: u32, allocator: &mut Allocator<'_>) -> (u32, bool) {
+        let (hash, from) = match self.ahead.places.get(number) {
+            Some(place) => (self.ahead.hashes[number], *place),
+            None => {
+                let hash = hash(key, space);
+                (hash, self.table.begin(hash))
+            }
+        };
         let space_of = |slot: u32| self.spaces.get(slot as usize).copied().unwrap_or(0);
-        let known = self.table.find(hash, |slot| self.keys[slot as usize] == key && space_of(slot) == space);
-        if let Some(slot) = known {
-            return (slot, false);
+        let is_meant = |slot: u32| self.keys[slot as usize] == key && space_of(slot) == space;
+        match self.table.find(from, hash, is_meant) {
+            Found::At(_, slot) => (slot, false),
+            Found::Free(place) => {
+                let slot = allocator.take();
+                self.table.insert(place, hash, slot);
+                self.put(slot, key, space);
+                (slot, true)
+            }
         }
-        let slot = allocator.take();
-        self.table.insert(hash, slot);
-        self.put(slot, key, space);
-        (slot, true)
     }
 
     fn put(&mut self, slot: u32, key: i64, space: u32) {
