@@ -101,6 +101,10 @@ impl AllRows {
         let known = self.rows[slot as usize].get(&row).copied().unwrap_or(0);
         if !adds && known == 0 {
             self.unmatched.fetch_add(1, Ordering::Relaxed);
+            if self.rows[slot as usize].is_empty() {
+                // Nothing has changed, but the partition is to go at the end of the epoch.
+                self.dirty.insert(row, slot);
+            }
             return;
         }
         self.dirty.insert(row.clone(), slot);

@@ -395,6 +395,24 @@ fn state_of_windows_stays_small_over_a_long_time() {
 }
 
 #[test]
+fn rows_that_go_and_were_never_there_leave_nothing() {
+    let mut rank = rank(RankFunction::RowNumber, vec![key(1, false, false)], 1, 1, false);
+    rank.input_retracts = true;
+    let mut running = start(&rank, ChangeMode::Retract, &EvalContext::default());
+    let mut checkpoints = Checkpoints::default();
+    for round in 0..200 {
+        let gone = |n: i64| ((Some(round * 1_000 + n), Some(0), None), ChangeKind::Delete);
+        let mut out = Collector::default();
+        running.operator.process(0, batch(&(0..1_000).map(gone).collect::<Vec<_>>()), &mut out).unwrap();
+        assert_eq!(given(out, &rank), []);
+        checkpoints.take(running.operator.as_mut());
+    }
+    // The keys of all of them would take more, and where they lie twice as much again.
+    let bytes = running.operator.state_bytes();
+    assert!(bytes < 200_000 * 9, "{bytes} bytes");
+}
+
+#[test]
 fn partitions_are_forgotten_after_their_time_to_live() {
     for (input_retracts, by_arrival) in [(false, false), (true, false), (false, true)] {
         let order = if by_arrival { vec![] } else { vec![key(1, false, false)] };
