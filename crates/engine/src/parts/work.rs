@@ -51,7 +51,10 @@ impl Parts {
         memory_bytes: Option<u64>,
     ) -> Result<(), EngineError> {
         let bytes: u64 = files.iter().map(|file| file.size).sum();
-        let (estimate, share) = (memory_bytes.unwrap_or(bytes * MEMORY_OF_FILES), self.of.account.share());
+        let estimate = memory_bytes.unwrap_or(bytes * MEMORY_OF_FILES);
+        // Others that begin see what it is about to hold.
+        self.of.account.set(usize::try_from(estimate).unwrap_or(usize::MAX));
+        let share = self.of.account.share();
         let groups = self.of.own.end - self.of.own.start;
         let is_lazy = bytes > LAZY_BYTES || estimate > share / LAZY_OF_SHARE;
         let due = self.template.next_due().map(|_| Timestamp::MIN);
