@@ -14,6 +14,7 @@ use serde_json::Value;
 use self::queries::{BY_EVENT_TIME, BY_HINT, BY_TIME_TO_LIVE};
 use crate::support::{Sandbox, text, visible_files};
 
+/// Of each stream, in the first try.
 const ROWS_PER_SECOND: i64 = 5_000;
 /// Length of a run, in event time and nearly so by the clock, which releases state too.
 const SECONDS: i64 = 4;
@@ -22,7 +23,8 @@ const BASE_MS: i64 = 1_767_225_600_000;
 /// Runs side by side; they mostly wait for the clock, and for the disk.
 const RUNS: usize = 3;
 /// A run that had too few checkpoints, or held rows for longer than it should because the machine had other things to do, is made
-/// again and twice as long. State that is not released grows with the run, however often it is made.
+/// again, twice as long and with half as many rows a second. State that is not released grows with the run, however often it is
+/// made.
 const TRIES: u32 = 4;
 
 /// Checkpoints that there must be in each of the parts of a run that are compared.
@@ -46,13 +48,13 @@ fn seconds() -> i64 {
     std::env::var("MAINSTEM_FLAT_SECONDS").map_or(SECONDS, |text| text.parse().unwrap())
 }
 
-fn job(ttl: &str, query: &str, seconds: i64) -> String {
+fn job(ttl: &str, query: &str, seconds: i64, rows_per_second: i64) -> String {
     let options = format!(
-        "'connector' = 'datagen', 'rows-per-second' = '{ROWS_PER_SECOND}', 'number-of-rows' = '{}', \
+        "'connector' = 'datagen', 'rows-per-second' = '{rows_per_second}', 'number-of-rows' = '{}', \
          'fields.id.kind' = 'sequence', 'fields.id.start' = '0', 'fields.id.end' = '1000000000', \
          'fields.k.min' = '0', 'fields.k.max' = '199', 'fields.n.min' = '0', 'fields.n.max' = '99', \
          'fields.ts.max-past' = '30 ms'",
-        seconds * ROWS_PER_SECOND
+        seconds * rows_per_second
     );
     format!("{}{query};", TABLES.replace("{ttl}", ttl).replace("{options}", &options))
 }
@@ -106,7 +108,8 @@ impl Growth {
     fn of(name: &str, ttl: &str, query: &str, is_right: fn(&Growth) -> bool) -> Growth {
         let mut last = None;
         for tries in 0..TRIES {
-            last = Growth::of_run(name, ttl, query, seconds() << tries).or(last);
+            let (seconds, rows_per_second) = (seconds() << tries, ROWS_PER_SECOND >> tries);
+            last = Growth::of_run(name, &job(ttl, query, seconds, rows_per_second), seconds).or(last);
             if last.as_ref().is_some_and(|growth| growth.has_few_files() && is_right(growth)) {
                 break;
             }
@@ -115,8 +118,8 @@ impl Growth {
     }
 
     /// None: too few checkpoints.
-    fn of_run(name: &str, ttl: &str, query: &str, seconds: i64) -> Option<Growth> {
-        let sandbox = Sandbox::new(&job(ttl, query, seconds));
+    fn of_run(name: &str, job: &str, seconds: i64) -> Option<Growth> {
+        let sandbox = Sandbox::new(job);
         let arguments = ["run", "job.sql", "--parallelism", "2", "--checkpoint-interval", "30 ms"];
         let limit = Duration::from_secs(60 + 4 * seconds as u64);
         assert!(!sandbox.run_and_kill(&arguments, limit), "{name}: the job does not end");
@@ -219,7 +222,7 @@ fn state_without_a_bound_grows() {
 #[test]
 fn a_running_job_shows_the_state_of_its_operators() {
     let (_, query) = BY_EVENT_TIME.iter().find(|(name, _)| *name == "interval join").unwrap();
-    let sandbox = Sandbox::new(&job("0", query, SECONDS));
+    let sandbox = Sandbox::new(&job("0", query, SECONDS, ROWS_PER_SECOND));
     let output = sandbox.run_ok(&["run", "job.sql", "--json", "--checkpoint-interval", "100 ms"]);
     let lines: Vec<Value> = text(&output.stderr).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let shown = lines.iter().filter(|line| line["event"] == "progress").flat_map(|line| line["state"].as_array());

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
-use super::exactly_once::{Feeder, sql, whole_rows};
+use super::exactly_once::{Feeder, sql, whole_rows_of_partitions};
 use crate::support::cluster::LocalCluster;
 use crate::support::kafka::Broker;
 use crate::support::{Sandbox, assert_says};
@@ -22,7 +22,7 @@ fn cluster_nodes_are_killed_and_stopped_between_two_topics() {
     let cluster = LocalCluster::start(&sandbox, 3, 3, 2);
     sandbox.run_ok(&["submit", "job.sql", "-p", "3"]);
     let feeder = Feeder::start(&broker, "cluster-in", 4);
-    let visible = || whole_rows(&broker.read("cluster-out"));
+    let visible = || whole_rows_of_partitions(&broker, "cluster-out");
     let goes_on = |after: &str, rows: usize| {
         let begun = Instant::now();
         while visible() < rows {

@@ -77,15 +77,33 @@ pub(super) fn whole_rows(seen: &[Seen]) -> usize {
     let values = counted(seen.iter().map(|message| message.value.as_deref().unwrap()));
     let doubled: Vec<_> = values.iter().filter(|(_, n)| **n != 1).take(5).collect();
     assert!(doubled.is_empty(), "{doubled:?}");
-    let ids = |half: &str| -> BTreeSet<i64> {
-        let end = format!(r#","half":"{half}"}}"#);
-        let id = |value: &&str| value.strip_prefix(r#"{"id":"#)?.strip_suffix(&end)?.parse().ok();
-        values.keys().filter_map(id).collect()
-    };
-    let (a, b) = (ids("a"), ids("b"));
+    let [a, b] = halves(seen);
     assert!(a == b, "half of an epoch: {:?}", a.symmetric_difference(&b).take(5).collect::<Vec<_>>());
     assert_eq!(a.len() + b.len(), seen.len());
     a.len()
+}
+
+/// The ids of the rows of which there is the one half, and the other.
+fn halves(seen: &[Seen]) -> [BTreeSet<i64>; 2] {
+    ["a", "b"].map(|half| {
+        let end = format!(r#","half":"{half}"}}"#);
+        let id = |value: &str| value.strip_prefix(r#"{"id":"#)?.strip_suffix(&end)?.parse().ok();
+        seen.iter().filter_map(|message| id(message.value.as_deref()?)).collect()
+    })
+}
+
+/// As [`whole_rows`], of a topic with several partitions. The brokers show a transaction in one partition after the other,
+/// so what is there by half is read again.
+#[track_caller]
+pub(super) fn whole_rows_of_partitions(broker: &Broker, topic: &str) -> usize {
+    let begun = Instant::now();
+    loop {
+        let seen = broker.read(topic);
+        let [a, b] = halves(&seen);
+        if a == b || begun.elapsed() > PATIENCE {
+            return whole_rows(&seen);
+        }
+    }
 }
 
 #[track_caller]
