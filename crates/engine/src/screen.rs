@@ -28,6 +28,7 @@ use mainstem_plan::operator::{Operator, SourceOperator};
 use crate::dead_letters::LetterFormat;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::event_time::{is_event_time, says_of_time, to_milliseconds};
 use crate::metrics::OperatorMetrics;
 
 /// See the module.
@@ -53,8 +54,8 @@ struct Contract {
 enum ContractKind {
     /// A condition that must not be false; what to say where it is.
     Check(String),
-    /// A value that must be there; what to say where it is not.
-    Present(String),
+    /// An event time, which must be there and be one; its name.
+    EventTime(String),
     /// Any value, which must come about; what to say where it does not.
     Computes(String),
 }
@@ -91,10 +92,8 @@ impl Screen {
             contracts.push(Contract { expr: check.expr.compile(&read, context)?, kind: ContractKind::Check(says) });
         }
         if let Some(spec) = source.watermark.as_ref().filter(|_| options.policy != BadRecordPolicy::Fail) {
-            let says = format!("the event time '{}' is NULL", spec.time.display(&read));
-            let expr = spec.time.compile(&read, context)?;
-            let nullable = expr.nullable(&read).unwrap_or(true);
-            contracts.extend(nullable.then_some(Contract { expr, kind: ContractKind::Present(says) }));
+            let name = spec.time.display(&read).to_string();
+            contracts.push(Contract { expr: spec.time.compile(&read, context)?, kind: ContractKind::EventTime(name) });
         }
         // Where a wrong record stops the job, so does the expression itself, without being computed twice.
         if options.policy != BadRecordPolicy::Fail {
@@ -239,7 +238,7 @@ impl Contract {
     /// The rows that break it, and what to say of each.
     fn broken(&self, rows: &RecordBatch) -> Vec<(usize, String)> {
         match self.evaluate(rows) {
-            Ok(broken) => broken.into_iter().map(|row| (row, self.says().to_owned())).collect(),
+            Ok(broken) => broken,
             // One row's failure is not to blame the others.
             Err(_) => {
                 (0..rows.num_rows()).filter_map(|row| Some((row, self.broken_alone(&rows.slice(row, 1))?))).collect()
@@ -249,33 +248,41 @@ impl Contract {
 
     fn broken_alone(&self, row: &RecordBatch) -> Option<String> {
         match self.evaluate(row) {
-            Ok(broken) => (!broken.is_empty()).then(|| self.says().to_owned()),
-            Err(error) => Some(format!("{}, which fails for it: {error}", self.says())),
+            Ok(broken) => broken.into_iter().next().map(|(_, says)| says),
+            Err(error) => {
+                let what = match &self.kind {
+                    ContractKind::Check(says) | ContractKind::Computes(says) => says.clone(),
+                    ContractKind::EventTime(name) => format!("there is no event time '{name}'"),
+                };
+                Some(format!("{what}, which fails for it: {error}"))
+            }
         }
     }
 
-    fn says(&self) -> &str {
-        match &self.kind {
-            ContractKind::Check(says) | ContractKind::Present(says) | ContractKind::Computes(says) => says,
-        }
-    }
-
-    fn evaluate(&self, rows: &RecordBatch) -> Result<Vec<usize>, String> {
+    fn evaluate(&self, rows: &RecordBatch) -> Result<Vec<(usize, String)>, String> {
         let values = self.expr.evaluate(rows).and_then(|values| values.into_array(rows.num_rows()));
         let values = values.map_err(|error| error.strip_backtrace())?;
         Ok(match &self.kind {
-            ContractKind::Check(_) => {
+            ContractKind::Check(says) => {
                 let values = values.as_boolean();
                 // NULL passes, as in SQL.
                 match values.true_count() + values.null_count() == values.len() {
                     true => Vec::new(),
-                    false => (0..values.len()).filter(|row| values.is_valid(*row) && !values.value(*row)).collect(),
+                    false => {
+                        let is_false = |row: &usize| values.is_valid(*row) && !values.value(*row);
+                        (0..values.len()).filter(is_false).map(|row| (row, says.clone())).collect()
+                    }
                 }
             }
-            ContractKind::Present(_) => match values.null_count() {
-                0 => Vec::new(),
-                _ => (0..values.len()).filter(|row| values.is_null(*row)).collect(),
-            },
+            ContractKind::EventTime(name) => {
+                let times = to_milliseconds(&values).map_err(|error| error.to_string())?;
+                let broken = times.iter().enumerate().filter(|(_, time)| !time.is_some_and(is_event_time));
+                let says = |time: Option<i64>| match time {
+                    None => format!("the event time '{name}' is NULL"),
+                    Some(time) => format!("the event time '{name}' is {}", says_of_time(time)),
+                };
+                broken.map(|(row, time)| (row, says(time))).collect()
+            }
             ContractKind::Computes(_) => Vec::new(),
         })
     }

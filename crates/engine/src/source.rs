@@ -16,7 +16,7 @@ use mainstem_plan::operator::{Operator, SourceOperator};
 use crate::calc::Projection;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::event_time::milliseconds;
+use crate::event_time::{is_event_time, milliseconds, says_of_time};
 use crate::metrics::OperatorMetrics;
 use crate::screen::Screen;
 
@@ -136,6 +136,13 @@ impl SourceStage {
             milliseconds(&self.name, what, &values)
         };
         let times = evaluate(&spec.time, "event time")?;
+        if let Some(wrong) = times.values().iter().find(|time| !is_event_time(**time)) {
+            let message = format!(
+                "an event time is {} Set 'bad-records' = 'drop' for the table to drop and count such records, or 'dead-letter' to keep them in a table",
+                says_of_time(*wrong)
+            );
+            return Err(EngineError::Data { operator: self.name.clone(), message });
+        }
         let watermarks = evaluate(&spec.watermark, "watermark")?;
         let mut current = watermark.0;
         let mut behind = false;

@@ -1,5 +1,7 @@
 //! What is declared of rows: NOT NULL, CHECK, event time, and how much may be wrong.
 
+use std::collections::BTreeMap;
+
 use super::{base64, objects};
 use crate::support::{Sandbox, assert_says, text};
 
@@ -75,6 +77,36 @@ fn rows_that_break_a_contract_are_dropped_or_stop_the_job() {
             r#"{"id":2,"amount":-5"#,
         ],
     );
+}
+
+#[test]
+fn times_of_another_unit_are_no_event_times() {
+    let job = |options: &str| {
+        let sandbox = Sandbox::new(&format!(
+            "CREATE TABLE t (n BIGINT, ts AS TO_TIMESTAMP_LTZ(n, 3), WATERMARK FOR ts AS ts)
+             WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json'{options});
+             CREATE TABLE o (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
+             CREATE TABLE letters (`position` BIGINT, line BIGINT, raw BYTES, reason STRING)
+             WITH ('connector' = 'filesystem', 'path' = 'letters', 'format' = 'json');
+             INSERT INTO o SELECT COUNT(*) FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' SECOND)
+             GROUP BY window_start, window_end;"
+        ));
+        let times = [1_800_000_000_000, i64::MAX, 1_800_000_000_001, 1_800_000_000_000_000_000, i64::MIN];
+        sandbox.write("in/a.json", times.map(|n| format!("{{\"n\":{n}}}\n")).concat());
+        sandbox
+    };
+    let sandbox = job(DEAD_LETTER);
+    sandbox.run_ok(&["run", "job.sql"]);
+    assert_eq!(sandbox.lines("out"), BTreeMap::from([("{\"n\":2}".to_owned(), 1)]));
+    let mut letters = objects(&sandbox.lines("letters"));
+    letters.sort_by_key(|letter| letter["line"].as_i64());
+    assert_eq!(letters.iter().map(|letter| letter["line"].as_i64().unwrap()).collect::<Vec<_>>(), [2, 4, 5]);
+    assert_says(
+        letters[1]["reason"].as_str().unwrap(),
+        &["is 1800000000000000000 ms after 1970", "years 0 to 9999", "unit"],
+    );
+    let message = job("").run_err(&["run", "job.sql"]);
+    assert_says(&message, &["9223372036854775807 ms after 1970", "years 0 to 9999", "'bad-records' = 'drop'"]);
 }
 
 #[test]
