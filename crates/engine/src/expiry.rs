@@ -7,27 +7,31 @@ use std::collections::BTreeMap;
 
 use crate::memory;
 
+/// In the place of the time of a slot that holds nothing.
+const FORGOTTEN: i64 = i64::MIN;
+
 /// When each partition has last changed.
 pub(crate) struct Expiry {
     ttl_ms: Option<i64>,
     /// By slot of the partition (ms).
     changed: Vec<i64>,
-    /// Partitions by the time at which they changed; entries that a later change has overtaken are skipped.
+    /// Whether a slot is in `due`, by slot.
+    is_noted: Vec<bool>,
+    /// Slots, once each, by a time at which they changed: one that has changed since is put off when it comes up.
     due: BTreeMap<i64, Vec<u32>>,
-    /// Entries in `due`.
-    noted: usize,
 }
 
 impl Expiry {
     /// Bytes of memory that it takes, about.
     pub(crate) fn bytes(&self) -> usize {
-        memory::of_vec(&self.changed) + self.noted * size_of::<u32>()
+        // A slot that is noted has four bytes in `due`.
+        memory::of_vec(&self.changed) + self.is_noted.capacity() * (1 + size_of::<u32>())
     }
 
     /// Absent: nothing is ever forgotten, and nothing is kept about it.
     pub(crate) fn new(ttl_ms: Option<u64>) -> Self {
         let ttl_ms = ttl_ms.map(|ttl| i64::try_from(ttl).unwrap_or(i64::MAX));
-        Expiry { ttl_ms, changed: Vec::new(), due: BTreeMap::new(), noted: 0 }
+        Expiry { ttl_ms, changed: Vec::new(), is_noted: Vec::new(), due: BTreeMap::new() }
     }
 
     /// Whether anything is ever forgotten.
@@ -42,12 +46,12 @@ impl Expiry {
         }
         let index = slot as usize;
         if index >= self.changed.len() {
-            self.changed.resize(index + 1, i64::MIN);
+            self.changed.resize(index + 1, FORGOTTEN);
+            self.is_noted.resize(index + 1, false);
         }
-        if self.changed[index] < now_ms {
-            self.changed[index] = now_ms;
+        self.changed[index] = self.changed[index].max(now_ms);
+        if !std::mem::replace(&mut self.is_noted[index], true) {
             self.due.entry(now_ms).or_default().push(slot);
-            self.noted += 1;
         }
     }
 
@@ -63,20 +67,27 @@ impl Expiry {
         while let Some(entry) = self.due.first_entry()
             && entry.key().saturating_add(ttl_ms) <= now_ms
         {
-            let (changed, slots) = entry.remove_entry();
-            self.noted -= slots.len();
-            expired.extend(slots.into_iter().filter(|slot| self.changed[*slot as usize] == changed));
+            for slot in entry.remove() {
+                let changed = self.changed[slot as usize];
+                if changed != FORGOTTEN && changed.saturating_add(ttl_ms) > now_ms {
+                    self.due.entry(changed).or_default().push(slot);
+                    continue;
+                }
+                self.is_noted[slot as usize] = false;
+                if changed != FORGOTTEN {
+                    self.forget(slot);
+                    expired.push(slot);
+                }
+            }
         }
         expired.sort_unstable();
-        expired.dedup();
-        expired.iter().for_each(|slot| self.forget(*slot));
         expired
     }
 
     /// The partition is gone.
     pub(crate) fn forget(&mut self, slot: u32) {
         if let Some(changed) = self.changed.get_mut(slot as usize) {
-            *changed = i64::MIN;
+            *changed = FORGOTTEN;
         }
     }
 }
@@ -97,5 +108,19 @@ mod tests {
         expiry.touch(1, 120);
         assert_eq!(expiry.expire(160), vec![0]);
         assert_eq!(expiry.expire(220), vec![1]);
+    }
+
+    #[test]
+    fn what_changes_all_the_time_takes_no_more_memory() {
+        let mut expiry = Expiry::new(Some(100));
+        (0..1_000).for_each(|now| (0..2).for_each(|slot| expiry.touch(slot, now)));
+        assert_eq!(expiry.due.values().map(Vec::len).sum::<usize>(), 2);
+        expiry.forget(0);
+        expiry.touch(0, 1_000);
+        assert_eq!((expiry.expire(1_098), expiry.expire(1_099)), (vec![], vec![1]));
+        expiry.forget(0);
+        assert_eq!((expiry.expire(2_000), expiry.due.len()), (vec![], 0), "somebody else has forgotten it");
+        expiry.touch(0, 2_000);
+        assert_eq!(expiry.expire(2_100), vec![0]);
     }
 }

@@ -269,6 +269,7 @@ impl Running {
                 Ok(Next::Go)
             }
             ReaderEvent::SplitFinished { split } => {
+                self.readers.finished(&split);
                 if self.replaying.is_some() {
                     return self.on_replayed(&split).await;
                 }

@@ -47,7 +47,7 @@ pub(crate) struct Readers {
     receiver: mpsc::Receiver<Read>,
     /// Whom to tell what the outside need not keep any more.
     releases: BTreeMap<SplitId, Release>,
-    /// Whether a split is not to be read on at the moment.
+    /// Whether a split that is being read is not to be read on at the moment.
     holds: BTreeMap<SplitId, watch::Sender<bool>>,
 }
 
@@ -102,6 +102,11 @@ impl Readers {
                 }
             }
         }
+    }
+
+    /// A split has been read to its end.
+    pub(crate) fn finished(&mut self, split: &SplitId) {
+        self.holds.remove(split);
     }
 
     /// A split is not read on beyond what is on its way, or is again.

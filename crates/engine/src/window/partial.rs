@@ -117,14 +117,16 @@ impl PartialAggregate {
         groups.update(&self.aggregation, input)
     }
 
-    /// Sorts out the rows that are behind their own split's watermark: gives the rows that remain, and their slices in runs.
-    fn split_late(
+    /// Adds rows of which some are behind their own split's watermark: such a row counts for those of its windows that are
+    /// still open, and is late without any.
+    fn add_late(
         &mut self,
         batch: &StreamBatch,
         own_watermark: &Int64Array,
         spans: &[(Span, usize)],
+        input: &AggregateInput,
         out: &mut Collector,
-    ) -> Result<(UInt32Array, Vec<(SliceKey, usize)>), EngineError> {
+    ) -> Result<(), EngineError> {
         let mut rows = Vec::with_capacity(own_watermark.len());
         let mut runs = Vec::new();
         let mut late = Vec::new();
@@ -135,17 +137,32 @@ impl PartialAggregate {
                 extend(&mut runs, SliceKey { span: *span, one_window: false });
                 continue;
             }
-            let before = rows.len();
+            let mut is_late = true;
             for window in self.slicing.windows_of(*span).filter(|w| !w.is_closed_at(*watermark)) {
+                is_late = false;
                 rows.push(row as u32);
                 extend(&mut runs, SliceKey { span: window, one_window: true });
+                // A row may have thousands of windows.
+                if rows.len() >= TOGETHER_ROWS_MAX {
+                    self.add_taken(input, std::mem::take(&mut rows), &std::mem::take(&mut runs))?;
+                }
             }
-            if rows.len() == before {
+            if is_late {
                 late.push(row as u32);
             }
         }
         self.late.take(batch, self.time, own_watermark, &late, out)?;
-        Ok((UInt32Array::from(rows), runs))
+        self.add_taken(input, rows, &runs)
+    }
+
+    fn add_taken(
+        &mut self,
+        input: &AggregateInput,
+        rows: Vec<u32>,
+        runs: &[(SliceKey, usize)],
+    ) -> Result<(), EngineError> {
+        let taken = input.take(&UInt32Array::from(rows));
+        self.add(&taken.map_err(|e| EngineError::arrow(&self.aggregation.name, &e))?, runs)
     }
 
     fn flush(&mut self, which: impl Fn(&SliceKey) -> bool, out: &mut Collector) -> Result<(), EngineError> {
@@ -224,11 +241,7 @@ impl Operator for PartialAggregate {
                 let of_slices = spans.into_iter().map(|(span, rows)| (SliceKey { span, one_window: false }, rows));
                 self.add(&input, &of_slices.collect::<Vec<_>>())?;
             }
-            Some(own_watermark) => {
-                let (rows, runs) = self.split_late(&batch, own_watermark, &spans, out)?;
-                let input = input.take(&rows).map_err(|e| EngineError::arrow(&self.aggregation.name, &e))?;
-                self.add(&input, &runs)?;
-            }
+            Some(own_watermark) => self.add_late(&batch, own_watermark, &spans, &input, out)?,
         }
         if self.slices.values().map(Groups::len).sum::<usize>() > GROUPS_MAX {
             self.flush(|_| true, out)?;
