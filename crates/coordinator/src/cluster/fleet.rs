@@ -4,6 +4,7 @@
 mod adoption;
 mod hold;
 mod notes;
+mod route;
 mod standby;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::hold::Hold;
 use self::notes::Notes;
+use self::route::Route;
 
 /// Messages that may wait for a worker.
 const OUTBOX_MAX: usize = 4096;
@@ -73,15 +75,6 @@ struct Inner {
     /// the next attempt's.
     last_counters: BTreeMap<JobId, BTreeMap<OperatorId, OperatorCounters>>,
     notes: Notes,
-}
-
-/// Where the words of an attempt's subtasks go.
-struct Route {
-    /// Of which hold.
-    hold: u64,
-    events: mpsc::Sender<FromSubtask>,
-    deployed: mpsc::Sender<(WorkerId, Result<(), Failure>)>,
-    slots: Vec<WorkerOffer>,
 }
 
 impl FleetService {
@@ -186,6 +179,7 @@ impl FleetService {
         let mut inner = self.lock();
         let lost = inner.fleet.on_tick(now);
         lost.iter().for_each(|lost| inner.on_lost(lost));
+        inner.routes.values_mut().for_each(Route::pass_on_put_off);
         inner.tell_standbys();
         drop(inner);
         if !lost.is_empty() {
@@ -231,7 +225,7 @@ impl FleetService {
             }
             outboxes.insert(worker.clone(), outbox);
         }
-        let route = Route { hold: hold.number(), events, deployed, slots: order.slots.clone() };
+        let route = Route::new(hold, events, deployed, order.slots.clone());
         inner.routes.insert(order.attempt.clone(), route);
         Ok(outboxes)
     }
@@ -317,7 +311,11 @@ impl FleetService {
                     tracing::warn!(%worker, %other, "a worker cannot reach another");
                     inner.fleet.on_unreachable(self.clock.monotonic(), worker, &other);
                 }
-                FromWorker::Report { attempt, event } => inner.report(&attempt, event),
+                FromWorker::Report { attempt, event } => {
+                    if let Some(route) = inner.routes.get_mut(&attempt) {
+                        route.pass_on(&attempt, event);
+                    }
+                }
             }
         }
     }
@@ -392,19 +390,6 @@ impl Inner {
         let stuck: Vec<WorkerId> = self.links.iter().filter(|(_, link)| stuck(link)).map(|(w, _)| w.clone()).collect();
         for worker in stuck {
             self.on_closed(&worker, "it does not take its messages");
-        }
-    }
-
-    fn report(&mut self, attempt: &AttemptId, event: FromSubtask) {
-        let Some(route) = self.routes.get(attempt) else { return };
-        let may_be_left_out = matches!(event, FromSubtask::SourceWatermark { .. } | FromSubtask::MarkersArrived { .. });
-        let room = route.events.capacity() > route.events.max_capacity() / 2;
-        if may_be_left_out && !room {
-            return;
-        }
-        if let Err(mpsc::error::TrySendError::Full(_)) = route.events.try_send(event) {
-            // What is lost cannot be made good: the attempt ends for want of an answer, which its time-out notices.
-            tracing::error!(%attempt, "the coordinator does not keep up with the job's messages");
         }
     }
 

@@ -142,17 +142,16 @@ impl<F: JobFactory> ClusterJobs<F> {
             let leads = now.is_leader.then_some(now.term);
             if leads != term {
                 term = leads;
-                // First, so that what is dropped cannot stop anything on the workers: the next leader goes on with it.
-                match term {
-                    Some(term) => {
-                        tracing::info!(term, "this coordinator leads");
-                        let (fences, used) = self.consensus.read_stale(|state| (state.fences(), state.used_slots()));
-                        self.fleet.lead(term, fences, used);
-                        take_stock_at = Some(self.fleet.adopt_until());
-                    }
-                    None => self.fleet.stand_down(now.whom_to_ask()),
-                }
+                // First, so that what is dropped cannot stop anything on the workers: the next leader goes on with it. That may
+                // be this coordinator again.
+                self.fleet.stand_down(now.whom_to_ask());
                 self.drop_all();
+                if let Some(term) = term {
+                    tracing::info!(term, "this coordinator leads");
+                    let (fences, used) = self.consensus.read_stale(|state| (state.fences(), state.used_slots()));
+                    self.fleet.lead(term, fences, used);
+                    take_stock_at = Some(self.fleet.adopt_until());
+                }
             } else if term.is_none() {
                 self.fleet.stand_down(now.whom_to_ask());
             }

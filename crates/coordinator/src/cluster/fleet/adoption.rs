@@ -28,7 +28,7 @@ impl FleetService {
         let mut inner = self.lock();
         let hold = Hold::new(self, &mut inner, attempt);
         inner.fleet.occupy(&attempt.job, slots.iter().map(|slot| slot.worker.clone()).collect());
-        inner.routes.insert(attempt.clone(), Route { hold: hold.number(), events, deployed, slots });
+        inner.routes.insert(attempt.clone(), Route::new(&hold, events, deployed, slots));
         hold.stay()
     }
 
