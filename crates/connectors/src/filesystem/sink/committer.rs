@@ -1,5 +1,6 @@
 //! Publishes files by giving them their final names. Called beside the coordinator, after an epoch is complete,
-//! and again after any crash: it therefore never assumes how far an earlier call came, but looks.
+//! and again after any crash: it therefore never assumes how far an earlier call came, but looks. A coordinator that does
+//! not know yet that another one leads may do the same at the same time: what the other one has done is done.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -92,10 +93,15 @@ fn publish_all(root: &Path, epoch: Epoch, files: &[PendingFile]) -> Result<(), C
     }
     let temporary = root.join(TEMPORARY_DIRECTORY);
     if temporary.is_dir() {
-        sync_directory(&temporary)?;
+        gone_is_fine(sync_all(&temporary)).map_err(|e| io_error("make durable", temporary.display(), &e))?;
         remove_if_empty(&temporary)?;
     }
     Ok(())
+}
+
+/// The result of something that another one may have done, and whose object is gone then.
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }
 
 fn publish(root: &Path, epoch: Epoch, file: &PendingFile) -> Result<(), ConnectorError> {
@@ -105,11 +111,14 @@ fn publish(root: &Path, epoch: Epoch, file: &PendingFile) -> Result<(), Connecto
         (Some(size), None) if size == file.size => {
             let directory = path.parent().unwrap_or(root);
             fs::create_dir_all(directory).map_err(|e| io_error("create the directory", directory.display(), &e))?;
-            fs::rename(&temporary, &path).map_err(|e| io_error("publish", path.display(), &e))
+            match fs::rename(&temporary, &path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound && size_of(&path)? == Some(file.size) => Ok(()),
+                renamed => renamed.map_err(|e| io_error("publish", path.display(), &e)),
+            }
         }
         (Some(_), Some(_)) if has_content(&path, file)? => {
             // Some file systems show both names after a crash in the middle of a rename.
-            fs::remove_file(&temporary).map_err(|e| io_error("remove", temporary.display(), &e))
+            gone_is_fine(fs::remove_file(&temporary)).map_err(|e| io_error("remove", temporary.display(), &e))
         }
         (Some(_), Some(_)) => Err(ConnectorError::new(
             ErrorKind::External,
@@ -181,7 +190,8 @@ fn remove_older(
         let name = entry.file_name();
         let owner = name.to_str().and_then(|name| name::generation_of(name, job, operator));
         if owner.is_some_and(|g| generations.contains(&g)) {
-            fs::remove_file(entry.path()).map_err(|e| io_error("remove", entry.path().display(), &e))?;
+            let path = entry.path();
+            gone_is_fine(fs::remove_file(&path)).map_err(|e| io_error("remove", path.display(), &e))?;
             removed += 1;
         }
     }
@@ -232,8 +242,11 @@ fn remove_if_empty(directory: &Path) -> Result<(), ConnectorError> {
 }
 
 fn sync_directory(directory: &Path) -> Result<(), ConnectorError> {
-    let synced = File::open(directory).and_then(|d| d.sync_all());
-    synced.map_err(|e| io_error("make durable", directory.display(), &e))
+    sync_all(directory).map_err(|e| io_error("make durable", directory.display(), &e))
+}
+
+fn sync_all(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

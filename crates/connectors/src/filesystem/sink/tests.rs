@@ -206,6 +206,23 @@ async fn a_commit_can_be_repeated_and_goes_on_after_a_crash() {
     assert!(!temporary.exists() && path.exists());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_coordinators_may_publish_the_same_at_once() {
+    for _ in 0..20 {
+        let directory = TempDir::new().unwrap();
+        let table = table(directory.path(), &[("format", "csv")], &["id"]);
+        let committables = write(&table, &[rows(0, 60)]).await;
+        let publish = || {
+            let (mut committer, committables) = (committer(&table), committables.clone());
+            tokio::spawn(async move { committer.commit(Epoch(1), &committables).await })
+        };
+        let (one, other) = (publish(), publish());
+        one.await.unwrap().unwrap();
+        other.await.unwrap().unwrap();
+        assert_eq!(visible(directory.path()).len(), 60);
+    }
+}
+
 #[tokio::test]
 async fn what_was_changed_from_outside_is_reported() {
     let directory = TempDir::new().unwrap();
