@@ -378,6 +378,9 @@ impl<'a, D: Deployer> Running<'a, D> {
                         |f: Follow| self.tell(f.subtask, ToSubtask::FollowWatermark { watermark: f.watermark });
                     follows.into_iter().try_for_each(follow)?;
                 }
+                FromSubtask::Restored { subtask } => {
+                    self.checkpoint_event(CheckpointEvent::SubtaskRestored { subtask }).await?;
+                }
                 FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
                     self.driver.spec.history.acknowledged(epoch, generation, subtask, &snapshot);
                     let done = CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot };

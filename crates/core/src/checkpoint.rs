@@ -33,6 +33,9 @@ use crate::ids::{Epoch, Generation, OperatorId, SubtaskId};
 use crate::protocol::{Barrier, Committable, Failure, OperatorSnapshot, SubtaskSnapshot};
 use crate::time::Timestamp;
 
+/// Reading state back may take so many times as long as a checkpoint.
+const RESTORE_TIMEOUTS: i64 = 16;
+
 /// When checkpoints are taken and how many are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointConfig {
@@ -40,7 +43,8 @@ pub struct CheckpointConfig {
     pub interval_ms: u64,
     /// Least time between the end of one checkpoint and the next barrier, in milliseconds.
     pub min_pause_ms: u64,
-    /// A checkpoint that is not complete after so many milliseconds fails the attempt.
+    /// A checkpoint that is not complete after so many milliseconds fails the attempt; the time in which subtasks read
+    /// their state back does not count.
     pub timeout_ms: u64,
     /// Checkpoints that may run at a time, at least 1; until they are complete.
     pub in_flight_max: usize,
@@ -123,6 +127,10 @@ pub struct CheckpointCoordinator {
     last_begun: Epoch,
     epoch_now: Timestamp,
     due_at: Timestamp,
+    /// Subtasks that are not known to have their state back.
+    restoring: BTreeSet<SubtaskId>,
+    /// When the last of them had it.
+    restored_at: Timestamp,
     exhausted: BTreeSet<SubtaskId>,
     finished: BTreeSet<SubtaskId>,
     stop_requested: bool,
@@ -151,6 +159,8 @@ impl CheckpointCoordinator {
             config,
             cadence: start.cadence,
             generation: start.generation,
+            restoring: start.subtasks.clone(),
+            restored_at: start.started_at,
             subtasks: start.subtasks,
             sources: start.sources,
             replaying: !start.replay.is_empty(),
@@ -203,6 +213,8 @@ impl CheckpointCoordinator {
         }
         // The change has cost time already.
         self.due_at = now;
+        // Who has said so before does not say it again.
+        self.restoring.clear();
     }
 
     /// When a [`CheckpointEvent::Tick`] is due, by the clock of the events; not needed before.
@@ -212,7 +224,7 @@ impl CheckpointCoordinator {
             return Timestamp::MAX;
         }
         let timeouts = self.running.values().filter(|r| r.phase < Phase::Complete);
-        let timeouts = timeouts.map(|r| r.injected_at.plus_ms(to_ms(self.config.timeout_ms)));
+        let timeouts = timeouts.map(|r| self.times_out_at(r));
         let next = if !self.has_room() || self.end.is_some() {
             Timestamp::MAX
         } else if !self.replay.is_empty() || self.begins_last() || self.savepoint_waits() {
@@ -231,7 +243,11 @@ impl CheckpointCoordinator {
         }
         match event {
             CheckpointEvent::Tick { wall } => self.on_tick(now, wall, &mut commands),
+            CheckpointEvent::SubtaskRestored { subtask } => self.on_restored(now, subtask),
             CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot } => {
+                if generation == self.generation {
+                    self.on_restored(now, subtask);
+                }
                 self.on_snapshot(subtask, generation, epoch, snapshot, &mut commands);
             }
             CheckpointEvent::InputExhausted { subtask } => {
@@ -309,8 +325,7 @@ impl CheckpointCoordinator {
     }
 
     fn on_tick(&mut self, now: Timestamp, wall: Timestamp, commands: &mut Vec<CheckpointCommand>) {
-        let timeout_ms = to_ms(self.config.timeout_ms);
-        let late = |r: &&Running| r.phase < Phase::Complete && now.since_ms(r.injected_at) >= timeout_ms;
+        let late = |r: &&Running| r.phase < Phase::Complete && now >= self.times_out_at(r);
         if let Some(late) = self.running.values().find(late) {
             let message = self.timeout_message(late);
             self.fail(message, commands);
@@ -332,6 +347,22 @@ impl CheckpointCoordinator {
             self.note_savepoint_epoch(barrier.epoch);
             self.due_at = self.next_due(now);
             commands.push(CheckpointCommand::InjectBarrier { barrier, last: end.is_some() });
+        }
+    }
+
+    /// When a checkpoint counts as failed. Barriers wait where subtasks still read their state, which takes as long as there is
+    /// much of it.
+    fn times_out_at(&self, running: &Running) -> Timestamp {
+        let timeout_ms = to_ms(self.config.timeout_ms);
+        match self.restoring.is_empty() {
+            true => running.injected_at.max(self.restored_at).plus_ms(timeout_ms),
+            false => running.injected_at.plus_ms(timeout_ms.saturating_mul(RESTORE_TIMEOUTS)),
+        }
+    }
+
+    fn on_restored(&mut self, now: Timestamp, subtask: SubtaskId) {
+        if self.restoring.remove(&subtask) && self.restoring.is_empty() {
+            self.restored_at = now;
         }
     }
 
@@ -503,13 +534,21 @@ impl CheckpointCoordinator {
         let epoch = late.barrier.epoch;
         let timeout_ms = self.config.timeout_ms;
         let missing: Vec<_> = self.subtasks.iter().filter(|s| !late.snapshots.contains_key(s)).collect();
+        if let Some(one) = self.restoring.first() {
+            return format!(
+                "{} of {} subtasks, {one} among them, do not have their state back after {RESTORE_TIMEOUTS} times the \
+                 {timeout_ms} ms of 'execution.checkpointing.timeout'; check the store, or raise the time-out",
+                self.restoring.len(),
+                self.subtasks.len()
+            );
+        }
         if late.phase != Phase::Collecting {
             return format!("checkpoint {epoch} was not recorded within {timeout_ms} ms; check the state directory");
         }
         let first: Vec<_> = missing.iter().take(5).map(ToString::to_string).collect();
         format!(
             "checkpoint {epoch} was not complete within {timeout_ms} ms: {} of {} subtasks are missing, among them {}; \
-             raise the time-out or find out what slows them down",
+             raise 'execution.checkpointing.timeout' or find out what slows them down",
             missing.len(),
             self.subtasks.len(),
             first.join(", ")

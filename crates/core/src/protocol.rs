@@ -288,6 +288,11 @@ pub enum FromSubtask {
         /// Who asks.
         subtask: SubtaskId,
     },
+    /// The subtask has its state back and begins to process. Said once.
+    Restored {
+        /// Who.
+        subtask: SubtaskId,
+    },
     /// How far a source subtask has got, where others may have to follow it or it others: when it becomes idle
     /// or active again, otherwise now and then. May be left out while the coordinator is behind: the next one
     /// says all.

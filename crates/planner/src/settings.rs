@@ -61,6 +61,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Time between checkpoints, or auto: it is chosen from what checkpoints and failures are measured to cost. Default 10 s.",
     },
     Setting {
+        key: "execution.checkpointing.min-pause",
+        kind: SettingKind::Duration,
+        help: "Least time between the end of a checkpoint and the beginning of the next one. Default 0.",
+    },
+    Setting {
+        key: "execution.checkpointing.timeout",
+        kind: SettingKind::Duration,
+        help: "A checkpoint that takes longer ends the attempt of the job; the time in which state is read back does not count, which may take 16 times as long. Default 10 min.",
+    },
+    Setting {
         key: "execution.checkpointing.unaligned.enabled",
         kind: SettingKind::Word(&["true", "false"]),
         help: "false: barriers always wait, as with 'execution.checkpointing.aligned-checkpoint-timeout' = 'none'; true: they do not, unless that setting gives a time.",

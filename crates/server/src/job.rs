@@ -116,6 +116,16 @@ pub(crate) fn checkpoint_options(flag: Option<Duration>, plan: &JobPlan) -> anyh
     let mut options = CheckpointOptions { interval_ms, auto, restart, ..CheckpointOptions::default() };
     options.latency_interval_ms = latency_interval(plan, options.latency_interval_ms)?;
     options.aligned_timeout_ms = aligned_timeout(plan, options.aligned_timeout_ms)?;
+    if let Some(timeout) = time(plan, "execution.checkpointing.timeout")? {
+        options.timeout_ms = whole_ms(timeout, "'execution.checkpointing.timeout'")?;
+    }
+    if let Some(text) = plan.settings.get("execution.checkpointing.min-pause") {
+        let pause = mainstem_connectors::parse_duration(text);
+        let pause = pause.with_context(|| {
+            format!("SET 'execution.checkpointing.min-pause' = '{text}': expected a duration such as '1 s'")
+        })?;
+        options.min_pause_ms = whole_ms(pause, "'execution.checkpointing.min-pause'")?;
+    }
     if let Some(text) = plan.settings.get("state.checkpoints.num-retained") {
         let retained = text.parse::<u32>().ok().filter(|n| *n > 0);
         options.retained = retained

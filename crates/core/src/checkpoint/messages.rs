@@ -27,6 +27,11 @@ pub enum CheckpointEvent {
         /// The time of day, for `NOW()` in the epoch after the next barrier.
         wall: Timestamp,
     },
+    /// See [`crate::protocol::FromSubtask::Restored`].
+    SubtaskRestored {
+        /// Who.
+        subtask: SubtaskId,
+    },
     /// See [`crate::protocol::FromSubtask::SnapshotDone`].
     SnapshotDone {
         /// Whose part.

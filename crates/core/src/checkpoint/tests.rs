@@ -31,7 +31,11 @@ pub(super) fn start() -> CheckpointStart {
 }
 
 pub(super) fn machine() -> CheckpointCoordinator {
-    CheckpointCoordinator::new(start())
+    let mut machine = CheckpointCoordinator::new(start());
+    for subtask in [SOURCE, SINK] {
+        assert_eq!(machine.on(Timestamp(0), CheckpointEvent::SubtaskRestored { subtask }), vec![]);
+    }
+    machine
 }
 
 pub(super) fn tick(machine: &mut CheckpointCoordinator, now: i64) -> Vec<CheckpointCommand> {
@@ -103,6 +107,35 @@ fn an_epoch_goes_through_its_steps_and_the_next_one_follows() {
     assert_eq!(publish(&mut machine, 265, 1), vec![]);
     assert_eq!(tick(&mut machine, 269), vec![]);
     assert_eq!(tick(&mut machine, 270), vec![inject(2, false)]);
+}
+
+#[test]
+fn reading_state_back_is_no_part_of_a_checkpoints_time() {
+    let restored = |subtask| CheckpointEvent::SubtaskRestored { subtask };
+    let ends = |commands: &[CheckpointCommand], with: &str| match commands {
+        [CheckpointCommand::FailAttempt { failure }] => failure.message.contains(with),
+        _ => false,
+    };
+    let mut machine = CheckpointCoordinator::new(start());
+    assert_eq!(machine.on(Timestamp(0), restored(SOURCE)), vec![]);
+    assert_eq!(tick(&mut machine, 100), vec![inject(1, false)]);
+    assert_eq!(tick(&mut machine, 5_000), vec![], "a subtask still reads its state");
+    let mut stuck = machine.clone();
+    assert_eq!(stuck.next_wakeup(), Timestamp(16_100));
+    assert!(ends(&tick(&mut stuck, 16_100), "1 of 2 subtasks, op1/0 among them, do not have their state back"));
+    assert_eq!(machine.on(Timestamp(6_000), restored(SINK)), vec![]);
+    assert_eq!(machine.next_wakeup(), Timestamp(7_000));
+    assert_eq!(tick(&mut machine, 6_999), vec![]);
+    let mut answers = machine.clone();
+    assert!(ends(&tick(&mut machine, 7_000), "2 of 2 subtasks are missing"));
+    complete(&mut answers, 6_999, 1, &["s1"]);
+    // Whose word was lost has its state when it answers a barrier.
+    let mut machine = CheckpointCoordinator::new(start());
+    assert_eq!(tick(&mut machine, 100), vec![inject(1, false)]);
+    complete(&mut machine, 200, 1, &["s1"]);
+    publish(&mut machine, 200, 1);
+    assert_eq!(tick(&mut machine, 210), vec![inject(2, false)]);
+    assert_eq!(machine.next_wakeup(), Timestamp(1_210));
 }
 
 #[test]

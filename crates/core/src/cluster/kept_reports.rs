@@ -46,6 +46,7 @@ impl KeptReports {
                 self.ended.entry(*subtask).or_insert_with(|| report.clone());
             }
             FromSubtask::SnapshotDone { .. }
+            | FromSubtask::Restored { .. }
             | FromSubtask::RequestSplit { .. }
             | FromSubtask::SourceWatermark { .. }
             | FromSubtask::MarkersArrived { .. }

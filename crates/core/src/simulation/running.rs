@@ -186,6 +186,7 @@ impl World {
                 }
                 return Ok(());
             }
+            FromSubtask::Restored { subtask } => CheckpointEvent::SubtaskRestored { subtask },
             FromSubtask::SnapshotDone { subtask, generation, epoch, snapshot } => {
                 CheckpointEvent::SnapshotDone { subtask, generation, epoch, snapshot }
             }

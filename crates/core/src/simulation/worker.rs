@@ -242,6 +242,9 @@ impl World {
             let source = SourceTask::start(id, &plan, start, order.replay_until, &mut io);
             let role = Role::Source(Box::new(source));
             subtasks.push(Subtask { id, control: VecDeque::new(), out, uploads, role, gone: false });
+            let of_slot =
+                [COUNTER, SOURCE].map(|operator| FromSubtask::Restored { subtask: SubtaskId { operator, index } });
+            reports.extend(of_slot);
             self.pass_on(at, &order.attempt, reports);
         }
         Some(subtasks)

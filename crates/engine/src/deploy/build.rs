@@ -78,6 +78,7 @@ impl BuiltTask {
                 }
             }
         }
+        let restored = FromSubtask::Restored { subtask: self.subtask };
         let uploads = Uploads::start(Uploader {
             job: deployment.job.clone(),
             generation: deployment.generation,
@@ -93,10 +94,12 @@ impl BuiltTask {
             TaskKind::Inner(mut gate) => {
                 in_flight::resume(deployment, &mut gate, self.subtask).await?;
                 restoring.done(deployment);
+                let _ = events.send(restored).await;
                 task::run(*gate, self.chain, uploads, control).await
             }
             TaskKind::Source { stage, input, reports_watermark, aligned } => {
                 restoring.done(deployment);
+                let _ = events.send(restored).await;
                 let before = deployment.restore.get(&self.subtask.operator).into_iter().flatten();
                 let task = SourceTask {
                     subtask: self.subtask,
