@@ -47,7 +47,7 @@ async fn when_the_leader_ends_another_follows_and_what_was_decided_stays() {
     let begun = Instant::now();
     let new = cluster.leader().await;
     println!("a new leader after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(12));
     let leadership = cluster.node(new).leadership().borrow().clone();
     assert!(leadership.term > old_term);
     // It leads only with all that was decided in its state.
@@ -119,7 +119,7 @@ async fn a_leader_that_is_cut_off_decides_nothing_and_says_so() {
     cluster.heal();
     let healed = Instant::now();
     cluster.all_have(&lines(0..2)).await;
-    assert!(healed.elapsed() < Duration::from_secs(10), "converged after {:?}", healed.elapsed());
+    assert!(healed.elapsed() < Duration::from_secs(30), "converged after {:?}", healed.elapsed());
     cluster.stop_all().await;
 }
 

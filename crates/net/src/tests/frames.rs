@@ -113,7 +113,7 @@ async fn messages_are_json_and_a_bad_one_spoils_only_itself() {
     assert_eq!(soon(reader.read_message::<u32>()).await.expect("a number"), Some(7));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
     let (near, mut far) = duplex(100);
     let mut writer = FrameWriter::new(near, "far");

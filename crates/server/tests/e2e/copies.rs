@@ -169,7 +169,7 @@ fn copies_of_one_process_are_kept_where_it_is_told() {
     let expected = undisturbed();
     let sandbox = Sandbox::new(&job(true));
     let arguments = ["run", "job.sql", "--copies-dir", "copies"];
-    assert!(sandbox.run_and_kill(&arguments, Duration::from_secs(4)));
+    assert!(sandbox.kill_at(&arguments, "published", 5));
     let mut second = sandbox.command(&arguments);
     let log = std::fs::File::create(sandbox.path("second.log")).unwrap();
     let status = second.env("MAINSTEM_LOG", "info").stderr(log).status().unwrap();

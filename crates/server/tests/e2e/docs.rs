@@ -13,7 +13,7 @@ use crate::support::redis::{PASSWORD, Redis};
 use crate::support::s3::S3;
 
 /// Anything that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const ORDERS: &str = r#"{"id":1,"customer":"ada","amount":150.25}
 {"id":2,"customer":"eva","amount":99.00}

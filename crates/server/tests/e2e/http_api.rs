@@ -55,7 +55,7 @@ impl Served {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.success();
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "it does not end");
+            assert!(begun.elapsed() < Duration::from_secs(180), "it does not end");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

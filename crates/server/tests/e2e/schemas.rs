@@ -13,7 +13,7 @@ use crate::support::kafka::{Broker, Seen};
 use crate::support::registry::Registry;
 
 /// Anything that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The options of a table of a topic.
 fn with(broker: &Broker, topic: &str, more: &str) -> String {

@@ -22,13 +22,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 /// Any run of these tests that takes longer hangs.
-const RUN_TIME_MAX: Duration = Duration::from_secs(120);
+const RUN_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// What fails is told when it fails: the tests take many minutes, and what the harness keeps until all have ended is lost
 /// where somebody ends it before. It keeps only what is printed by macros.
@@ -126,7 +127,7 @@ impl Sandbox {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut kills = 0;
         for n in 0..rounds {
-            self.slow_sinks(random.random_range(60..150));
+            self.slow_sinks(random.random_range(300..500));
             let parallelism = random.random_range(1..=3).to_string();
             let arguments = ["run", "job.sql", "--checkpoint-interval", "60 ms", "--parallelism", &parallelism];
             kills += match n % 3 {
@@ -172,15 +173,27 @@ impl Sandbox {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, lines) = std::sync::mpsc::channel();
+        let said = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || said.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let begun = Instant::now();
         let mut log = String::new();
-        for line in lines.map_while(Result::ok) {
+        loop {
+            let line = match lines.recv_timeout(RUN_TIME_MAX.saturating_sub(begun.elapsed())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill().unwrap();
+                    panic!("it does not get to {failpoint}: {log}");
+                }
+            };
             if line == format!("failpoint {failpoint}") {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 return true;
             }
             log += &line;
+            log.push('\n');
         }
         assert!(child.wait().unwrap().success(), "ended by itself, badly: {log}");
         false

@@ -27,7 +27,7 @@ fn why_names_the_cause_of_a_failure_and_what_a_checkpoint_shows() {
     let begun = Instant::now();
     let why = || text(&sandbox.run(&["why", "job"]).stdout);
     while !why().contains("as of        epoch ") {
-        assert!(begun.elapsed() < Duration::from_secs(60) && run.try_wait().unwrap().is_none(), "it runs: {}", why());
+        assert!(begun.elapsed() < Duration::from_secs(180) && run.try_wait().unwrap().is_none(), "it runs: {}", why());
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_says(&why(), &["state        runs, or was killed"]);
@@ -49,20 +49,17 @@ fn why_asks_the_cluster_and_names_the_split_that_holds_windows_back_and_the_phas
     cluster.wait_until("it has published", |jobs| jobs.number("job", "committed") > 1);
     let shown = text(&sandbox.run_ok(&["why", "job"]).stdout);
     assert_says(&shown, &["state        running", "checkpoints  the newest one took ", "as of        epoch "]);
-    // Figures are there once the leader has looked twice.
+    // Figures are there once the leader has looked twice. The newest checkpoint may be about to be published.
     let begun = Instant::now();
     let told = loop {
         let told = text(&sandbox.run_ok(&["why", "job"]).stdout);
-        if told.contains("throughput ") {
+        if ["throughput ", "; publishing took "].iter().all(|part| told.contains(part)) {
             break told;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{told}");
+        assert!(begun.elapsed() < Duration::from_secs(180), "{told}");
         std::thread::sleep(Duration::from_millis(100));
     };
-    assert_says(
-        &told,
-        &["phases       epoch ", "until the state of all subtasks was stored (last [", "; publishing took "],
-    );
+    assert_says(&told, &["phases       epoch ", "until the state of all subtasks was stored (last ["]);
     // By the newest checkpoint, and by the leader: of each a subtask whose state file is slow to be written.
     for about in ["slowest part", "phases"] {
         let line = told.lines().find(|line| line.starts_with(about)).unwrap_or_else(|| panic!("{about}: {told}"));

@@ -52,7 +52,7 @@ fn each_kind_stops_a_job_at_once_with_its_place() {
         let message = sandbox.run_err(&arguments);
         assert_says(&message, &["a.json', line 2, byte ", reason, "'bad-records' = 'drop'", "job 'job' failed"]);
         // A restart would wait for half a second at least, and the next one longer.
-        assert!(!message.contains("restart") && begun.elapsed() < Duration::from_secs(20), "{}: {message}", kind.name);
+        assert!(!message.contains("restart") && begun.elapsed() < Duration::from_secs(100), "{}: {message}", kind.name);
         assert!(message.len() < 2_000, "{}: {} bytes", kind.name, message.len());
     }
 }
@@ -154,7 +154,7 @@ fn kills_leave_each_row_and_each_letter_once() {
     for _ in 0..14 {
         let parallelism = random.random_range(1..=3).to_string();
         let after = Duration::from_millis(random.random_range(60..450));
-        sandbox.slow_sinks(random.random_range(20..80));
+        sandbox.slow_sinks(random.random_range(100..200));
         let arguments = ["run", "job.sql", "--checkpoint-interval", "40 ms", "--parallelism", &parallelism];
         kills += usize::from(sandbox.run_and_kill(&arguments, after));
     }

@@ -26,7 +26,8 @@ fn http_api_of_a_cluster_goes_on_when_its_leader_is_killed() {
     let submission = json!({ "sql": windows(ENDLESS, 10_000, true, "none"), "name": "job", "parallelism": 2,
         "working_dir": sandbox.dir.path() });
     let submitted = follower.insist("POST", "/api/v1/jobs", Some(&submission));
-    assert_eq!((submitted.status, &submitted.json()["job"]), (201, &json!("job")), "{}", submitted.text);
+    // The answer to a first request may be lost with its connection, then it is there already.
+    assert!([201, 409].contains(&submitted.status), "{}", submitted.text);
     assert_eq!(follower.insist("POST", "/api/v1/jobs", Some(&submission)).code(), "refused");
     let lives = |json: &Value| published(json) > 1 && json["job"]["rows_in_per_second"].as_f64() > Some(0.0);
     let job = follower.wait_for("/api/v1/jobs/job", lives);
@@ -50,7 +51,7 @@ fn http_api_of_a_cluster_goes_on_when_its_leader_is_killed() {
     // What changes the job finds the new leader as well; the audit trail tells who asked.
     let wanted = json!({ "parallelism": 1 });
     let rescaled = client(&followers[1]).insist("POST", "/api/v1/jobs/job/rescale", Some(&wanted));
-    assert_eq!(rescaled.status, 202, "{}", rescaled.text);
+    assert!([202, 409].contains(&rescaled.status), "{}", rescaled.text);
     follower.wait_for("/api/v1/jobs/job/graph", |json| {
         json["parallelism"] == 1 && json["operators"][0]["subtasks"].as_array().map(Vec::len) == Some(1)
     });

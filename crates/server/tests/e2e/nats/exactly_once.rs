@@ -105,7 +105,7 @@ fn kills_at_random_instants_leave_no_trace() {
     let feeder = Feeder::start(&server, "RANDOMIN", 2);
     let mut random = SmallRng::seed_from_u64(0x6e61_7473);
     let (mut seen, mut kills) = (0, 0);
-    while kills < KILLS {
+    while kills < KILLS || (seen == 0 && kills < 10 * KILLS) {
         // Long enough for some epochs, or too short for one.
         let parallelism = random.random_range(1..=3).to_string();
         let arguments = ["run", "job.sql", "--checkpoint-interval", "100 ms", "--parallelism", &parallelism];

@@ -93,7 +93,7 @@ fn kills_leave_every_row_once_and_no_half_epoch() {
     let reader = Reader::start(&server, "kills");
     let at_random = crate::support::kills(KILLS);
     let rows = ROWS * at_random as u64 / KILLS as u64;
-    let sandbox = sandbox(&append(&table, rows, 15_000));
+    let sandbox = sandbox(&append(&table, rows, 5_000));
     let mut random = SmallRng::seed_from_u64(0x706f7374);
     let mut kills = BTreeMap::new();
     let arguments = |parallelism: u32| {
@@ -145,14 +145,16 @@ fn in_a_cluster_a_leader_dies_in_the_commit_window_or_wakes_up_too_late() {
     let sandbox = sandbox(&format!("SET 'execution.checkpointing.interval' = '100 ms';\n{sql}"));
     let cluster = LocalCluster::start(&sandbox, 3, 2, 2);
     sandbox.run_ok(&["submit", "job.sql", "-p", "3"]);
+    let mut deaths = 0;
     for (round, point) in ["transaction-written", "transaction-committed", "transaction-written"].iter().enumerate() {
-        let before =
-            cluster.wait_until("it publishes", |jobs| jobs.number("job", "committed") > 2).number("job", "committed");
+        let jobs = cluster.wait_until("it publishes", |jobs| jobs.number("job", "committed") > 2);
+        // On a machine that is busy it may have ended by now.
+        if jobs.has_ended("job") {
+            break;
+        }
+        let before = jobs.number("job", "committed");
         match round {
-            0 | 1 => {
-                cluster.arm(point);
-                cluster.wait_until("the leader dies", |jobs| !cluster.is_armed(point) && jobs.leader().is_some());
-            }
+            0 | 1 => deaths += i32::from(cluster.leader_dies_at(point)),
             _ => {
                 let Some(leader) = cluster.leader() else { continue };
                 cluster.signal(&leader, "STOP");
@@ -164,6 +166,7 @@ fn in_a_cluster_a_leader_dies_in_the_commit_window_or_wakes_up_too_late() {
     }
     cluster.wait_until("it ends", |jobs| jobs.has_ended("job"));
     assert!(reader.end() > 50);
+    assert!(deaths > 0, "{}", cluster.story());
     let logs = cluster.logs();
     assert!(!logs.contains("panicked"), "{}", cluster.story());
     let found = server.query("leaders", "SELECT COUNT(*), COUNT(DISTINCT id), SUM(amount) FROM ledger");

@@ -16,7 +16,7 @@ pub(super) const USER: &str = "tester";
 /// Not like anything that could stand in a file by chance.
 pub(super) const PASSWORD: &str = "pw-4b1f9e-SECRET";
 /// A server that has not started by then never will.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_secs(180);
 
 pub(crate) struct Server {
     data: TempDir,

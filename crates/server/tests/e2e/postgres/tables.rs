@@ -14,7 +14,7 @@ fn changes_by_key_fold_to_the_batch_answer() {
                   CREATE TABLE newest (k bigint, id bigint, note text, UNIQUE (k, id))";
     let table = server.database("changes", tables);
     let sql = format!(
-        "CREATE TABLE numbers (id BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '20000',
+        "CREATE TABLE numbers (id BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '4000',
            'fields.id.kind' = 'sequence', 'fields.id.start' = '1', 'fields.id.end' = '30000');
          CREATE TABLE counts (k BIGINT, n BIGINT, s BIGINT, PRIMARY KEY (k) NOT ENFORCED)
            WITH ({table}, 'table-name' = 'public.counts');

@@ -102,7 +102,7 @@ impl Reader {
 fn kills_leave_every_change_once_and_nothing_goes_back() {
     let server = Redis::start();
     let reader = Reader::start(&server);
-    let sandbox = sandbox(&counts(&server, 40_000, 9_000));
+    let sandbox = sandbox(&counts(&server, 40_000, 3_000));
     let mut random = SmallRng::seed_from_u64(0x7265_6469);
     let mut kills = BTreeMap::new();
     let window = [
@@ -169,12 +169,16 @@ fn in_a_cluster_a_leader_dies_in_the_commit_window_or_wakes_up_too_late() {
     let sandbox = sandbox(&format!("SET 'execution.checkpointing.interval' = '100 ms';\n{sql}"));
     let cluster = LocalCluster::start(&sandbox, 3, 2, 2);
     sandbox.run_ok(&["submit", "job.sql", "-p", "2"]);
+    let mut deaths = 0;
     for (round, point) in ["transaction-written", "transaction-committed", ""].iter().enumerate() {
         let jobs = cluster.wait_until("it publishes", |jobs| jobs.number("job", "committed") > 2);
+        // On a machine that is busy it may have ended by now.
+        if jobs.has_ended("job") {
+            break;
+        }
         let before = jobs.number("job", "committed");
         if round < 2 {
-            cluster.arm(point);
-            cluster.wait_until("the leader dies", |jobs| !cluster.is_armed(point) && jobs.leader().is_some());
+            deaths += i32::from(cluster.leader_dies_at(point));
         } else {
             let Some(leader) = cluster.leader() else { continue };
             cluster.signal(&leader, "STOP");
@@ -185,6 +189,7 @@ fn in_a_cluster_a_leader_dies_in_the_commit_window_or_wakes_up_too_late() {
     }
     cluster.wait_until("it ends", |jobs| jobs.has_ended("job"));
     assert!(reader.end() > 50);
+    assert!(deaths > 0, "{}", cluster.story());
     assert!(!cluster.logs().contains("panicked"), "{}", cluster.story());
     check(&server, 30_000);
 }
@@ -202,7 +207,7 @@ fn a_server_that_forgets_is_found_out() {
     let mut seen = BTreeSet::new();
     while seen.len() < 2 {
         seen.extend(server.ask::<Option<u64>>(&["HGET", "counts:0", "n"]));
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written: {seen:?}");
+        assert!(begun.elapsed() < Duration::from_secs(180), "nothing is written: {seen:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
     server.kill();

@@ -75,7 +75,9 @@ fn what_cannot_be_is_said_with_what_to_do_and_without_the_password() {
         assert_says(&message, parts);
         assert!(!message.contains(PASSWORD) && !message.contains("wr0ng"), "{message}");
     }
-    let cluster = Redis::start_with(&["--cluster-enabled", "yes"]);
+    // Otherwise it takes a port that the system may have given to a connection.
+    let port = free_port().to_string();
+    let cluster = Redis::start_with(&["--cluster-enabled", "yes", "--cluster-port", &port]);
     let message = sandbox(&job(keyed, "1", &cluster.options())).run_err(&["run", "job.sql"]);
     assert_says(&message, &["part of a cluster", "several nodes"]);
 }

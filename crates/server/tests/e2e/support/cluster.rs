@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Sandbox, text};
 
 /// Anything that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Where failpoints are armed, see [`LocalCluster::arm`].
 const FAILPOINTS: &str = "failpoints";
@@ -136,6 +136,15 @@ impl LocalCluster<'_> {
     /// Whether nobody has died there yet.
     pub(crate) fn is_armed(&self, failpoint: &str) -> bool {
         self.sandbox.path(&format!("{FAILPOINTS}/{failpoint}")).exists()
+    }
+
+    /// Waits until somebody has died at a failpoint and somebody leads. False if the job ended before.
+    pub(crate) fn leader_dies_at(&self, failpoint: &str) -> bool {
+        self.arm(failpoint);
+        self.wait_until("the leader dies", |jobs| {
+            (!self.is_armed(failpoint) || jobs.has_ended("job")) && jobs.leader().is_some()
+        });
+        !self.is_armed(failpoint)
     }
 
     /// The name of the coordinator that leads.

@@ -12,7 +12,7 @@ use super::{Sandbox, output_of};
 /// Where its logs and state lie, as with `mainstem cluster`.
 const DIRECTORY: &str = ".mainstem-cluster";
 /// Anything that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two looks at the jobs.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 

@@ -18,7 +18,7 @@ use super::ports::free_port;
 use super::text;
 
 /// Anything that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Messages that are published without waiting.
 const BURST: usize = 500;
 

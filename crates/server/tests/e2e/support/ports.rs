@@ -4,9 +4,10 @@ use std::net::TcpListener;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Ports of which nobody else has a use: below those that the system gives to outgoing connections.
-const FIRST: u16 = 10_000;
-const COUNT: u16 = 20_000;
+/// Ports of which nobody else has a use: below those that the system gives to outgoing connections, and those from which
+/// `mainstem cluster` chooses.
+const FIRST: u16 = 2_000;
+const COUNT: u16 = 8_000;
 
 /// A port of loopback on which nobody listens. The system gives none of these to a connection, which would take the port from a
 /// server that is just being started, and where one that is down is called again and again even to the caller itself. Of

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::ports::free_port;
 
 /// A server that has not started by then never will.
-const START_MAX: Duration = Duration::from_secs(30);
+const START_MAX: Duration = Duration::from_secs(180);
 /// Not like anything that could stand in a file by chance.
 pub(crate) const PASSWORD: &str = "pw-71d03c-SECRET";
 

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use super::ports::free_port;
 
 /// Anything that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const BUCKET: &str = "tests";
 /// A word that must be found nowhere.
 pub(crate) const SECRET: &str = "canary-6f1b2e";
