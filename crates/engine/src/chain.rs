@@ -272,6 +272,10 @@ impl Chain {
         let passed_on = links.fold(watermark, |watermark, link| link.operator.watermark_out(watermark));
         self.context.watermark.store(passed_on.0, Ordering::Relaxed);
         for at in 0..self.links.len() {
+            if watermark == Timestamp::MAX {
+                // Nothing may follow the last watermark, so what is held back goes before it.
+                self.flush_at(at).await?;
+            }
             self.release(at, watermark, gate).await?;
             self.links[at].metrics.set_watermark(self.subtask, watermark);
             watermark = self.links[at].operator.watermark_out(watermark);
@@ -357,11 +361,15 @@ impl Chain {
     /// Hands on what operators hold back.
     pub(crate) async fn flush(&mut self) -> Result<(), EngineError> {
         for at in 0..self.links.len() {
-            let mut out = Collector::default();
-            self.links[at].operator.flush_held(&mut out)?;
-            self.hand_on(at, out, None).await?;
+            self.flush_at(at).await?;
         }
         Ok(())
+    }
+
+    async fn flush_at(&mut self, at: usize) -> Result<(), EngineError> {
+        let mut out = Collector::default();
+        self.links[at].operator.flush_held(&mut out)?;
+        self.hand_on(at, out, None).await
     }
 
     /// Lets the clock of the next epoch release what it releases.
