@@ -44,6 +44,8 @@ pub(crate) struct Normalize {
     table: Table,
     /// Whether what an update replaces is given.
     updates_before: bool,
+    /// Whether who takes the rows needs each version of a row and from when it counts: a join with the version of a time.
+    versions: bool,
     /// Keys that have changed since the last checkpoint, with a row from which their columns can be told: one that
     /// they had.
     dirty: HashMap<RowBytes, RowBytes>,
@@ -71,17 +73,42 @@ enum Given {
     Came(usize),
 }
 
+/// A change to give, with the number of the row that has brought it about.
+struct Told {
+    row: Given,
+    kind: ChangeKind,
+    by: usize,
+}
+
 /// What a batch has done.
 #[derive(Default)]
 struct Outcome {
-    given: Vec<(Given, ChangeKind)>,
+    given: Vec<Told>,
     /// Keys of which other rows are there now, each with a row that it had.
     dirty: Vec<(RowBytes, RowBytes)>,
+}
+
+impl Outcome {
+    fn tell(&mut self, row: Given, kind: ChangeKind, by: usize) {
+        self.given.push(Told { row, kind, by });
+    }
 }
 
 impl Incoming<'_> {
     fn len(&self) -> usize {
         self.rows.num_rows()
+    }
+
+    /// Whether the row takes another away and it is known from when on, except where the next row comes in its place.
+    fn is_end_of_version(&self, position: usize) -> bool {
+        let next = position + 1;
+        let is_replaced = || {
+            self.kind(position) == ChangeKind::UpdateBefore
+                && next < self.len()
+                && self.kind(next) == ChangeKind::UpdateAfter
+                && self.keys.row(position) == self.keys.row(next)
+        };
+        self.batch.own_watermark.is_some() && !is_replaced()
     }
 
     fn kind(&self, position: usize) -> ChangeKind {
@@ -92,12 +119,14 @@ impl Incoming<'_> {
 
 impl Normalize {
     /// An operator over rows of the given columns without state; `key` are the positions of the key.
-    /// `changes`: those that come, and those that are given. Rows that are to be taken away and are not there are counted by `unmatched`.
+    /// `changes`: those that come, and those that are given. `versions`: who takes the rows joins with the version of a time.
+    /// Rows that are to be taken away and are not there are counted by `unmatched`.
     pub(crate) fn new(
         name: &str,
         key: Vec<usize>,
         schema: SchemaRef,
         changes: (ChangeMode, ChangeMode),
+        versions: bool,
         unmatched: Arc<AtomicU64>,
     ) -> Result<Self, EngineError> {
         let failed = |e| EngineError::arrow(name, &e);
@@ -111,7 +140,7 @@ impl Normalize {
         stored.push(Arc::new(Field::new("__place", DataType::Int64, false)));
         stored.push(Arc::new(Field::new("__present", DataType::Boolean, false)));
         let table = match changes.0 {
-            ChangeMode::Retract => Table::Whole(RowStacks::new(unmatched)),
+            ChangeMode::Retract => Table::Whole(RowStacks::new(versions, unmatched)),
             ChangeMode::Append | ChangeMode::Upsert => Table::ByKey(LastRows::default()),
         };
         let stored_schema = Arc::new(Schema::new(stored));
@@ -128,7 +157,7 @@ impl Normalize {
             }]),
         };
         let updates_before = changes.1 != ChangeMode::Upsert;
-        Ok(Normalize { name, key, schema, stored_schema, keys, rows, table, updates_before, dirty, files })
+        Ok(Normalize { name, key, schema, stored_schema, keys, rows, table, updates_before, versions, dirty, files })
     }
 
     fn keys_of(&self, rows: &RecordBatch) -> Result<Rows, EngineError> {
@@ -136,17 +165,20 @@ impl Normalize {
         self.keys.convert_columns(&columns).map_err(|e| EngineError::arrow(&self.name, &e))
     }
 
-    fn batch(&self, given: &[(Given, ChangeKind)], incoming: &Rows) -> Result<StreamBatch, EngineError> {
+    fn batch(&self, given: &[Told], incoming: &Incoming<'_>) -> Result<StreamBatch, EngineError> {
         let failed = |e| EngineError::arrow(&self.name, &e);
         let parser = self.rows.parser();
-        let rows = given.iter().map(|(row, _)| match row {
+        let rows = given.iter().map(|told| match &told.row {
             Given::Kept(bytes) => parser.parse(bytes),
-            Given::Came(position) => incoming.row(*position),
+            Given::Came(position) => incoming.rows.row(*position),
         });
         let columns = self.rows.convert_rows(rows).map_err(failed)?;
         let rows = RecordBatch::try_new(self.schema.clone(), columns).map_err(failed)?;
-        let kinds = given.iter().map(|(_, kind)| *kind as i8);
-        Ok(StreamBatch::changelog(rows, Int8Array::from_iter_values(kinds)))
+        let kinds = given.iter().map(|told| told.kind as i8);
+        let own_watermark = incoming.batch.own_watermark.as_ref().filter(|_| self.versions);
+        let own_watermark =
+            own_watermark.map(|own| Int64Array::from_iter_values(given.iter().map(|told| own.value(told.by))));
+        Ok(StreamBatch { own_watermark, ..StreamBatch::changelog(rows, Int8Array::from_iter_values(kinds)) })
     }
 
     /// The rows of all keys, or of those that have changed, as the state table holds them.
@@ -247,10 +279,10 @@ impl Operator for Normalize {
         };
         self.dirty.extend(outcome.dirty);
         if !self.updates_before {
-            outcome.given.retain(|(_, kind)| *kind != ChangeKind::UpdateBefore);
+            outcome.given.retain(|told| told.kind != ChangeKind::UpdateBefore);
         }
         if !outcome.given.is_empty() {
-            out.main.push(self.batch(&outcome.given, &rows)?);
+            out.main.push(self.batch(&outcome.given, &incoming)?);
         }
         Ok(())
     }

@@ -29,6 +29,8 @@ pub(crate) struct SourceStage {
     projection: Projection,
     /// Rows replace each other by key: a delete may know nothing but its key.
     by_key: bool,
+    /// Rows become versions of which each counts from a time on.
+    versions: bool,
     subtask: u32,
     metrics: Arc<OperatorMetrics>,
 }
@@ -52,6 +54,7 @@ impl SourceStage {
     pub(crate) fn new(
         node: &Node<Operator>,
         source: &SourceOperator,
+        versions: bool,
         context: &EvalContext,
         subtask: u32,
         metrics: Arc<OperatorMetrics>,
@@ -75,6 +78,7 @@ impl SourceStage {
             times: times.transpose()?,
             projection,
             by_key,
+            versions,
             subtask,
             metrics,
         })
@@ -99,6 +103,7 @@ impl SourceStage {
     ) -> Result<Staged, EngineError> {
         self.metrics.count_in(self.subtask, rows.num_rows());
         let (own_watermark, watermark) = match &changes {
+            Some(changes) if self.versions => self.from_when(rows, changes, watermark)?,
             // What stands behind such a source looks at its keys, not at its times.
             Some(changes) if self.by_key => (None, self.lateness(&self.without_deletes(rows, changes)?, watermark)?.1),
             _ => self.lateness(rows, watermark)?,
@@ -107,6 +112,37 @@ impl SourceStage {
         self.metrics.count_out(self.subtask, batch.num_rows());
         let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark, changes });
         Ok(Staged { batch, watermark })
+    }
+
+    /// The time (ms) after which each row counts: just before its own, or where its split's watermark stands if that is later.
+    /// What an update replaces goes when that comes; what is deleted tells no time, and goes behind the watermark. Then the
+    /// watermark after all of them.
+    fn from_when(
+        &self,
+        rows: &RecordBatch,
+        changes: &Int8Array,
+        watermark: Timestamp,
+    ) -> Result<(Option<Int64Array>, Timestamp), EngineError> {
+        let kinds = changes.values();
+        let timed = if self.by_key { self.without_deletes(rows, changes)? } else { rows.clone() };
+        let Some((times, watermarks)) = self.times_of(&timed)? else { return Ok((None, watermark)) };
+        let mut of_timed = times.values().iter().copied().zip(watermarks.values().iter().copied());
+        let is_timed = |kind: i8| !self.by_key || kind != ChangeKind::Delete as i8;
+        let of_rows: Vec<_> = kinds.iter().map(|kind| if is_timed(*kind) { of_timed.next() } else { None }).collect();
+        let is = |row: usize, kind: ChangeKind| kinds.get(row).is_some_and(|is| *is == kind as i8);
+        let mut current = watermark.0;
+        let mut after = Vec::with_capacity(of_rows.len());
+        for (row, of_row) in of_rows.iter().enumerate() {
+            let by = match () {
+                () if is(row, ChangeKind::UpdateBefore) && is(row + 1, ChangeKind::UpdateAfter) => Some(row + 1),
+                () if is(row, ChangeKind::UpdateBefore) || is(row, ChangeKind::Delete) => None,
+                () => Some(row),
+            };
+            let time = by.and_then(|row| of_rows[row]).map(|(time, _)| time);
+            after.push(time.map_or(current, |time| current.max(time - 1)));
+            current = of_row.map_or(current, |(_, watermark)| current.max(watermark));
+        }
+        Ok((Some(Int64Array::from(after)), Timestamp(current)))
     }
 
     /// The rows that have a time to tell.
@@ -122,7 +158,30 @@ impl SourceStage {
         rows: &RecordBatch,
         watermark: Timestamp,
     ) -> Result<(Option<Int64Array>, Timestamp), EngineError> {
-        let Some(spec) = &self.times else { return Ok((None, watermark)) };
+        let Some((times, watermarks)) = self.times_of(rows)? else { return Ok((None, watermark)) };
+        let mut current = watermark.0;
+        let mut behind = false;
+        for (time, row) in times.values().iter().zip(watermarks.values()) {
+            behind |= *time <= current;
+            current = current.max(*row);
+        }
+        if !behind {
+            return Ok((None, Timestamp(current)));
+        }
+        let mut before = watermark.0;
+        let own = watermarks.values().iter().map(|row| {
+            let own = before;
+            before = before.max(*row);
+            own
+        });
+        let own = Int64Array::from_iter_values(own);
+        debug_assert_eq!(own.len(), rows.num_rows());
+        Ok((Some(own), Timestamp(current)))
+    }
+
+    /// The event time of each row and the watermark that it brings (ms); none where the table has no event time.
+    fn times_of(&self, rows: &RecordBatch) -> Result<Option<(Int64Array, Int64Array)>, EngineError> {
+        let Some(spec) = &self.times else { return Ok(None) };
         let evaluate = |expr: &Arc<dyn PhysicalExpr>, what: &str| {
             let values = expr.evaluate(rows).and_then(|v| v.into_array(rows.num_rows()));
             let values = values.map_err(|e| EngineError::evaluation(&self.name, &e))?;
@@ -144,23 +203,6 @@ impl SourceStage {
             return Err(EngineError::Data { operator: self.name.clone(), message });
         }
         let watermarks = evaluate(&spec.watermark, "watermark")?;
-        let mut current = watermark.0;
-        let mut behind = false;
-        for (time, row) in times.values().iter().zip(watermarks.values()) {
-            behind |= *time <= current;
-            current = current.max(*row);
-        }
-        if !behind {
-            return Ok((None, Timestamp(current)));
-        }
-        let mut before = watermark.0;
-        let own = watermarks.values().iter().map(|row| {
-            let own = before;
-            before = before.max(*row);
-            own
-        });
-        let own = Int64Array::from_iter_values(own);
-        debug_assert_eq!(own.len(), rows.num_rows());
-        Ok((Some(own), Timestamp(current)))
+        Ok(Some((times, watermarks)))
     }
 }

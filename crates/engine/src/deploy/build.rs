@@ -15,7 +15,7 @@ use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{Operator as Spec, OperatorKind, SinkOperator, SourceOperator};
 use tokio::sync::mpsc;
 
-use super::operators::Operators;
+use super::operators::{Operators, needs_versions};
 use super::wiring::Wiring;
 use super::{Deployment, TaskState, restore};
 use crate::chain::{Chain, ChainEnd, Link, SinkEnd};
@@ -221,7 +221,14 @@ impl Builder<'_> {
         let table = spec.table.name.clone();
         let source = mainstem_connectors::open_source(&spec.table).map_err(|error| connector(&table, error))?;
         let (bytes_read, lags) = (metrics.bytes_read.clone(), metrics.lags.clone());
-        let stage = SourceStage::new(node, spec, context, self.subtask.index, metrics)?;
+        let stage = SourceStage::new(
+            node,
+            spec,
+            needs_versions(&self.deployment.graph, node.id),
+            context,
+            self.subtask.index,
+            metrics,
+        )?;
         let reader = ReaderContext {
             columns: spec.read_columns.clone(),
             batch_rows: BATCH_ROWS,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use mainstem_connectors::LookupContext;
 use mainstem_core::change::ChangeMode;
-use mainstem_core::graph::{Exchange, Node};
+use mainstem_core::graph::{Exchange, Node, StreamGraph};
+use mainstem_core::ids::OperatorId;
 use mainstem_plan::eval::EvalContext;
 use mainstem_plan::operator::{
     Join, JoinKind, LookupJoin as LookupSpec, Operator as Spec, OperatorKind, WindowAggregate, WindowKind,
@@ -121,6 +122,7 @@ impl Operators {
                     key.clone(),
                     schema,
                     (self.input_changes(node)?, node.op.changes),
+                    needs_versions(&self.deployment.graph, node.id),
                     unmatched,
                 )?)
             }
@@ -231,4 +233,15 @@ fn by_time(spec: &WindowAggregate, operator: impl Operator + 'static) -> Box<dyn
 
 fn slicing(name: &str, window: &WindowKind) -> Result<Slicing, EngineError> {
     Slicing::of(window).ok_or_else(|| EngineError::Bug(format!("'{name}': sessions have no slices")))
+}
+
+/// Whether rows of the operator get to a join with the version of a time, as its versions.
+pub(super) fn needs_versions(graph: &StreamGraph<Spec>, id: OperatorId) -> bool {
+    graph.outputs(id).any(|edge| match &graph.node(edge.to).op.kind {
+        OperatorKind::TemporalJoin(_) => graph.inputs(edge.to).nth(1).is_some_and(|right| right.from == id),
+        OperatorKind::Calc { .. } | OperatorKind::Normalize { .. } | OperatorKind::Union => {
+            needs_versions(graph, edge.to)
+        }
+        _ => false,
+    })
 }

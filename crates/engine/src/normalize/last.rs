@@ -37,20 +37,20 @@ impl LastRows {
                 (EntryRef::Vacant(_), None) => {}
                 (EntryRef::Vacant(free), Some(new)) => {
                     free.insert(new.into());
-                    outcome.given.push((Given::Came(position), ChangeKind::Insert));
+                    outcome.tell(Given::Came(position), ChangeKind::Insert, position);
                     outcome.dirty.push((key.into(), new.into()));
                 }
                 (EntryRef::Occupied(known), None) => {
                     let old = known.remove();
                     outcome.dirty.push((key.into(), old.clone()));
-                    outcome.given.push((Given::Kept(old), ChangeKind::Delete));
+                    outcome.tell(Given::Kept(old), ChangeKind::Delete, position);
                 }
                 (EntryRef::Occupied(known), Some(new)) if known.get().as_ref() == new => {}
                 (EntryRef::Occupied(mut known), Some(new)) => {
                     let old = known.insert(new.into());
                     outcome.dirty.push((key.into(), old.clone()));
-                    outcome.given.push((Given::Kept(old), ChangeKind::UpdateBefore));
-                    outcome.given.push((Given::Came(position), ChangeKind::UpdateAfter));
+                    outcome.tell(Given::Kept(old), ChangeKind::UpdateBefore, position);
+                    outcome.tell(Given::Came(position), ChangeKind::UpdateAfter, position);
                 }
             }
         }

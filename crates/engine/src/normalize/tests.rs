@@ -160,6 +160,7 @@ impl Job {
                 KEY.to_vec(),
                 schema(),
                 (self.input, ChangeMode::Retract),
+                false,
                 self.unmatched.clone(),
             )
             .unwrap();
@@ -358,7 +359,7 @@ fn what_is_not_there_cannot_be_taken_away_but_is_counted() {
 #[test]
 fn what_is_replaced_is_left_out_where_nobody_needs_it() {
     let changes = (ChangeMode::Upsert, ChangeMode::Upsert);
-    let mut operator = Normalize::new("test", KEY.to_vec(), schema(), changes, Arc::default()).unwrap();
+    let mut operator = Normalize::new("test", KEY.to_vec(), schema(), changes, false, Arc::default()).unwrap();
     let line = |n: i64| (Some(1), "k".to_owned(), n, None);
     let mut out = Collector::default();
     for n in 0..2 {
@@ -366,4 +367,39 @@ fn what_is_replaced_is_left_out_where_nobody_needs_it() {
     }
     let given: Vec<_> = out.main.iter().flat_map(lines).collect();
     assert_eq!(given, [(ChangeKind::Insert, line(0)), (ChangeKind::UpdateAfter, line(1))]);
+}
+
+/// Who joins with the version of a time needs every row that counts for a while, and from when it is gone.
+#[test]
+fn each_version_is_given_with_the_time_from_which_it_counts() {
+    use ChangeKind::{Delete, Insert, UpdateAfter, UpdateBefore};
+    let line = |n: i64| (Some(1), "k".to_owned(), n, None);
+    let changes = [
+        (Insert, line(5)),
+        (UpdateBefore, line(5)),
+        (UpdateAfter, line(15)),
+        // What replaces it was filtered out.
+        (UpdateBefore, line(15)),
+        (UpdateAfter, line(25)),
+        (Delete, line(25)),
+        (Insert, line(35)),
+    ];
+    let mut incoming = batch(&changes);
+    incoming.own_watermark = Some(Int64Array::from(vec![0, 14, 5, 19, 20, 26, 26]));
+    let given = |versions: bool, batch: &StreamBatch| {
+        let modes = (ChangeMode::Retract, ChangeMode::Retract);
+        let mut operator = Normalize::new("test", KEY.to_vec(), schema(), modes, versions, Arc::default()).unwrap();
+        let mut out = Collector::default();
+        operator.process(0, batch.clone(), &mut out).unwrap();
+        let own = |batch: &StreamBatch| batch.own_watermark.as_ref().map(|own| own.values().to_vec());
+        (out.main.iter().flat_map(lines).map(|(kind, line)| (kind, line.2)).collect::<Vec<_>>(), own(&out.main[0]))
+    };
+    assert_eq!(given(false, &incoming), (vec![(Insert, 35)], None));
+    let pairs =
+        [(Insert, 5), (UpdateBefore, 5), (UpdateAfter, 15), (UpdateBefore, 15), (UpdateAfter, 25), (Delete, 25)];
+    let expected = [&pairs[..], &[(Insert, 35)]].concat();
+    assert_eq!(given(true, &incoming), (expected, Some(vec![0, 5, 5, 20, 20, 26, 26])));
+    let filtered = incoming.filter(&BooleanArray::from(vec![true, true, true, true, false, false, true])).unwrap();
+    let expected = vec![(Insert, 5), (UpdateBefore, 5), (UpdateAfter, 15), (Delete, 15), (Insert, 35)];
+    assert_eq!(given(true, &filtered), (expected, Some(vec![0, 5, 5, 19, 26])));
 }

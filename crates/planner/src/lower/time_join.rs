@@ -301,6 +301,14 @@ impl Lowering {
         match &node.op.kind {
             _ if node.op.changes == ChangeMode::Append => true,
             OperatorKind::Normalize { key } => same(key),
+            OperatorKind::Calc { filter: None, project: Some(project) } => {
+                let origin = |column: &usize| match &project[*column].expr {
+                    Expr::Column(column) => Some(*column),
+                    _ => None,
+                };
+                let key: Option<Vec<usize>> = key.iter().map(origin).collect();
+                key.is_some_and(|key| self.graph.inputs(id).next().is_some_and(|edge| self.updates_by(edge.from, &key)))
+            }
             OperatorKind::GroupAggregate(aggregate) => same(&(0..aggregate.keys.len()).collect::<Vec<_>>()),
             OperatorKind::Rank(rank) => {
                 rank.to == 1 && rank.function == RankFunction::RowNumber && same(&rank.partition)

@@ -232,3 +232,111 @@ fn a_change_that_cannot_be_read_is_named_or_dropped() {
     let changes = " +I |  7 | 1\n +I |  8 | 1\n -D |  8 | 1\n -U |  7 | 1\n +U |  7 | 2\n";
     assert_eq!(output, format!(" op | id | v\n----+----+---\n{changes}"));
 }
+
+/// The versions of a table with their changes in two forms, and what its rows were: by key, each rate with the
+/// millisecond from which on it counts, or none.
+struct History {
+    envelopes: String,
+    upserts: String,
+    rates: BTreeMap<u64, Vec<(u64, Option<u64>)>>,
+}
+
+const VERSIONS: u64 = 20_000;
+
+fn time(ms: u64) -> String {
+    format!("2026-01-01 00:{:02}:{:02}.{:03}", ms / 60_000, ms / 1_000 % 60, ms % 1_000)
+}
+
+/// An update each ten milliseconds. Some rows are deleted in between.
+fn history(random: &mut SmallRng) -> History {
+    let (mut envelopes, mut upserts) = (String::new(), String::new());
+    let mut rates = BTreeMap::<u64, Vec<(u64, Option<u64>)>>::new();
+    let mut rows = BTreeMap::<u64, String>::new();
+    for n in 1..=VERSIONS {
+        let (k, rate, ms) = (random.random_range(0..50_u64), random.random_range(0..1_000_u64), n * 10);
+        let row = format!("{{\"k\":{k},\"rate\":{rate},\"ts\":\"{}\"}}", time(ms));
+        let old = rows.insert(k, row.clone());
+        let (op, before) = if old.is_some() { ("u", old.as_deref().unwrap()) } else { ("c", "null") };
+        writeln!(envelopes, "{{\"before\":{before},\"after\":{row},\"op\":\"{op}\"}}").unwrap();
+        writeln!(upserts, "{{\"key\":{{\"k\":{k}}},\"value\":{row}}}").unwrap();
+        rates.entry(k).or_default().push((ms, Some(rate)));
+        let gone = random.random_range(0..50_u64);
+        if random.random_bool(0.1)
+            && let Some(row) = rows.remove(&gone)
+        {
+            writeln!(envelopes, "{{\"before\":{row},\"after\":null,\"op\":\"d\"}}").unwrap();
+            writeln!(upserts, "{{\"key\":{{\"k\":{gone}}},\"value\":null}}").unwrap();
+            // Behind the watermark.
+            rates.entry(gone).or_default().push((ms + 1, None));
+        }
+    }
+    History { envelopes, upserts, rates }
+}
+
+/// A join with the version of a time sees every version, however its changes come and whatever stands between: a
+/// projection, a filter that takes versions away, another query over the same table.
+#[test]
+fn a_join_as_of_a_time_meets_the_version_of_that_time() {
+    let mut random = SmallRng::seed_from_u64(0x7665_7273);
+    let history = history(&mut random);
+    let mut left = String::new();
+    let (mut plain, mut filtered) = (BTreeMap::new(), BTreeMap::new());
+    for id in 0..5_000_u64 {
+        let (k, ms) = (random.random_range(0..50_u64), id * VERSIONS * 10 / 5_000 + 3);
+        writeln!(left, "{{\"id\":{id},\"k\":{k},\"ts\":\"{}\"}}", time(ms)).unwrap();
+        let rates = history.rates.get(&k).map(Vec::as_slice).unwrap_or_default();
+        let rate = rates[..rates.partition_point(|(from, _)| *from <= ms)].last().and_then(|(_, rate)| *rate);
+        let line = |rate: Option<u64>| {
+            format!("{{\"id\":{id},\"rate\":{}}}", rate.map_or("null".to_owned(), |rate| rate.to_string()))
+        };
+        plain.insert(line(rate), 1_usize);
+        filtered.insert(line(rate.filter(|rate| rate % 5 != 0)), 1_usize);
+    }
+    for (format, content) in [
+        ("'format' = 'debezium-json'", &history.envelopes),
+        ("'format' = 'debezium-json', 'debezium-json.upsert' = 'true'", &history.envelopes),
+        ("'format' = 'upsert-json'", &history.upserts),
+    ] {
+        let join = |table: &str| {
+            format!("SELECT l.id, v.rate FROM l LEFT JOIN {table} FOR SYSTEM_TIME AS OF l.ts AS v ON l.k = v.k")
+        };
+        let sandbox = Sandbox::new(&format!(
+            "CREATE TABLE l (id BIGINT, k BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+               WITH ('connector' = 'filesystem', 'path' = 'l.json', 'format' = 'json');
+             CREATE TABLE r (k BIGINT, rate BIGINT, ts TIMESTAMP(3), PRIMARY KEY (k) NOT ENFORCED, WATERMARK FOR ts AS ts)
+               WITH ('connector' = 'filesystem', 'path' = 'r.json', {format});
+             CREATE TABLE plain (id BIGINT, rate BIGINT) WITH ('connector' = 'filesystem', 'path' = 'plain', 'format' = 'json');
+             CREATE TABLE filtered (id BIGINT, rate BIGINT) WITH ('connector' = 'filesystem', 'path' = 'filtered', 'format' = 'json');
+             CREATE VIEW f AS SELECT k, rate, ts FROM r WHERE MOD(rate, 5) <> 0;
+             INSERT INTO plain {}; INSERT INTO filtered {};",
+            join("r"),
+            join("f"),
+        ));
+        sandbox.write("l.json", &left);
+        sandbox.write("r.json", content);
+        for parallelism in ["1", "3"] {
+            let arguments = ["run", "job.sql", "--checkpoint-interval", "20 ms", "--parallelism", parallelism];
+            sandbox.kill_at(&arguments, "published", 1 + random.random_range(0..3));
+        }
+        sandbox.run_ok(&["run", "job.sql", "--parallelism", "2"]);
+        for (directory, expected) in [("plain", &plain), ("filtered", &filtered)] {
+            let found = sandbox.lines(directory);
+            let wrong = expected.keys().filter(|line| found.get(*line) != Some(&1)).take(5).collect::<Vec<_>>();
+            assert!(found == *expected, "{format}, {directory}: {wrong:?} of {} lines", found.len());
+        }
+    }
+}
+
+/// What is held back for a moment comes before the end of the input, on which sorts and limits wait.
+#[test]
+fn mini_batches_come_before_the_end() {
+    let sandbox = Sandbox::new(
+        "SET 'table.exec.mini-batch.enabled' = 'true'; SET 'table.exec.mini-batch.allow-latency' = '1 s';
+         CREATE TABLE t (id BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '100', 'fields.id.kind' = 'sequence', 'fields.id.start' = '1', 'fields.id.end' = '100');
+         CREATE TABLE o (k BIGINT, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
+         INSERT INTO o SELECT id % 3, COUNT(*) AS n FROM t GROUP BY id % 3 ORDER BY n DESC, 1;",
+    );
+    sandbox.run_ok(&["run", "job.sql"]);
+    let lines = ["{\"k\":0,\"n\":33}", "{\"k\":1,\"n\":34}", "{\"k\":2,\"n\":33}"];
+    assert_eq!(sandbox.lines("out"), lines.map(|line| (line.to_owned(), 1)).into());
+}
