@@ -13,6 +13,7 @@ use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion_expr::expr::{Between, BinaryExpr, Cast, InList, InSubquery, Like, ScalarFunction};
 use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::type_coercion::binary::comparison_coercion;
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{
@@ -168,7 +169,12 @@ fn in_subquery(InSubquery { expr, mut subquery, negated }: InSubquery, schema: &
         return Ok(Transformed::no(Expr::InSubquery(InSubquery { expr, subquery, negated })));
     };
     let types = [found, subquery.subquery.schema().field(0).data_type().clone()];
-    let wanted = common(&types);
+    let mut wanted = common(&types);
+    if wanted[0] != wanted[1]
+        && let Some(common) = comparison_coercion(&wanted[0], &wanted[1])
+    {
+        wanted = vec![common.clone(), common];
+    }
     if wanted == types {
         return Ok(Transformed::no(Expr::InSubquery(InSubquery { expr, subquery, negated })));
     }
@@ -176,7 +182,9 @@ fn in_subquery(InSubquery { expr, mut subquery, negated }: InSubquery, schema: &
     if wanted[1] != types[1] {
         let column = Expr::Column(subquery.subquery.schema().columns()[0].clone());
         let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone());
-        subquery.subquery = Arc::new(plan.project([cast(column, wanted[1].clone())])?.build()?);
+        // With a name of its own: a condition of the sub-query may need the column as it is, beside this one.
+        let value = cast(column, wanted[1].clone()).alias("__in");
+        subquery.subquery = Arc::new(plan.project([value])?.build()?);
     }
     Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated })))
 }

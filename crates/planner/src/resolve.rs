@@ -2,7 +2,6 @@
 //! rewritten to the exact name where it differs by case only. Constructs in expressions that are not
 //! supported are refused here too, because here their place is known. Called by `query.rs` and `catalog.rs`.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
@@ -11,7 +10,7 @@ use datafusion_sql::sqlparser::ast::{
     AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned, Value,
     VisitMut, VisitorMut, WindowSpec,
 };
-use datafusion_sql::sqlparser::tokenizer::{Location, Span};
+use datafusion_sql::sqlparser::tokenizer::Span;
 use mainstem_plan::{functions, sql_type_name};
 
 use crate::context::{function_exists, function_names};
@@ -78,7 +77,7 @@ pub(crate) fn full_name(column: &Column, span: Span) -> Expr {
 impl Resolver<'_> {
     /// Resolves all names of an expression.
     pub(crate) fn expr(&self, expr: &mut Expr) -> Result<(), SqlError> {
-        let mut visitor = Visitor { resolver: self, fields: HashSet::new() };
+        let mut visitor = Visitor { resolver: self };
         match VisitMut::visit(expr, &mut visitor) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
@@ -87,7 +86,7 @@ impl Resolver<'_> {
 
     /// Resolves all names of a window that WINDOW defines.
     pub(crate) fn window(&self, window: &mut WindowSpec) -> Result<(), SqlError> {
-        let mut visitor = Visitor { resolver: self, fields: HashSet::new() };
+        let mut visitor = Visitor { resolver: self };
         match VisitMut::visit(window, &mut visitor) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
@@ -359,8 +358,6 @@ pub(crate) fn quote_unit(function: &mut Function) {
 
 struct Visitor<'a> {
     resolver: &'a Resolver<'a>,
-    /// Places of identifiers that name fields, not columns.
-    fields: HashSet<Location>,
 }
 
 impl VisitorMut for Visitor<'_> {
@@ -389,7 +386,6 @@ impl Visitor<'_> {
         let refuse = |expr: &Expr, what: &str| Err(SqlError::unsupported(expr.span(), what));
         forms::call(expr);
         match expr {
-            Expr::Identifier(ident) if self.fields.contains(&ident.span.start) => Ok(()),
             Expr::Identifier(ident) => {
                 if let Some(full) = self.resolver.identifier(ident)? {
                     *expr = full;
@@ -398,20 +394,27 @@ impl Visitor<'_> {
             }
             Expr::CompoundIdentifier(parts) if parts.len() >= 2 => self.resolver.compound(parts),
             Expr::CompoundFieldAccess { root, access_chain } => {
-                // DataFusion takes the first ones for the parts of a column's name, and reads others from a text.
-                let mut of_column = matches!(root.as_ref(), Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+                // The first names are those of a table, a column and its fields.
+                let mut names = match root.as_ref() {
+                    Expr::Identifier(name) => vec![name.clone()],
+                    Expr::CompoundIdentifier(names) => names.clone(),
+                    _ => Vec::new(),
+                };
+                while let (false, Some(AccessExpr::Dot(Expr::Identifier(name)))) =
+                    (names.is_empty(), access_chain.first())
+                {
+                    names.push(name.clone());
+                    access_chain.remove(0);
+                }
+                if names.len() > 1 {
+                    **root = Expr::CompoundIdentifier(names);
+                }
+                // DataFusion reads others from a text.
                 for access in access_chain {
-                    match access {
-                        AccessExpr::Dot(Expr::Identifier(field)) if of_column => {
-                            self.fields.insert(field.span.start);
-                        }
-                        AccessExpr::Dot(field @ Expr::Identifier(_)) => {
-                            let Expr::Identifier(name) = &*field else { unreachable!("it was just matched") };
-                            let text = Value::SingleQuotedString(name.value.clone());
-                            *field = Expr::Value(text.with_span(name.span));
-                        }
-                        AccessExpr::Dot(_) => {}
-                        AccessExpr::Subscript(_) => of_column = false,
+                    if let AccessExpr::Dot(field) = access
+                        && let Expr::Identifier(name) = &*field
+                    {
+                        *field = Expr::Value(Value::SingleQuotedString(name.value.clone()).with_span(name.span));
                     }
                 }
                 Ok(())
