@@ -97,7 +97,8 @@ struct Cell<T> {
 type Finish<P> =
     Box<dyn Fn(<P as ArrowPrimitiveType>::Native, i64) -> Result<<P as ArrowPrimitiveType>::Native> + Send>;
 
-/// Sums of values of one type. Integers and decimals wrap round where they overflow, as in a windowed sum.
+/// Sums of values of one type. Integers wrap round where they overflow, as in a windowed sum; a decimal that has more digits than
+/// its type is an error.
 pub(super) struct Sum<P: ArrowPrimitiveType> {
     cells: Vec<Cell<P::Native>>,
     /// Type of the argument, and of the sum in the state.
@@ -110,6 +111,14 @@ impl<P: ArrowPrimitiveType> Sum<P> {
     /// A sum; `output` is its type.
     pub(super) fn new(summed: DataType, output: DataType) -> Self {
         Sum { cells: Vec::new(), summed, output, finish: None }
+    }
+
+    fn too_large(&self) -> DataFusionError {
+        let (what, output) = (if self.finish.is_some() { "AVG" } else { "SUM" }, &self.output);
+        let name = mainstem_plan::sql_type_name(output);
+        DataFusionError::Execution(format!(
+            "{what} does not fit into {name}; give its argument fewer digits by a CAST, or take its sum as a DOUBLE"
+        ))
     }
 }
 
@@ -154,6 +163,17 @@ impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
     fn update(&mut self, args: &[ArrayRef], changes: &Changes<'_>) -> Result<()> {
         let values = args[0].as_primitive::<P>();
         let (numbers, nulls) = (values.values(), values.nulls());
+        if P::DATA_TYPE.is_decimal() {
+            let mut fits = true;
+            changes.for_each(nulls, |row, group, sign| {
+                let cell = &mut self.cells[group];
+                let (sum, number) = (cell.sum, numbers[row]);
+                let sum = if sign > 0 { sum.add_checked(number) } else { sum.sub_checked(number) };
+                fits &= sum.map(|sum| cell.sum = sum).is_ok();
+                cell.count += sign;
+            });
+            return if fits { Ok(()) } else { Err(self.too_large()) };
+        }
         if changes.signs.is_none() {
             changes.for_each(nulls, |row, group, _| {
                 let cell = &mut self.cells[group];
@@ -186,7 +206,16 @@ impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
             }
         };
         let nulls = Some(valid).filter(|valid| valid.null_count() > 0);
-        Ok(Arc::new(PrimitiveArray::<P>::new(values.into(), nulls).with_data_type(self.output.clone())))
+        let values: ArrayRef =
+            Arc::new(PrimitiveArray::<P>::new(values.into(), nulls).with_data_type(self.output.clone()));
+        if let Some(decimals) = values.as_primitive_opt::<Decimal128Type>() {
+            let precision = decimals.precision();
+            let mut decimals = decimals.values().iter();
+            if !decimals.all(|value| Decimal128Type::is_valid_decimal_precision(*value, precision)) {
+                return Err(self.too_large());
+            }
+        }
+        Ok(values)
     }
 
     fn reset(&mut self, group: u32) {
@@ -231,9 +260,12 @@ impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
         }
         let (sums, counts) = (partial[0].as_primitive::<P>(), partial[1].as_primitive::<Int64Type>());
         for (group, (sum, count)) in groups.iter().zip(sums.values().iter().zip(counts.values())) {
-            let cell = &mut self.cells[*group as usize];
-            cell.sum = cell.sum.add_wrapping(*sum);
-            cell.count += count;
+            let before = self.cells[*group as usize];
+            let sum = match P::DATA_TYPE.is_decimal() {
+                true => before.sum.add_checked(*sum).map_err(|_| self.too_large())?,
+                false => before.sum.add_wrapping(*sum),
+            };
+            self.cells[*group as usize] = Cell { sum, count: before.count + count };
         }
         Ok(())
     }
@@ -244,5 +276,34 @@ impl<P: ArrowPrimitiveType> Accumulator for Sum<P> {
             self.cells[*group as usize] = Cell { sum: *sum, count: *count };
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decimal_sum_that_does_not_fit_is_an_error_and_never_another_number() {
+        let nines = |digits: u32| 10_i128.pow(digits) - 1;
+        let of = DataType::Decimal128(38, 2);
+        let sum = |numbers: &[i128], signs: Option<&[i8]>| {
+            let mut sum = Sum::<Decimal128Type>::new(of.clone(), of.clone());
+            sum.grow(1);
+            let numbers: ArrayRef = Arc::new(
+                PrimitiveArray::<Decimal128Type>::from_iter_values(numbers.to_vec()).with_data_type(of.clone()),
+            );
+            let groups = vec![0; numbers.len()];
+            sum.update(&[numbers], &Changes { groups: &groups, signs, only: None })?;
+            Ok::<_, DataFusionError>(sum.values(&[0])?.as_primitive::<Decimal128Type>().value(0))
+        };
+        assert_eq!(sum(&[nines(38), -nines(38), 7], None).unwrap(), 7);
+        assert_eq!(sum(&[nines(38), 1, 1], Some(&[1, 1, -1])).unwrap(), nines(38), "it fits in the end");
+        let says = "SUM does not fit into DECIMAL(38, 2)";
+        // One digit too many; and so many that the number would wrap round, to a wrong one that fits after four.
+        for numbers in [vec![nines(38), 1], vec![nines(38), nines(38)], vec![nines(38); 4]] {
+            let error = sum(&numbers, None).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 }
