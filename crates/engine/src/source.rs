@@ -103,7 +103,7 @@ impl SourceStage {
     ) -> Result<Staged, EngineError> {
         self.metrics.count_in(self.subtask, rows.num_rows());
         let (own_watermark, watermark) = match &changes {
-            Some(changes) if self.versions => self.from_when(rows, changes, watermark)?,
+            Some(changes) if self.versions => self.counted_after(rows, changes, watermark)?,
             // What stands behind such a source looks at its keys, not at its times.
             Some(changes) if self.by_key => (None, self.lateness(&self.without_deletes(rows, changes)?, watermark)?.1),
             _ => self.lateness(rows, watermark)?,
@@ -117,7 +117,7 @@ impl SourceStage {
     /// The time (ms) after which each row counts: just before its own, or where its split's watermark stands if that is later.
     /// What an update replaces goes when that comes; what is deleted tells no time, and goes behind the watermark. Then the
     /// watermark after all of them.
-    fn from_when(
+    fn counted_after(
         &self,
         rows: &RecordBatch,
         changes: &Int8Array,

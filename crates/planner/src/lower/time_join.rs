@@ -126,7 +126,8 @@ impl Lowering {
         };
         let Some(right_time) = roles(&node.right).into_iter().position(Role::is_event_time) else {
             let message = "the table behind FOR SYSTEM_TIME AS OF has no event time that says from when a row is valid; \
-                           declare a WATERMARK for it, or join it as of PROCTIME()";
+                           declare a WATERMARK for it (a view with ROW_NUMBER() or GROUP BY has none: name the table \
+                           itself, with a PRIMARY KEY), or join it as of PROCTIME()";
             return Err(SqlError::unsupported(self.at, message));
         };
         self.versions(node, Some((left_time, right_time)))

@@ -163,7 +163,7 @@ fn what_a_table_as_of_a_time_cannot_do_is_said() {
         ),
         (
             "SELECT o.id FROM orders o JOIN names FOR SYSTEM_TIME AS OF o.ts AS r ON o.id = r.key",
-            "sql-unsupported 1:32 the table behind FOR SYSTEM_TIME AS OF has no event time that says from when a row is valid; declare a WATERMARK for it, or join it as of PROCTIME()",
+            "sql-unsupported 1:32 the table behind FOR SYSTEM_TIME AS OF has no event time that says from when a row is valid; declare a WATERMARK for it (a view with ROW_NUMBER() or GROUP BY has none: name the table itself, with a PRIMARY KEY), or join it as of PROCTIME()",
         ),
         (
             "SELECT o.id FROM orders o JOIN rates FOR SYSTEM_TIME AS OF o.ts + INTERVAL '1' SECOND AS r ON o.currency = r.currency",
