@@ -106,13 +106,13 @@ mod tests {
 
     const WHOLE: &str = "0123456789";
 
-    /// Takes a request, and sends the first bytes of an answer.
+    /// Takes a request, and sends the first bytes of an answer. Another request comes by a connection of its own.
     fn answer(listener: &TcpListener, etag: &str, sent: &str) -> TcpStream {
         let (mut stream, _) = listener.accept().unwrap();
         assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
         let length = WHOLE.len();
         let date = "last-modified: Wed, 21 Oct 2015 07:28:00 GMT";
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\netag: \"{etag}\"\r\n{date}\r\n\r\n{sent}")
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\netag: \"{etag}\"\r\n{date}\r\nconnection: close\r\n\r\n{sent}")
             .unwrap();
         stream
     }
