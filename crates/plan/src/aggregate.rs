@@ -2,6 +2,7 @@
 //! the engine compiles them; every call is used in two phases (partial states are merged, and merged again
 //! after a restore), so what cannot be merged is refused here.
 
+mod decimal_sum;
 mod form;
 mod plain;
 
@@ -9,11 +10,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion_common::{DFSchema, Result as DataFusionResult};
 use datafusion_expr::expr::{AggregateFunction, NullTreatment, Sort};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
-use datafusion_expr::{Expr as Logical, GroupsAccumulator};
+use datafusion_expr::{Accumulator, Expr as Logical, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::PhysicalSortExpr;
@@ -25,8 +26,10 @@ use crate::eval::EvalContext;
 use crate::expr::{Expr, cast_argument, location};
 use crate::functions::{LISTAGG_SEPARATOR, registry};
 use crate::types::plain_type;
+use decimal_sum::{DecimalSum, DecimalSums};
 use plain::PlainAccumulator;
 
+pub use self::decimal_sum::does_not_fit;
 pub use self::form::{AggregateForm, INTEGER_SUM, comparable};
 
 /// Functions whose result depends on the order of their input, unless ORDER BY fixes it.
@@ -250,7 +253,9 @@ impl CompiledAggregate {
     pub fn groups_accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, PlanError> {
         // DataFusion's accumulator of many groups for BIT_XOR does not know DISTINCT, though it says so.
         let deaf = self.function.is_distinct() && self.function.fun().name() == "bit_xor";
-        let inner: Box<dyn GroupsAccumulator> = if self.function.groups_accumulator_supported() && !deaf {
+        let inner: Box<dyn GroupsAccumulator> = if self.is_decimal_sum() {
+            Box::new(DecimalSums::new(self.output_field().data_type().clone()))
+        } else if self.function.groups_accumulator_supported() && !deaf {
             self.function.create_groups_accumulator()?
         } else {
             let function = self.function.clone();
@@ -260,6 +265,27 @@ impl CompiledAggregate {
         };
         let states = self.state_fields()?.iter().map(|f| f.data_type().clone()).collect();
         Ok(Box::new(PlainAccumulator::new(inner, self.output_field().data_type().clone(), states)))
+    }
+
+    /// An accumulator of one group, to which rows are added.
+    pub fn accumulator(&self) -> DataFusionResult<Box<dyn Accumulator>> {
+        match self.is_decimal_sum() {
+            true => Ok(Box::new(DecimalSum::new(self.output_field().data_type().clone()))),
+            false => self.function.create_accumulator(),
+        }
+    }
+
+    /// An accumulator of one group, from which rows may go as well; an error where the function has none.
+    pub fn sliding_accumulator(&self) -> DataFusionResult<Box<dyn Accumulator>> {
+        match self.is_decimal_sum() {
+            true => self.accumulator(),
+            false => self.function.create_sliding_accumulator(),
+        }
+    }
+
+    fn is_decimal_sum(&self) -> bool {
+        let is_sum = self.function.fun().name() == "sum" && !self.function.is_distinct();
+        is_sum && matches!(self.output_field().data_type(), DataType::Decimal128(..))
     }
 }
 

@@ -27,7 +27,7 @@ impl Function {
     }
 
     fn accumulator(&self) -> Result<Box<dyn DataFusionAccumulator>> {
-        self.call.function.create_accumulator()
+        self.call.accumulator()
     }
 
     fn column(&self, values: Vec<ScalarValue>) -> Result<ArrayRef> {

@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArr
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Float64Type, Int64Type};
 use datafusion_common::{DataFusionError, Result};
+use mainstem_plan::aggregate::does_not_fit;
 
 use super::accumulator::{Accumulator, Changes, only_selected};
 use crate::memory;
@@ -114,11 +115,7 @@ impl<P: ArrowPrimitiveType> Sum<P> {
     }
 
     fn too_large(&self) -> DataFusionError {
-        let (what, output) = (if self.finish.is_some() { "AVG" } else { "SUM" }, &self.output);
-        let name = mainstem_plan::sql_type_name(output);
-        DataFusionError::Execution(format!(
-            "{what} does not fit into {name}; give its argument fewer digits by a CAST, or take its sum as a DOUBLE"
-        ))
+        does_not_fit(if self.finish.is_some() { "AVG" } else { "SUM" }, &self.output)
     }
 }
 

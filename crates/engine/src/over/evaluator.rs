@@ -81,7 +81,7 @@ impl Evaluator {
     /// What the first rows of a partition carry.
     pub(crate) fn nothing(&self) -> Result<Carry, EngineError> {
         let new = |call: &Call| match call {
-            Call::Aggregate(aggregate, How::Growing) => aggregate.function.create_accumulator().map(Some),
+            Call::Aggregate(aggregate, How::Growing) => aggregate.accumulator().map(Some),
             _ => Ok(None),
         };
         let accumulators = self.calls.iter().map(new).collect::<Computed<_>>();
@@ -193,9 +193,7 @@ impl Call {
                 let exact = types.map_err(|e| EngineError::evaluation(&aggregate.name, &e))?.iter().all(is_exact);
                 let how = match bounded {
                     false => How::Growing,
-                    true if exact && !aggregate.distinct && compiled.function.create_sliding_accumulator().is_ok() => {
-                        How::Sliding
-                    }
+                    true if exact && !aggregate.distinct && compiled.sliding_accumulator().is_ok() => How::Sliding,
                     true => How::Anew,
                 };
                 Call::Aggregate(Box::new(compiled), how)
@@ -250,7 +248,7 @@ fn aggregate_segment(
     values: &mut Vec<ScalarValue>,
 ) -> Computed<()> {
     let mut fresh: Option<Box<dyn Accumulator>> = match how {
-        How::Sliding => Some(aggregate.function.create_sliding_accumulator()?),
+        How::Sliding => Some(aggregate.sliding_accumulator()?),
         How::Growing | How::Anew => None,
     };
     // What the accumulator holds.
@@ -271,7 +269,7 @@ fn aggregate_segment(
             How::Sliding => fresh.as_mut().expect("made above"),
             How::Anew => {
                 (low, high) = (frame.start, frame.start);
-                fresh.insert(aggregate.function.create_accumulator()?)
+                fresh.insert(aggregate.accumulator()?)
             }
         };
         if frame.end > high {

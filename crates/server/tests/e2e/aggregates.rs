@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Sandbox, text};
+use crate::support::{Sandbox, assert_says, text};
 
 const TABLE: &str =
     "CREATE TABLE t (k BIGINT, v BIGINT) WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json');";
@@ -60,4 +60,28 @@ fn distinct_rows_are_written_once_whatever_happens() {
     let expected: BTreeMap<String, usize> =
         (0..97 * 5).filter(|n| n % 5 > 0).map(|n| (format!(r#"{{"k":{},"v":{}}}"#, n % 97, n % 5), 1)).collect();
     assert_eq!(sandbox.lines("out"), expected);
+}
+
+/// With a window, without one, over rows before, and in a match: a decimal is never another one than the sum.
+#[test]
+fn a_sum_of_decimals_that_does_not_fit_stops_the_job_wherever_it_is_made() {
+    let nines = "9".repeat(38);
+    for sum in [
+        "SELECT SUM(d) FROM t",
+        "SELECT SUM(d) FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR) GROUP BY window_start, window_end",
+        "SELECT SUM(d) OVER (ORDER BY ts) FROM t",
+        "SELECT SUM(d) OVER (ORDER BY ts ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) FROM t",
+        "SELECT s FROM t MATCH_RECOGNIZE (ORDER BY ts MEASURES SUM(A.d) AS s PATTERN (A+ B) DEFINE A AS id < 4, B AS id = 4)",
+    ] {
+        let sandbox = Sandbox::new(&format!(
+            "CREATE TABLE t (id INT, d DECIMAL(38, 0), ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+               WITH ('connector' = 'filesystem', 'path' = 't.json', 'format' = 'json');
+             {sum};"
+        ));
+        // Four of the largest are another number of as many digits, modulo 2 to the 128.
+        let row = |id: u64| format!("{{\"id\":{id},\"d\":{nines},\"ts\":\"2026-01-01 00:00:0{id}\"}}\n");
+        sandbox.write("t.json", (1..=4).map(row).collect::<String>());
+        let message = sandbox.run_err(&["run", "job.sql"]);
+        assert_says(&message, &["SUM does not fit into DECIMAL(38, 0)", "take its sum as a DOUBLE"]);
+    }
 }
