@@ -21,6 +21,8 @@ use crate::operator::{Collector, Operator, Release};
 
 /// Groups that may be held back before they are sent on; keeps the hash tables within the processor's caches.
 const GROUPS_MAX: usize = 1 << 16;
+/// A slice takes about as much as so many groups, however few it has.
+const GROUPS_OF_SLICE: usize = 8;
 /// Rows of slices that leave as one batch: short slices have few rows, and each batch costs something on its way.
 const TOGETHER_ROWS_MAX: usize = 1 << 13;
 
@@ -43,6 +45,23 @@ pub(crate) struct PartialAggregate {
     time: usize,
     late: LateRows,
     slices: BTreeMap<SliceKey, Groups>,
+    rest: Option<Rest>,
+}
+
+/// What is left of a batch: rows that are late for some of their windows, with the others.
+struct Rest {
+    input: AggregateInput,
+    behind: Vec<Behind>,
+    /// The first that is not done, and how many of its windows are.
+    next: usize,
+    windows: usize,
+}
+
+/// A row of a slice that is closed at the watermark of its split (ms), though not all of its windows are.
+struct Behind {
+    row: u32,
+    span: Span,
+    watermark: i64,
 }
 
 impl PartialAggregate {
@@ -54,7 +73,7 @@ impl PartialAggregate {
         time: usize,
         late: LateRows,
     ) -> Self {
-        PartialAggregate { aggregation, slicing, window, time, late, slices: BTreeMap::new() }
+        PartialAggregate { aggregation, slicing, window, time, late, slices: BTreeMap::new(), rest: None }
     }
 
     /// The slices of the rows: each with the number of rows behind one another that fall in it.
@@ -118,41 +137,63 @@ impl PartialAggregate {
     }
 
     /// Adds rows of which some are behind their own split's watermark: such a row counts for those of its windows that are
-    /// still open, and is late without any.
+    /// still open, and is late without any. Those of windows of their own are left for [`Operator::go_on`].
     fn add_late(
         &mut self,
         batch: &StreamBatch,
         own_watermark: &Int64Array,
         spans: &[(Span, usize)],
-        input: &AggregateInput,
+        input: AggregateInput,
         out: &mut Collector,
     ) -> Result<(), EngineError> {
-        let mut rows = Vec::with_capacity(own_watermark.len());
-        let mut runs = Vec::new();
-        let mut late = Vec::new();
-        let spans = spans.iter().flat_map(|(span, rows)| std::iter::repeat_n(span, *rows));
-        for (row, (span, watermark)) in spans.zip(own_watermark.values()).enumerate() {
-            if !span.is_closed_at(*watermark) {
-                rows.push(row as u32);
-                extend(&mut runs, SliceKey { span: *span, one_window: false });
-                continue;
-            }
-            let mut is_late = true;
-            for window in self.slicing.windows_of(*span).filter(|w| !w.is_closed_at(*watermark)) {
-                is_late = false;
-                rows.push(row as u32);
-                extend(&mut runs, SliceKey { span: window, one_window: true });
-                // A row may have thousands of windows.
-                if rows.len() >= TOGETHER_ROWS_MAX {
-                    self.add_taken(input, std::mem::take(&mut rows), &std::mem::take(&mut runs))?;
-                }
-            }
-            if is_late {
-                late.push(row as u32);
+        let (mut on_time, mut runs) = (Vec::with_capacity(own_watermark.len()), Vec::new());
+        let (mut behind, mut late) = (Vec::new(), Vec::new());
+        let spans = spans.iter().flat_map(|(span, rows)| std::iter::repeat_n(*span, *rows));
+        for ((row, span), watermark) in (0..).zip(spans).zip(own_watermark.values()) {
+            let is_open = |window: Span| !window.is_closed_at(*watermark);
+            if is_open(span) {
+                on_time.push(row);
+                extend(&mut runs, SliceKey { span, one_window: false });
+            } else if self.slicing.windows_of(span).any(is_open) {
+                behind.push(Behind { row, span, watermark: *watermark });
+            } else {
+                late.push(row);
             }
         }
         self.late.take(batch, self.time, own_watermark, &late, out)?;
-        self.add_taken(input, rows, &runs)
+        self.add_taken(&input, on_time, &runs)?;
+        self.rest = (!behind.is_empty()).then(|| Rest { input, behind, next: 0, windows: 0 });
+        self.go_on(out)
+    }
+
+    /// Adds some of what is left of a batch.
+    fn add_rest(&mut self) -> Result<(), EngineError> {
+        let Some(mut rest) = self.rest.take() else { return Ok(()) };
+        let (mut rows, mut runs) = (Vec::new(), Vec::new());
+        while let Some(Behind { row, span, watermark }) = rest.behind.get(rest.next) {
+            // A row may have thousands of windows.
+            let room = TOGETHER_ROWS_MAX - rows.len();
+            let windows = self.slicing.windows_of(*span).skip(rest.windows).take(room);
+            let mut looked_at = 0;
+            for window in windows.inspect(|_| looked_at += 1).filter(|window| !window.is_closed_at(*watermark)) {
+                rows.push(*row);
+                extend(&mut runs, SliceKey { span: window, one_window: true });
+            }
+            rest.windows += looked_at;
+            if looked_at == room {
+                break;
+            }
+            (rest.next, rest.windows) = (rest.next + 1, 0);
+        }
+        self.add_taken(&rest.input, rows, &runs)?;
+        self.rest = Some(rest).filter(|rest| rest.next < rest.behind.len());
+        Ok(())
+    }
+
+    /// Hands on what there is where it is much.
+    fn flush_much(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        let groups: usize = self.slices.values().map(|groups| groups.len() + GROUPS_OF_SLICE).sum();
+        if groups > GROUPS_MAX { self.flush(|_| true, out) } else { Ok(()) }
     }
 
     fn add_taken(
@@ -241,10 +282,19 @@ impl Operator for PartialAggregate {
                 let of_slices = spans.into_iter().map(|(span, rows)| (SliceKey { span, one_window: false }, rows));
                 self.add(&input, &of_slices.collect::<Vec<_>>())?;
             }
-            Some(own_watermark) => self.add_late(&batch, own_watermark, &spans, &input, out)?,
+            Some(own_watermark) => self.add_late(&batch, own_watermark, &spans, input, out)?,
         }
-        if self.slices.values().map(Groups::len).sum::<usize>() > GROUPS_MAX {
-            self.flush(|_| true, out)?;
+        self.flush_much(out)
+    }
+
+    fn has_more(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Collector) -> Result<(), EngineError> {
+        while self.rest.is_some() && !out.is_full() {
+            self.add_rest()?;
+            self.flush_much(out)?;
         }
         Ok(())
     }

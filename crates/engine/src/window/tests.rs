@@ -174,6 +174,11 @@ impl Run {
         let mut out = Collector::default();
         self.first.process(0, batch, &mut out).unwrap();
         self.pass_on(out);
+        while self.first.has_more() {
+            let mut out = Collector::default();
+            self.first.go_on(&mut out).unwrap();
+            self.pass_on(out);
+        }
     }
 
     fn watermark(&mut self, watermark: i64) {
@@ -254,4 +259,35 @@ fn windows_are_what_a_plain_reading_of_their_rows_gives() {
         // Groups for more than one batch.
         check(&windows[2], Some(2000), 100, false, seed);
     }
+}
+
+/// What a late row makes leaves in pieces, and all of it.
+#[test]
+fn a_late_row_of_very_many_windows_is_added_piece_by_piece() {
+    let spec = spec(WindowKind::Hop { slide_ms: 1, size_ms: 100_000, offset_ms: 0 }, true, false);
+    let columns: Vec<arrow::array::ArrayRef> = vec![
+        Arc::new(TimestampMillisecondArray::from(vec![5, 50, 7])),
+        Arc::new(Int64Array::from(vec![1, 2, 3])),
+        Arc::new(Int64Array::from(vec![1, 1, 1])),
+    ];
+    let own_watermark = Some(Int64Array::from_value(20, 3));
+    let rows = RecordBatch::try_new(spec.input_schema.clone(), columns).unwrap();
+    let mut first = first_step(&spec);
+    let mut out = Collector::default();
+    first.process(0, StreamBatch { own_watermark, ..StreamBatch::on_time(rows) }, &mut out).unwrap();
+    let mut pieces = vec![out];
+    while first.has_more() {
+        let mut out = Collector::default();
+        first.go_on(&mut out).unwrap();
+        pieces.push(out);
+    }
+    let mut out = Collector::default();
+    first.flush_held(&mut out).unwrap();
+    pieces.push(out);
+    let rows_of = |out: &Collector| out.main.iter().map(|batch| batch.rows.num_rows()).sum::<usize>();
+    let largest = pieces.iter().map(rows_of).max().unwrap();
+    assert!(largest < 1 << 17, "{largest} rows at once");
+    // Windows that hold 5 or 7 and end behind 21; the row that is on time goes into its slice.
+    let open = (22..=100_005).count() + (22..=100_007).count();
+    assert_eq!(pieces.iter().map(rows_of).sum::<usize>(), open + 1);
 }
