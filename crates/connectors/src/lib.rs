@@ -43,7 +43,7 @@ pub use registry::{open_sink, open_source, sink, source};
 pub use secret::{absolute_references, is_reference};
 pub use sink::{Committer, CommitterContext, Delivery, Sink, SinkWriter, WriterContext};
 pub use source::{
-    CheckpointListener, EnumeratorContext, Lookup, LookupContext, ReaderContext, ReaderEvent, Release, Source,
+    CheckpointListener, EnumeratorContext, Lookup, LookupContext, Phase, ReaderContext, ReaderEvent, Release, Source,
     SourceReader, SplitEnumerator,
 };
 pub use staging::{Staging, StagingStore};

@@ -137,6 +137,17 @@ pub trait Lookup: Send {
     async fn find(&mut self, keys: &RecordBatch) -> Result<RecordBatch, ConnectorError>;
 }
 
+/// What the order of rows says about their event times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Rows come about as they came into being: time passes with them.
+    Log,
+    /// Rows that stood at one moment, in any order, and more of them come: time stands still, none of them is behind another.
+    Copy,
+    /// The last of such: time passes over all of them.
+    CopyEnd,
+}
+
 /// What a reader delivers.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one for each batch; what is small comes once a split")]
@@ -153,6 +164,8 @@ pub enum ReaderEvent {
         rejected: Rejected,
         /// Where the rows come from, if that is asked for and known.
         origins: Option<Origins>,
+        /// Whether event time passes from row to row.
+        phase: Phase,
         /// Where to go on after these rows (JSON, the connector's own).
         position: String,
     },
@@ -166,7 +179,8 @@ pub enum ReaderEvent {
 impl ReaderEvent {
     /// Rows of a connector that never rejects a record.
     pub(crate) fn rows(split: SplitId, rows: RecordBatch, changes: Option<Int8Array>, position: String) -> ReaderEvent {
-        ReaderEvent::Batch { split, rows, changes, rejected: Rejected::default(), origins: None, position }
+        let (rejected, origins, phase) = (Rejected::default(), None, Phase::Log);
+        ReaderEvent::Batch { split, rows, changes, rejected, origins, phase, position }
     }
 }
 

@@ -17,6 +17,11 @@ pub(crate) fn is_event_time(time_ms: i64) -> bool {
     (FIRST_MS..=LAST_MS).contains(&time_ms)
 }
 
+/// Whether a watermark (ms) is one: none is ahead of all event times, but it may be before them.
+pub(crate) fn is_watermark(time_ms: i64) -> bool {
+    time_ms <= LAST_MS
+}
+
 /// What to say of one (ms) that is not.
 pub(crate) fn says_of_time(time_ms: i64) -> String {
     format!(

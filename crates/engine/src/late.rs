@@ -36,6 +36,11 @@ impl LateRows {
         LateRows { operator: operator.to_owned(), counter, wanted }
     }
 
+    /// So many rows are late and are kept all the same, for what they still count for.
+    pub(crate) fn count(&self, rows: u64) {
+        self.counter.fetch_add(rows, Ordering::Relaxed);
+    }
+
     /// The rows that neither the watermark (ms) nor that of their own split has passed, with their times (ms); the
     /// others are late.
     pub(crate) fn on_time(
@@ -72,7 +77,7 @@ impl LateRows {
         if positions.is_empty() {
             return Ok(());
         }
-        self.counter.fetch_add(positions.len() as u64, Ordering::Relaxed);
+        self.count(positions.len() as u64);
         if !self.wanted {
             return Ok(());
         }

@@ -99,16 +99,17 @@ impl Incoming<'_> {
         self.rows.num_rows()
     }
 
-    /// Whether the row takes another away and it is known from when on, except where the next row comes in its place.
+    /// Whether the row takes another away and it is known from when on, except where the next row comes in its place at the
+    /// same time: a filter may have taken away what stood between them.
     fn is_end_of_version(&self, position: usize) -> bool {
+        let Some(own) = &self.batch.own_watermark else { return false };
         let next = position + 1;
-        let is_replaced = || {
-            self.kind(position) == ChangeKind::UpdateBefore
-                && next < self.len()
-                && self.kind(next) == ChangeKind::UpdateAfter
-                && self.keys.row(position) == self.keys.row(next)
-        };
-        self.batch.own_watermark.is_some() && !is_replaced()
+        let is_replaced = self.kind(position) == ChangeKind::UpdateBefore
+            && next < self.len()
+            && self.kind(next) == ChangeKind::UpdateAfter
+            && self.keys.row(position) == self.keys.row(next)
+            && own.value(position) == own.value(next);
+        !is_replaced
     }
 
     fn kind(&self, position: usize) -> ChangeKind {

@@ -28,7 +28,7 @@ use mainstem_plan::operator::{Operator, SourceOperator};
 use crate::dead_letters::LetterFormat;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::event_time::{is_event_time, says_of_time, to_milliseconds};
+use crate::event_time::{is_event_time, is_watermark, says_of_time, to_milliseconds};
 use crate::metrics::OperatorMetrics;
 
 /// See the module.
@@ -51,11 +51,14 @@ struct Contract {
     kind: ContractKind,
 }
 
+/// Whether a time (ms) may be what it is said to be.
+type IsRight = fn(i64) -> bool;
+
 enum ContractKind {
     /// A condition that must not be false; what to say where it is.
     Check(String),
-    /// An event time, which must be there and be one; its name.
-    EventTime(String),
+    /// An event time or a watermark, which must be there and be one: what it is, and its expression.
+    Time { what: &'static str, of: String, is_right: IsRight },
     /// Any value, which must come about; what to say where it does not.
     Computes(String),
 }
@@ -91,19 +94,19 @@ impl Screen {
             let says = format!("the row breaks the constraint '{}', CHECK ({})", check.name, check.text);
             contracts.push(Contract { expr: check.expr.compile(&read, context)?, kind: ContractKind::Check(says) });
         }
-        if let Some(spec) = source.watermark.as_ref().filter(|_| options.policy != BadRecordPolicy::Fail) {
-            let name = spec.time.display(&read).to_string();
-            contracts.push(Contract { expr: spec.time.compile(&read, context)?, kind: ContractKind::EventTime(name) });
-        }
-        // Where a wrong record stops the job, so does the expression itself, without being computed twice.
+        // Where a wrong record stops the job, so do the expressions themselves, without being computed twice.
         if options.policy != BadRecordPolicy::Fail {
-            let watermark = source.watermark.iter().map(|spec| ("the watermark", "", &spec.watermark));
-            let columns =
-                source.computed.iter().map(|named| ("the computed column ", named.name.as_str(), &named.expr));
-            for (what, name, expr) in columns.chain(watermark).filter(|(_, _, expr)| !matches!(expr, Expr::Column(_))) {
-                let quoted = if name.is_empty() { String::new() } else { format!("'{name}'") };
-                let says = format!("{what}{quoted} is {}", expr.display(&read));
-                contracts.push(Contract { expr: expr.compile(&read, context)?, kind: ContractKind::Computes(says) });
+            if let Some(spec) = &source.watermark {
+                let time = ("event time", &spec.time, is_event_time as IsRight);
+                for (what, expr, is_right) in [time, ("watermark", &spec.watermark, is_watermark)] {
+                    let kind = ContractKind::Time { what, of: expr.display(&read).to_string(), is_right };
+                    contracts.push(Contract { expr: expr.compile(&read, context)?, kind });
+                }
+            }
+            for named in source.computed.iter().filter(|named| !matches!(named.expr, Expr::Column(_))) {
+                let says = format!("the computed column '{}' is {}", named.name, named.expr.display(&read));
+                let expr = named.expr.compile(&read, context)?;
+                contracts.push(Contract { expr, kind: ContractKind::Computes(says) });
             }
         }
         let budget = options.max_fraction.map(|fraction| BadRecordBudget::new(fraction, options.min_records));
@@ -252,7 +255,7 @@ impl Contract {
             Err(error) => {
                 let what = match &self.kind {
                     ContractKind::Check(says) | ContractKind::Computes(says) => says.clone(),
-                    ContractKind::EventTime(name) => format!("there is no event time '{name}'"),
+                    ContractKind::Time { what, of, .. } => format!("the {what} is {of}"),
                 };
                 Some(format!("{what}, which fails for it: {error}"))
             }
@@ -274,12 +277,12 @@ impl Contract {
                     }
                 }
             }
-            ContractKind::EventTime(name) => {
+            ContractKind::Time { what, of, is_right } => {
                 let times = to_milliseconds(&values).map_err(|error| error.to_string())?;
-                let broken = times.iter().enumerate().filter(|(_, time)| !time.is_some_and(is_event_time));
+                let broken = times.iter().enumerate().filter(|(_, time)| !time.is_some_and(is_right));
                 let says = |time: Option<i64>| match time {
-                    None => format!("the event time '{name}' is NULL"),
-                    Some(time) => format!("the event time '{name}' is {}", says_of_time(time)),
+                    None => format!("the {what} '{of}' is NULL"),
+                    Some(time) => format!("the {what} '{of}' is {}", says_of_time(time)),
                 };
                 broken.map(|(row, time)| (row, says(time))).collect()
             }

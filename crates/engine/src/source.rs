@@ -16,7 +16,7 @@ use mainstem_plan::operator::{Operator, SourceOperator};
 use crate::calc::Projection;
 use crate::element::StreamBatch;
 use crate::error::EngineError;
-use crate::event_time::{is_event_time, milliseconds, says_of_time};
+use crate::event_time::{is_event_time, is_watermark, milliseconds, says_of_time};
 use crate::metrics::OperatorMetrics;
 use crate::screen::Screen;
 
@@ -39,6 +39,25 @@ struct EventTime {
     time: Arc<dyn PhysicalExpr>,
     watermark: Arc<dyn PhysicalExpr>,
     idle_timeout: Option<Duration>,
+}
+
+/// The watermark of a split while its rows are gone through (ms).
+#[derive(Clone, Copy)]
+struct SplitTime {
+    /// Against which the next row is judged.
+    current: i64,
+    /// What the rows so far have brought.
+    reached: i64,
+    /// Whether that is the same.
+    passes: bool,
+}
+
+impl SplitTime {
+    /// A row has brought a watermark.
+    fn pass(&mut self, watermark: i64) {
+        self.reached = self.reached.max(watermark);
+        self.current = if self.passes { self.reached } else { self.current };
+    }
 }
 
 /// Rows after the stage.
@@ -72,6 +91,8 @@ impl SourceStage {
         let projection = Projection::new(name, &source.project, &read, node.op.schema.clone(), context)?;
         let by_key = node.op.changes == ChangeMode::Upsert;
         let screen = Screen::new(node, source, context, metrics.clone())?;
+        // Rows of which none replaces another say with their times when they count.
+        let versions = versions && node.op.changes != ChangeMode::Append;
         Ok(SourceStage {
             screen,
             name: name.to_owned(),
@@ -94,43 +115,51 @@ impl SourceStage {
         self.metrics.set_watermark(self.subtask, watermark);
     }
 
-    /// Takes rows of one split that the screen has let through; the split's watermark is given.
+    /// Takes rows of one split that the screen has let through; the split's watermark is given. `passes`: each row is judged
+    /// against those before it, not against the given watermark alone.
     pub(crate) fn process(
         &mut self,
         rows: &RecordBatch,
         changes: Option<Int8Array>,
         watermark: Timestamp,
+        passes: bool,
     ) -> Result<Staged, EngineError> {
         self.metrics.count_in(self.subtask, rows.num_rows());
-        let (own_watermark, watermark) = match &changes {
-            Some(changes) if self.versions => self.counted_after(rows, changes, watermark)?,
+        let mut time = SplitTime { current: watermark.0, reached: watermark.0, passes };
+        let own_watermark = match &changes {
+            _ if self.versions => self.counted_after(rows, changes.as_ref(), &mut time)?,
             // What stands behind such a source looks at its keys, not at its times.
-            Some(changes) if self.by_key => (None, self.lateness(&self.without_deletes(rows, changes)?, watermark)?.1),
-            _ => self.lateness(rows, watermark)?,
+            Some(changes) if self.by_key => {
+                self.lateness(&self.without_deletes(rows, changes)?, &mut time)?;
+                None
+            }
+            _ => self.lateness(rows, &mut time)?,
         };
         let batch = self.projection.apply(rows)?;
         self.metrics.count_out(self.subtask, batch.num_rows());
         let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark, changes });
-        Ok(Staged { batch, watermark })
+        Ok(Staged { batch, watermark: Timestamp(time.reached) })
     }
 
     /// The time (ms) after which each row counts: just before its own, or where its split's watermark stands if that is later.
-    /// What an update replaces goes when that comes; what is deleted tells no time, and goes behind the watermark. Then the
-    /// watermark after all of them.
+    /// What an update replaces goes when that comes; what is deleted tells no time, and goes behind the watermark.
     fn counted_after(
         &self,
         rows: &RecordBatch,
-        changes: &Int8Array,
-        watermark: Timestamp,
-    ) -> Result<(Option<Int64Array>, Timestamp), EngineError> {
-        let kinds = changes.values();
-        let timed = if self.by_key { self.without_deletes(rows, changes)? } else { rows.clone() };
-        let Some((times, watermarks)) = self.times_of(&timed)? else { return Ok((None, watermark)) };
+        changes: Option<&Int8Array>,
+        time: &mut SplitTime,
+    ) -> Result<Option<Int64Array>, EngineError> {
+        let kind = |row: usize| changes.map_or(ChangeKind::Insert as i8, |changes| changes.value(row));
+        let timed = match changes {
+            Some(changes) if self.by_key => self.without_deletes(rows, changes)?,
+            _ => rows.clone(),
+        };
+        let Some((times, watermarks)) = self.times_of(&timed)? else { return Ok(None) };
         let mut of_timed = times.values().iter().copied().zip(watermarks.values().iter().copied());
-        let is_timed = |kind: i8| !self.by_key || kind != ChangeKind::Delete as i8;
-        let of_rows: Vec<_> = kinds.iter().map(|kind| if is_timed(*kind) { of_timed.next() } else { None }).collect();
-        let is = |row: usize, kind: ChangeKind| kinds.get(row).is_some_and(|is| *is == kind as i8);
-        let mut current = watermark.0;
+        let is_timed = |row: usize| !self.by_key || kind(row) != ChangeKind::Delete as i8;
+        let of_rows: Vec<_> =
+            (0..rows.num_rows()).map(|row| if is_timed(row) { of_timed.next() } else { None }).collect();
+        let is = |row: usize, of: ChangeKind| row < rows.num_rows() && kind(row) == of as i8;
         let mut after = Vec::with_capacity(of_rows.len());
         for (row, of_row) in of_rows.iter().enumerate() {
             let by = match () {
@@ -138,11 +167,11 @@ impl SourceStage {
                 () if is(row, ChangeKind::UpdateBefore) || is(row, ChangeKind::Delete) => None,
                 () => Some(row),
             };
-            let time = by.and_then(|row| of_rows[row]).map(|(time, _)| time);
-            after.push(time.map_or(current, |time| current.max(time - 1)));
-            current = of_row.map_or(current, |(_, watermark)| current.max(watermark));
+            let begins = by.and_then(|row| of_rows[row]).map(|(begins, _)| begins);
+            after.push(begins.map_or(time.current, |begins| time.current.max(begins - 1)));
+            of_row.iter().for_each(|(_, watermark)| time.pass(*watermark));
         }
-        Ok((Some(Int64Array::from(after)), Timestamp(current)))
+        Ok(Some(Int64Array::from(after)))
     }
 
     /// The rows that have a time to tell.
@@ -152,31 +181,26 @@ impl SourceStage {
         compute::filter_record_batch(rows, &kept).map_err(|e| EngineError::arrow(&self.name, &e))
     }
 
-    /// The watermark before each row, where some row is at or behind it, and the watermark after all of them.
-    fn lateness(
-        &self,
-        rows: &RecordBatch,
-        watermark: Timestamp,
-    ) -> Result<(Option<Int64Array>, Timestamp), EngineError> {
-        let Some((times, watermarks)) = self.times_of(rows)? else { return Ok((None, watermark)) };
-        let mut current = watermark.0;
+    /// The watermark before each row, where some row is at or behind it.
+    fn lateness(&self, rows: &RecordBatch, time: &mut SplitTime) -> Result<Option<Int64Array>, EngineError> {
+        let Some((times, watermarks)) = self.times_of(rows)? else { return Ok(None) };
+        let mut before = *time;
         let mut behind = false;
-        for (time, row) in times.values().iter().zip(watermarks.values()) {
-            behind |= *time <= current;
-            current = current.max(*row);
+        for (of_row, watermark) in times.values().iter().zip(watermarks.values()) {
+            behind |= *of_row <= time.current;
+            time.pass(*watermark);
         }
         if !behind {
-            return Ok((None, Timestamp(current)));
+            return Ok(None);
         }
-        let mut before = watermark.0;
-        let own = watermarks.values().iter().map(|row| {
-            let own = before;
-            before = before.max(*row);
+        let own = watermarks.values().iter().map(|watermark| {
+            let own = before.current;
+            before.pass(*watermark);
             own
         });
         let own = Int64Array::from_iter_values(own);
         debug_assert_eq!(own.len(), rows.num_rows());
-        Ok((Some(own), Timestamp(current)))
+        Ok(Some(own))
     }
 
     /// The event time of each row and the watermark that it brings (ms); none where the table has no event time.
@@ -194,15 +218,18 @@ impl SourceStage {
             }
             milliseconds(&self.name, what, &values)
         };
-        let times = evaluate(&spec.time, "event time")?;
-        if let Some(wrong) = times.values().iter().find(|time| !is_event_time(**time)) {
+        let check = |times: &Int64Array, is_right: fn(i64) -> bool, what: &str| {
+            let Some(wrong) = times.values().iter().find(|time| !is_right(**time)) else { return Ok(()) };
             let message = format!(
-                "an event time is {} Set 'bad-records' = 'drop' for the table to drop and count such records, or 'dead-letter' to keep them in a table",
+                "{what} is {} Set 'bad-records' = 'drop' for the table to drop and count such records, or 'dead-letter' to keep them in a table",
                 says_of_time(*wrong)
             );
-            return Err(EngineError::Data { operator: self.name.clone(), message });
-        }
+            Err(EngineError::Data { operator: self.name.clone(), message })
+        };
+        let times = evaluate(&spec.time, "event time")?;
+        check(&times, is_event_time, "an event time")?;
         let watermarks = evaluate(&spec.watermark, "watermark")?;
+        check(&watermarks, is_watermark, "a watermark")?;
         Ok(Some((times, watermarks)))
     }
 }

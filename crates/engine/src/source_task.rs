@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstem_connectors::ReaderEvent;
+use mainstem_connectors::{Phase, ReaderEvent};
 use mainstem_core::alignment::BarrierMark;
 use mainstem_core::ids::{Epoch, SplitId, SubtaskId};
 use mainstem_core::owned_splits::{OwnedSplits, Piece};
@@ -83,6 +83,7 @@ struct Running {
     last_barrier: Epoch,
     requested: bool,
     exhausted: bool,
+    copied: Copied,
     /// Where the splits stood at the end of the epochs whose checkpoints may be restored, where somebody cares.
     positions: BTreeMap<Epoch, Vec<(SplitId, String)>>,
 }
@@ -95,8 +96,19 @@ impl SourceTask {
         let reports = WatermarkReports::new(self.subtask, self.events.clone());
         let (requested, exhausted, replaying, last_barrier) = (false, false, None, Epoch(0));
         let positions = BTreeMap::new();
-        let mut running =
-            Running { task: self, splits, readers, reports, replaying, last_barrier, requested, exhausted, positions };
+        let copied = Copied::default();
+        let mut running = Running {
+            task: self,
+            splits,
+            readers,
+            reports,
+            replaying,
+            last_barrier,
+            requested,
+            exhausted,
+            copied,
+            positions,
+        };
         let cancelled = running.run().await?;
         if cancelled {
             return Ok(false);
@@ -242,7 +254,7 @@ impl Running {
     async fn on_read(&mut self, event: ReaderEvent, read_at: Timestamp) -> Result<Next, EngineError> {
         self.task.chain.note_working();
         match event {
-            ReaderEvent::Batch { split, rows, changes, rejected, origins, position } => {
+            ReaderEvent::Batch { split, rows, changes, rejected, origins, phase, position } => {
                 let screened = self.task.stage.screen.screen(&split, rows, changes, rejected, origins.as_ref())?;
                 if let Some(letters) = screened.letters {
                     self.task.chain.push_aside(letters).await?;
@@ -256,11 +268,13 @@ impl Running {
                 }
                 let watermark = self.splits.wake(&split);
                 if rows.num_rows() == 0 {
+                    let watermark = self.copied.time_after(&split, phase, watermark, watermark);
                     self.splits.progress(&split, position, watermark);
                     return Ok(Next::Go);
                 }
-                let staged = self.task.stage.process(&rows, changes, watermark)?;
-                self.splits.progress(&split, position, staged.watermark);
+                let staged = self.task.stage.process(&rows, changes, watermark, phase == Phase::Log)?;
+                let watermark = self.copied.time_after(&split, phase, watermark, staged.watermark);
+                self.splits.progress(&split, position, watermark);
                 if let Some(batch) = staged.batch {
                     self.task.chain.push(0, batch, None).await?;
                 }
@@ -413,6 +427,26 @@ impl Running {
         for (split, is_held) in self.splits.hold_ahead_of(member.bound()) {
             self.readers.hold(&split, is_held);
         }
+    }
+}
+
+/// The greatest watermark that the rows of each copy under way have brought. A copy that is interrupted begins anew, so it is
+/// part of no checkpoint.
+#[derive(Default)]
+struct Copied(BTreeMap<SplitId, Timestamp>);
+
+impl Copied {
+    /// The watermark of a split after rows before which it was `before`, and which have brought `brought`.
+    fn time_after(&mut self, split: &SplitId, phase: Phase, before: Timestamp, brought: Timestamp) -> Timestamp {
+        if phase == Phase::Log {
+            return brought;
+        }
+        let greatest = self.0.remove(split).map_or(brought, |of_copy| of_copy.max(brought));
+        if phase == Phase::CopyEnd {
+            return greatest;
+        }
+        self.0.insert(split.clone(), greatest);
+        before
     }
 }
 

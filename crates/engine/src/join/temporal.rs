@@ -156,17 +156,20 @@ impl TemporalJoin {
             return Ok(());
         }
         let mut changes = Vec::with_capacity(positions.len());
+        let mut late = 0;
         for row in positions.iter().map(|row| *row as usize) {
             let deleted = kind(row) == ChangeKind::Delete as i8;
             let (time, counts_from) = match &times {
                 None => (0, i64::MIN),
                 Some(times) => {
                     let own = batch.own_watermark.as_ref().map_or(i64::MIN, |own| own.value(row));
+                    late += u64::from(!deleted && own >= times.value(row));
                     (times.value(row), times.value(row).max(own.saturating_add(1)))
                 }
             };
             changes.push((row, Version { row: 0, time, counts_from, counts_until: i64::MAX, deleted }));
         }
+        self.late.count(late);
         let kept = if positions.len() == rows { batch.rows.clone() } else { self.taken(&batch.rows, positions)? };
         self.add_versions(&kept, &keys, changes, true)
     }

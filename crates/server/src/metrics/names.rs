@@ -52,7 +52,7 @@ metrics! {
     JOB_FAILURES Counter None "mainstem_job_failures" "Attempts of a job that have failed, since this process drives it.";
     JOB_ROWS_IN Counter None "mainstem_job_rows_in" "Rows read by the sources of a job, in its newest attempt.";
     JOB_ROWS_OUT Counter None "mainstem_job_rows_out" "Rows written by the sinks of a job, in its newest attempt.";
-    JOB_LATE_ROWS Counter None "mainstem_job_late_rows" "Rows of a job that were dropped because they were late, in its newest attempt.";
+    JOB_LATE_ROWS Counter None "mainstem_job_late_rows" "Rows of a job that were late, in its newest attempt: dropped, or versions of a temporal join that count later than their times say.";
     JOB_DROPPED Counter None "mainstem_job_dropped_records" "Wrong or refused records that a job has dropped, in its newest attempt.";
     JOB_DEAD_LETTERS Counter None "mainstem_job_dead_letters" "Wrong records that went to a table of dead letters, in its newest attempt.";
     JOB_WATERMARK Gauge Seconds "mainstem_job_watermark_timestamp" "Event time up to which a job has all rows; not there before the first, nor at the end of the input.";
@@ -83,7 +83,7 @@ metrics! {
     ROWS_IN Counter None "mainstem_operator_rows_in" "Rows that came in; for a source, rows read.";
     ROWS_OUT Counter None "mainstem_operator_rows_out" "Rows that went out; for a sink, rows written.";
     BYTES_READ Counter Bytes "mainstem_operator_read" "Bytes read from outside.";
-    LATE_ROWS Counter None "mainstem_operator_late_rows" "Rows dropped because they were late.";
+    LATE_ROWS Counter None "mainstem_operator_late_rows" "Rows that were late: dropped, or versions of a temporal join that count later than their times say.";
     DROPPED Counter None "mainstem_operator_dropped_records" "Records that were wrong and were dropped as the user chose.";
     DEAD_LETTERS Counter None "mainstem_operator_dead_letters" "Records that were wrong and went to the table that takes them.";
     UNMATCHED Counter None "mainstem_operator_unmatched_changes" "Changes that were to take away a row that was not there.";

@@ -292,6 +292,7 @@ fn a_join_as_of_a_time_meets_the_version_of_that_time() {
         plain.insert(line(rate), 1_usize);
         filtered.insert(line(rate.filter(|rate| rate % 5 != 0)), 1_usize);
     }
+    let mut kills = 0;
     for (format, content) in [
         ("'format' = 'debezium-json'", &history.envelopes),
         ("'format' = 'debezium-json', 'debezium-json.upsert' = 'true'", &history.envelopes),
@@ -316,7 +317,7 @@ fn a_join_as_of_a_time_meets_the_version_of_that_time() {
         sandbox.write("r.json", content);
         for parallelism in ["1", "3"] {
             let arguments = ["run", "job.sql", "--checkpoint-interval", "20 ms", "--parallelism", parallelism];
-            sandbox.kill_at(&arguments, "published", 1 + random.random_range(0..3));
+            kills += i32::from(sandbox.kill_at(&arguments, "published", 1 + random.random_range(0..3)));
         }
         sandbox.run_ok(&["run", "job.sql", "--parallelism", "2"]);
         for (directory, expected) in [("plain", &plain), ("filtered", &filtered)] {
@@ -325,6 +326,7 @@ fn a_join_as_of_a_time_meets_the_version_of_that_time() {
             assert!(found == *expected, "{format}, {directory}: {wrong:?} of {} lines", found.len());
         }
     }
+    assert!(kills > 0, "each run was over before it was to be killed");
 }
 
 /// What is held back for a moment comes before the end of the input, on which sorts and limits wait.
@@ -339,4 +341,31 @@ fn mini_batches_come_before_the_end() {
     sandbox.run_ok(&["run", "job.sql"]);
     let lines = ["{\"k\":0,\"n\":33}", "{\"k\":1,\"n\":34}", "{\"k\":2,\"n\":33}"];
     assert_eq!(sandbox.lines("out"), lines.map(|line| (line.to_owned(), 1)).into());
+}
+
+/// Rows that are told once more, as a new copy of a table does, replace each other at their times as updates do.
+#[test]
+fn versions_that_come_as_inserts_end_where_the_next_one_begins() {
+    let sandbox = Sandbox::new(
+        "CREATE TABLE l (id BIGINT, k BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+           WITH ('connector' = 'filesystem', 'path' = 'l.json', 'format' = 'json');
+         CREATE TABLE r (k BIGINT, active BOOLEAN, ts TIMESTAMP(3), PRIMARY KEY (k) NOT ENFORCED, WATERMARK FOR ts AS ts)
+           WITH ('connector' = 'filesystem', 'path' = 'r.json', 'format' = 'debezium-json', 'debezium-json.upsert' = 'true');
+         CREATE TABLE out (id BIGINT, found TIMESTAMP(3)) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
+         CREATE VIEW f AS SELECT k, ts FROM r WHERE active;
+         INSERT INTO out SELECT l.id, v.ts FROM l LEFT JOIN f FOR SYSTEM_TIME AS OF l.ts AS v ON l.k = v.k;",
+    );
+    let (mut asked, mut versions, mut expected) = (String::new(), String::new(), BTreeMap::new());
+    for (hour, active) in [(10, true), (12, false), (14, true), (16, false)] {
+        let at = format!("2026-01-01 {hour}:00:00");
+        let row = format!("{{\"k\":1,\"active\":{active},\"ts\":\"{at}\"}}");
+        writeln!(versions, "{{\"before\":null,\"after\":{row},\"op\":\"c\"}}").unwrap();
+        writeln!(asked, "{{\"id\":{hour},\"k\":1,\"ts\":\"2026-01-01 {hour}:30:00.000\"}}").unwrap();
+        let found = if active { format!("\"{at}\"") } else { "null".to_owned() };
+        expected.insert(format!("{{\"id\":{hour},\"found\":{found}}}"), 1);
+    }
+    sandbox.write("l.json", asked);
+    sandbox.write("r.json", versions);
+    sandbox.run_ok(&["run", "job.sql"]);
+    assert_eq!(sandbox.lines("out"), expected);
 }

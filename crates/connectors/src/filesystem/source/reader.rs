@@ -18,7 +18,7 @@ use super::text::TextFile;
 use crate::bad_records::{Origins, Rejected};
 use crate::error::{ConnectorError, ErrorKind};
 use crate::format::FormatOptions;
-use crate::source::{ReaderContext, ReaderEvent, SourceReader};
+use crate::source::{Phase, ReaderContext, ReaderEvent, SourceReader};
 
 /// Reads files.
 pub(super) struct FileReader {
@@ -126,7 +126,8 @@ impl SourceReader for FileReader {
         let Some(FileRows { rows, changes, rejected, origins, position }) = rows else {
             return Ok(Some(ReaderEvent::SplitFinished { split: id }));
         };
-        let event = ReaderEvent::Batch { split: id.clone(), rows, changes, rejected, origins, position };
+        let (split, phase) = (id.clone(), Phase::Log);
+        let event = ReaderEvent::Batch { split, rows, changes, rejected, origins, phase, position };
         self.open = Some((id, file));
         Ok(Some(event))
     }

@@ -14,7 +14,7 @@ use crate::bad_records::{BAD_RECORD_ADVICE, BadRecordPolicy, DeadLetter, Origin,
 use crate::error::{ConnectorError, ErrorKind};
 use crate::format::RecordFault;
 use crate::kept::to_json;
-use crate::source::{ReaderContext, ReaderEvent, SourceReader};
+use crate::source::{Phase, ReaderContext, ReaderEvent, SourceReader};
 
 use super::super::decode::{Chunk, Decoder, Side};
 use super::KafkaTable;
@@ -95,7 +95,7 @@ impl PartitionReader {
         let rejected = rejected(&split, &chunk, decoded.rejects, keep);
         let origins = self.ctx.with_origins.then(|| origins(chunk, &decoded.messages));
         let (rows, changes) = (decoded.rows, decoded.changes);
-        Ok(Some(ReaderEvent::Batch { split, rows, changes, rejected, origins, position }))
+        Ok(Some(ReaderEvent::Batch { split, rows, changes, rejected, origins, phase: Phase::Log, position }))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::bad_records::{BAD_RECORD_ADVICE, BadRecordPolicy, DeadLetter, Origin,
 use crate::error::{ConnectorError, ErrorKind};
 use crate::format::RecordFault;
 use crate::kept::to_json;
-use crate::source::{ReaderContext, ReaderEvent, SourceReader};
+use crate::source::{Phase, ReaderContext, ReaderEvent, SourceReader};
 
 use super::super::decode::{Chunk, Decoder, number};
 use super::NatsTable;
@@ -132,7 +132,7 @@ impl StreamReader {
         let rejected = rejected(&split, &chunk, decoded.rejects, keep);
         let origins = self.ctx.with_origins.then(|| origins(chunk, &decoded.messages));
         let (rows, changes) = (decoded.rows, decoded.changes);
-        Ok(ReaderEvent::Batch { split, rows, changes, rejected, origins, position })
+        Ok(ReaderEvent::Batch { split, rows, changes, rejected, origins, phase: Phase::Log, position })
     }
 
     /// No rows, and a position behind which reading goes on.

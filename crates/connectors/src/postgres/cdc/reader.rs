@@ -22,7 +22,7 @@ use crate::postgres::client::Session;
 use crate::postgres::copied::CopiedRows;
 use crate::postgres::sql::identifiers;
 use crate::postgres::table::{Direction, RealTable};
-use crate::source::{ReaderContext, ReaderEvent, Release, SourceReader};
+use crate::source::{Phase, ReaderContext, ReaderEvent, Release, SourceReader};
 
 /// So long changes are collected before they are given, while no more come.
 const LINGER: Duration = Duration::from_millis(5);
@@ -186,14 +186,14 @@ impl SourceReader for CdcReader {
                         self.ctx.bytes_read.fetch_add(copying.rows.bytes - before, Ordering::Relaxed);
                         let first = copying.copied.before.as_ref().unwrap_or(&copying.copied.snapshot);
                         // With the last rows the copy is done.
-                        let position = match copying.next {
-                            Some(_) => Position::Copying { snapshot: first.clone() },
+                        let (phase, position) = match copying.next {
+                            Some(_) => (Phase::Copy, Position::Copying { snapshot: first.clone() }),
                             None => {
                                 let copied = Some(copying.copied.clone());
-                                Position::Streaming { lsn: copying.start, changes: 0, copied }
+                                (Phase::CopyEnd, Position::Streaming { lsn: copying.start, changes: 0, copied })
                             }
                         };
-                        return Ok(Some(batch(split, rows, None, Rejected::default(), &position)?));
+                        return Ok(Some(batch(split, rows, None, Rejected::default(), phase, &position)?));
                     }
                     let State::Copying(copying) = std::mem::replace(&mut self.state, State::Waiting) else { continue };
                     let Copying { copied, start, changes, name, .. } = *copying;
@@ -261,7 +261,7 @@ async fn stream_on(
         0 => (RecordBatch::new_empty(stream.schema()), None),
         _ => stream.finish().map(|(rows, kinds)| (rows, Some(kinds)))?,
     };
-    batch(split, rows, kinds, stream.skipped(), &position)
+    batch(split, rows, kinds, stream.skipped(), Phase::Log, &position)
 }
 
 fn batch(
@@ -269,9 +269,10 @@ fn batch(
     rows: RecordBatch,
     changes: Option<arrow::array::Int8Array>,
     rejected: Rejected,
+    phase: Phase,
     position: &Position,
 ) -> Result<ReaderEvent, ConnectorError> {
     let position = serde_json::to_string(position)
         .map_err(|e| ConnectorError::data(format!("bug: a position cannot be written: {e}; please report it")))?;
-    Ok(ReaderEvent::Batch { split: split.clone(), rows, changes, rejected, origins: None, position })
+    Ok(ReaderEvent::Batch { split: split.clone(), rows, changes, rejected, origins: None, phase, position })
 }

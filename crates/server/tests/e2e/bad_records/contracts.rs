@@ -109,6 +109,31 @@ fn times_of_another_unit_are_no_event_times() {
     assert_says(&message, &["9223372036854775807 ms after 1970", "years 0 to 9999", "'bad-records' = 'drop'"]);
 }
 
+/// A watermark of another unit would make all rows behind it late.
+#[test]
+fn watermarks_of_another_unit_are_no_watermarks() {
+    let job = |options: &str| {
+        let sandbox = Sandbox::new(&format!(
+            "CREATE TABLE t (ts TIMESTAMP(3), sent BIGINT, WATERMARK FOR ts AS TO_TIMESTAMP_LTZ(sent, 3))
+             WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json'{options});
+             CREATE TABLE o (n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
+             INSERT INTO o SELECT COUNT(*) FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' DAY)
+             GROUP BY window_start, window_end;"
+        ));
+        // Before all times is as good as none.
+        let sent = [-99_000_000_000_000_i64, 1_767_225_600_000_000, 1_767_225_600_000];
+        let line = |sent: i64| format!("{{\"ts\":\"2026-01-01 00:00:01\",\"sent\":{sent}}}\n");
+        sandbox.write("in/a.json", sent.map(line).concat());
+        sandbox
+    };
+    let sandbox = job(", 'bad-records' = 'drop'");
+    let said = text(&sandbox.run_ok(&["run", "job.sql"]).stderr);
+    assert_says(&said, &["2 rows in", "1 dropped"]);
+    assert_eq!(sandbox.lines("out"), BTreeMap::from([("{\"n\":2}".to_owned(), 1)]));
+    let message = job("").run_err(&["run", "job.sql"]);
+    assert_says(&message, &["a watermark is 1767225600000000 ms after 1970", "'bad-records' = 'drop'"]);
+}
+
 #[test]
 fn a_job_that_is_mostly_wrong_stops_with_its_counts() {
     let options = format!("{DEAD_LETTER}, 'bad-records.max-fraction' = '0.5', 'bad-records.min-records' = '100'");

@@ -123,6 +123,46 @@ fn start(sandbox: &Sandbox) -> std::process::Child {
     sandbox.command(&[&ARGUMENTS[..], &["--json"]].concat()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
+/// A copy has no order: none of its rows is behind another, however old the newest that came before it.
+#[test]
+fn the_rows_of_a_copy_are_versions_from_their_own_times_on() {
+    let server = Server::start();
+    // Newest first, and more than a batch.
+    let table = server.database(
+        "versions",
+        "CREATE TABLE rates (k int PRIMARY KEY, rate int, at timestamp NOT NULL); CREATE TABLE joined (id int PRIMARY KEY, rate int);
+         INSERT INTO rates SELECT n, n * 3, timestamp '2026-01-05' - n * interval '1 second' FROM generate_series(1, 30000) n",
+    );
+    let copy =
+        table.replace("'connector' = 'postgres'", "'connector' = 'postgres-cdc', 'slot.name' = 'mainstem_versions'");
+    let sandbox = sandbox(&format!(
+        "CREATE TABLE rates (k INT, rate INT, at TIMESTAMP(3), PRIMARY KEY (k) NOT ENFORCED, WATERMARK FOR at AS at)
+           WITH ({copy}, 'table-name' = 'rates');
+         CREATE TABLE asked (id INT, k INT, at TIMESTAMP(3), WATERMARK FOR at AS at)
+           WITH ('connector' = 'filesystem', 'path' = 'asked.json', 'format' = 'json');
+         CREATE TABLE joined (id INT, rate INT, PRIMARY KEY (id) NOT ENFORCED) WITH ({table}, 'table-name' = 'joined');
+         INSERT INTO joined SELECT a.id, r.rate FROM asked a
+           LEFT JOIN rates FOR SYSTEM_TIME AS OF a.at AS r ON a.k = r.k;"
+    ));
+    // Half a second after and half a second before the version of their key.
+    let asked = server.query(
+        "versions",
+        "SELECT json_build_object('id', id, 'k', k, 'at', to_char(at, 'YYYY-MM-DD HH24:MI:SS.MS')) FROM (
+           SELECT k AS id, k, at + interval '0.5 second' AS at FROM rates WHERE k % 100 = 0
+           UNION ALL SELECT -k, k, at - interval '0.5 second' FROM rates WHERE k % 100 = 0) a ORDER BY at",
+    );
+    sandbox.write("asked.json", asked.concat().join("\n"));
+    let mut job = start(&sandbox);
+    let all = "SELECT COUNT(*), COUNT(rate), COUNT(*) FILTER (WHERE rate = id * 3) FROM joined";
+    wait_for("all rows are joined", || {
+        assert!(job.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(sandbox.path("stderr.log")).unwrap());
+        server.query("versions", all)[0][0] == "600"
+    });
+    job.kill().unwrap();
+    job.wait().unwrap();
+    assert_eq!(server.query("versions", all), [["600", "300", "300"]]);
+}
+
 #[test]
 fn a_table_and_its_changes_are_followed_over_kills() {
     let mut server = Server::start();
