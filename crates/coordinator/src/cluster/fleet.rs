@@ -92,7 +92,9 @@ impl FleetService {
         let mut fleet = Fleet::new(self.config);
         used.into_iter().for_each(|(job, slots)| fleet.occupy(&job, slots));
         let (connections, holds) = (inner.connections, inner.holds);
-        *inner = Inner { term: Some(term), fleet, fences, connections, holds, ..Inner::default() };
+        // As when it stood down: who drove jobs until now may not be gone yet.
+        let routes = std::mem::take(&mut inner.routes);
+        *inner = Inner { term: Some(term), fleet, fences, connections, holds, routes, ..Inner::default() };
     }
 
     /// It leads no longer: all connections to workers end, and those that come are told whom to ask.

@@ -23,19 +23,21 @@ fn a_receiver_that_is_down_for_a_while_gets_all() {
     let arguments = ["run", "job.sql", "--checkpoint-interval", "50 ms", "--json"];
     let job = sandbox.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
-    while receiver.seen().len() < 2 && begun.elapsed() < Duration::from_secs(30) {
+    while receiver.seen().is_empty() && begun.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(10));
     }
+    let asked = Instant::now();
     std::thread::sleep(Duration::from_millis(1_500));
     up.store(true, Ordering::Relaxed);
-    let seconds_down = begun.elapsed().as_secs() as usize;
+    let seconds_down = asked.elapsed().as_secs() as usize;
     let output = job.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let taken = receiver.taken_once();
     assert!(counts(taken.values()).into_iter().eq((1..=2_000).map(|id| (id, 1))));
     let refused = receiver.seen().iter().filter(|seen| !seen.taken).count();
+    // Eight requests at once, each again after a second; the last may have been on their way.
     assert!(
-        refused < 20 * (seconds_down + 1),
+        refused <= 8 * (seconds_down + 2),
         "it was asked {refused} times although it wanted to be left alone for a second"
     );
 }

@@ -147,6 +147,15 @@ impl LocalCluster<'_> {
         !self.is_armed(failpoint)
     }
 
+    /// Holds up who leads for so long that others go on without it.
+    pub(crate) fn leader_wakes_up_too_late(&self) {
+        self.wait_until("somebody leads", |jobs| jobs.leader().is_some());
+        let leader = self.leader().unwrap();
+        self.signal(&leader, "STOP");
+        std::thread::sleep(Duration::from_secs(4));
+        self.signal(&leader, "CONT");
+    }
+
     /// The name of the coordinator that leads.
     pub(crate) fn leader(&self) -> Option<String> {
         self.leading(&self.jobs()?).map(|(node, _)| node)
