@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use arrow::array::{Array, BooleanArray, Int8Array, Int64Array, RecordBatch};
 use arrow::compute;
+use arrow::datatypes::{Field, Fields, Schema, SchemaRef};
 use datafusion_physical_expr_common::physical_expr::PhysicalExpr;
 use mainstem_core::change::{ChangeKind, ChangeMode};
 use mainstem_core::graph::Node;
 use mainstem_core::time::Timestamp;
 use mainstem_plan::eval::EvalContext;
+use mainstem_plan::expr::Expr;
 use mainstem_plan::operator::{Operator, SourceOperator};
 
 use crate::calc::Projection;
@@ -36,6 +38,9 @@ pub(crate) struct SourceStage {
 }
 
 struct EventTime {
+    /// Where it is not a column that is read: it becomes one behind those, so that it is computed once for the watermark and all
+    /// columns that are made of it.
+    computed: Option<(Arc<dyn PhysicalExpr>, SchemaRef)>,
     time: Arc<dyn PhysicalExpr>,
     watermark: Arc<dyn PhysicalExpr>,
     idle_timeout: Option<Duration>,
@@ -81,28 +86,32 @@ impl SourceStage {
         let name = node.name.as_str();
         let read =
             Arc::new(source.table.schema.project(&source.read_columns).map_err(|e| EngineError::arrow(name, &e))?);
-        let times = source.watermark.as_ref().map(|spec| {
-            Ok::<_, EngineError>(EventTime {
-                time: spec.time.compile(&read, context)?,
-                watermark: spec.watermark.compile(&read, context)?,
+        let mut project = source.project.clone();
+        let mut input = read.clone();
+        let mut times = None;
+        if let Some(spec) = &source.watermark {
+            let (mut time, mut watermark, mut computed) = (spec.time.clone(), spec.watermark.clone(), None);
+            if !matches!(time, Expr::Column(_)) {
+                let (position, expr) = (Expr::Column(read.fields().len()), time.compile(&read, context)?);
+                let column = Field::new("__event_time", spec.time.data_type(&read)?, true);
+                input = Arc::new(Schema::new(read.fields().iter().cloned().chain([column.into()]).collect::<Fields>()));
+                let exprs = project.iter_mut().map(|named| &mut named.expr).chain([&mut time, &mut watermark]);
+                exprs.for_each(|expr| expr.replace(&spec.time, &position));
+                computed = Some((expr, input.clone()));
+            }
+            times = Some(EventTime {
+                computed,
+                time: time.compile(&input, context)?,
+                watermark: watermark.compile(&input, context)?,
                 idle_timeout: spec.idle_timeout_ms.map(Duration::from_millis),
-            })
-        });
-        let projection = Projection::new(name, &source.project, &read, node.op.schema.clone(), context)?;
+            });
+        }
+        let projection = Projection::new(name, &project, &input, node.op.schema.clone(), context)?;
         let by_key = node.op.changes == ChangeMode::Upsert;
         let screen = Screen::new(node, source, context, metrics.clone())?;
         // Rows of which none replaces another say with their times when they count.
         let versions = versions && node.op.changes != ChangeMode::Append;
-        Ok(SourceStage {
-            screen,
-            name: name.to_owned(),
-            times: times.transpose()?,
-            projection,
-            by_key,
-            versions,
-            subtask,
-            metrics,
-        })
+        Ok(SourceStage { screen, name: name.to_owned(), times, projection, by_key, versions, subtask, metrics })
     }
 
     /// The time-out after which a silent split is idle.
@@ -125,6 +134,7 @@ impl SourceStage {
         passes: bool,
     ) -> Result<Staged, EngineError> {
         self.metrics.count_in(self.subtask, rows.num_rows());
+        let rows = &self.with_time(rows)?;
         let mut time = SplitTime { current: watermark.0, reached: watermark.0, passes };
         let own_watermark = match &changes {
             _ if self.versions => self.counted_after(rows, changes.as_ref(), &mut time)?,
@@ -139,6 +149,17 @@ impl SourceStage {
         self.metrics.count_out(self.subtask, batch.num_rows());
         let batch = (batch.num_rows() > 0).then_some(StreamBatch { rows: batch, own_watermark, changes });
         Ok(Staged { batch, watermark: Timestamp(time.reached) })
+    }
+
+    /// The rows, with their time where that is computed.
+    fn with_time(&self, rows: &RecordBatch) -> Result<RecordBatch, EngineError> {
+        let Some((expr, schema)) = self.times.as_ref().and_then(|times| times.computed.as_ref()) else {
+            return Ok(rows.clone());
+        };
+        let time = expr.evaluate(rows).and_then(|time| time.into_array(rows.num_rows()));
+        let time = time.map_err(|e| EngineError::evaluation(&self.name, &e))?;
+        let columns = rows.columns().iter().cloned().chain([time]).collect();
+        RecordBatch::try_new(schema.clone(), columns).map_err(|e| EngineError::arrow(&self.name, &e))
     }
 
     /// The time (ms) after which each row counts: just before its own, or where its split's watermark stands if that is later.

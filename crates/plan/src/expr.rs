@@ -255,6 +255,15 @@ impl Expr {
         self.children_mut().into_iter().for_each(|child| child.remap_columns(position));
     }
 
+    /// Replaces every part that is equal to `part`.
+    pub fn replace(&mut self, part: &Expr, by: &Expr) {
+        if self == part {
+            *self = by.clone();
+        } else {
+            self.children_mut().into_iter().for_each(|child| child.replace(part, by));
+        }
+    }
+
     /// Whether the expression reads the clock or the watermark, and so may differ from epoch to epoch.
     #[must_use]
     pub fn reads_clock(&self) -> bool {

@@ -7,8 +7,8 @@ mod units;
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{ArrayRef, Date32Array, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, Date32Array, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone};
 use datafusion_common::Result;
 
@@ -155,7 +155,14 @@ fn to_timestamp(args: &Arguments) -> Result<ArrayRef> {
 /// `TO_TIMESTAMP_LTZ(n[, 0 | 3])` of seconds or (default) milliseconds, or `(text[, pattern[, zone]])`.
 fn to_timestamp_ltz(args: &Arguments) -> Result<ArrayRef> {
     let values = if *args.data_type(0) == DataType::Int64 {
-        let (number, precision) = (args.integer(0), args.optional_integer(1));
+        let precision = args.optional_integer(1);
+        // Nearly always: the numbers are the times.
+        if precision.as_ref().is_none_or(|precision| precision.constant() == Some(3)) {
+            let column = args.column(0)?;
+            let times = column.as_primitive::<Int64Type>().reinterpret_cast::<TimestampMillisecondType>();
+            return Ok(Arc::new(times.with_timezone("UTC")));
+        }
+        let number = args.integer(0);
         let row = |row| {
             let Some(number) = number.get(row) else { return Ok(None) };
             match precision.as_ref().map_or(Some(3), |p| p.get(row)) {

@@ -134,6 +134,11 @@ impl<'a> Values<'a, StringArray> {
 }
 
 impl<T: ArrowPrimitiveType> Values<'_, PrimitiveArray<T>> {
+    /// The value of all rows, where it is a constant and not NULL.
+    pub(crate) fn constant(&self) -> Option<T::Native> {
+        if self.constant { self.get(0) } else { None }
+    }
+
     pub(crate) fn get(&self, row: usize) -> Option<T::Native> {
         self.index(row).map(|i| self.array.value(i))
     }
