@@ -3,11 +3,12 @@
 //! layout, not on a library's private seed). Used by the exchange and by snapshots.
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::keys::typed;
 
 const NULL_HASH: u64 = 0x9ae1_6a3b_2f90_404f;
 const SEED: u64 = 0x2d35_8dcc_aa6c_78a5;
@@ -49,7 +50,7 @@ fn combine(column: &ArrayRef, hashes: &mut [u64]) -> Result<(), ArrowError> {
         | T::Time64(_)
         | T::Timestamp(_, _)
         | T::Duration(_) => {
-            let integers = compute::cast(column, &T::Int64)?;
+            let integers = typed(column, &T::Int64)?;
             let integers = integers.as_primitive::<Int64Type>();
             if integers.null_count() == 0 {
                 hashes.iter_mut().zip(integers.values()).for_each(|(hash, value)| add(hash, mix(*value as u64)));

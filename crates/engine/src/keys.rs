@@ -105,6 +105,12 @@ impl KeyIndex {
     }
 }
 
+/// A column as one of another type; itself where it has that type: Arrow's cast makes a new one, which costs more than short
+/// columns are worth.
+pub(crate) fn typed(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == to { Ok(column.clone()) } else { compute::cast(column, to) }
+}
+
 /// Whether values of the type are told apart by 64-bit integers.
 pub(crate) fn fits_integer(data_type: &DataType) -> bool {
     use DataType as T;
@@ -148,7 +154,7 @@ impl IntegerIndex {
     }
 
     fn intern(&mut self, column: &ArrayRef, groups: &mut Vec<usize>) -> Result<(), ArrowError> {
-        let integers = compute::cast(column, &DataType::Int64)?;
+        let integers = typed(column, &DataType::Int64)?;
         let integers = integers.as_primitive::<Int64Type>();
         groups.reserve(integers.len());
         if integers.null_count() == 0 {
@@ -204,7 +210,7 @@ impl IntegerIndex {
                 Arc::new(with_null.collect::<Int64Array>())
             }
         };
-        compute::cast(&values, &self.data_type)
+        typed(&values, &self.data_type)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
@@ -13,7 +12,7 @@ use mainstem_plan::operator::JoinOn;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::EngineError;
-use crate::keys::{fits_integer, hash_integer};
+use crate::keys::{fits_integer, hash_integer, typed};
 use crate::memory;
 
 /// Which columns are the keys of either side.
@@ -148,7 +147,7 @@ impl KeyFormat {
 }
 
 fn integers(column: &ArrayRef) -> Result<Vec<i64>, ArrowError> {
-    let integers = compute::cast(column, &DataType::Int64)?;
+    let integers = typed(column, &DataType::Int64)?;
     Ok(integers.as_primitive::<Int64Type>().values().to_vec())
 }
 

@@ -13,6 +13,7 @@ use mainstem_plan::operator::{Frame, OverAggregate, OverCall, RankFunction};
 
 use super::frames::{Frames, Segment, SegmentFrames};
 use crate::error::EngineError;
+use crate::keys::typed;
 
 type Computed<T> = Result<T, DataFusionError>;
 
@@ -167,8 +168,7 @@ impl Evaluator {
                     lagged.map_err(|e| EngineError::arrow(&self.name, &e))?
                 }
             };
-            let column = if column.data_type() == data_type { Ok(column) } else { compute::cast(&column, data_type) };
-            results.push(column.map_err(|e| EngineError::arrow(&self.name, &e))?);
+            results.push(typed(&column, data_type).map_err(|e| EngineError::arrow(&self.name, &e))?);
         }
         for ((segment, frames), carry) in segments.iter().zip(&frames).zip(carries.iter_mut()) {
             carry.rows += (segment.give_end - segment.give) as i64;

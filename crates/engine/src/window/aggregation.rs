@@ -242,12 +242,13 @@ impl Groups {
         Ok(())
     }
 
-    /// The keys and the aggregate states of all groups. The accumulators are spent afterwards.
-    pub(crate) fn into_state(
-        mut self,
+    /// The keys and the aggregate states of all groups. There are none afterwards, and the memory for keys is kept.
+    pub(crate) fn drain_state(
+        &mut self,
         aggregation: &Aggregation,
     ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), EngineError> {
         let keys = self.keys.columns().map_err(|e| EngineError::arrow(&aggregation.name, &e))?;
+        self.keys.clear();
         Ok((keys, self.take_states(aggregation)?))
     }
 

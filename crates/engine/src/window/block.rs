@@ -12,11 +12,12 @@
 //! behind it counts. So the suffixes together have no more rows than the slices, and a window that moves on looks at the
 //! keys of the slice that it leaves. Several windows that close at once are merged in one go.
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute;
 
 use super::aggregation::{Aggregation, Groups};
 use super::combine::{Place, Plan};
+use super::final_aggregate::Piece;
 use super::slicing::Span;
 use crate::error::EngineError;
 use crate::keys::KeyIndex;
@@ -78,7 +79,14 @@ impl Suffix {
 /// Partial aggregates of a slice whose keys have numbers.
 pub(super) struct Part {
     keys: Vec<usize>,
-    states: Vec<ArrayRef>,
+    piece: Piece,
+}
+
+impl Part {
+    /// The place of each row where the states are this source, with the row's key.
+    fn places(&self, source: usize) -> impl Iterator<Item = (Place, usize)> {
+        self.keys.iter().zip(self.piece.begin..).map(move |(key, row)| ((source, row), *key))
+    }
 }
 
 /// Windows that are closed in one go.
@@ -101,7 +109,7 @@ impl Block {
     pub(super) fn new<'a>(
         aggregation: &Aggregation,
         split: i64,
-        slices: impl Iterator<Item = (i64, &'a [RecordBatch])>,
+        slices: impl Iterator<Item = (i64, &'a [Piece])>,
     ) -> Result<Block, EngineError> {
         let index = KeyIndex::new(aggregation.key_types()).map_err(|e| EngineError::arrow(&aggregation.name, &e))?;
         let mut block = Block {
@@ -148,16 +156,16 @@ impl Block {
             + by_key
     }
 
-    fn part(&mut self, aggregation: &Aggregation, partial: &RecordBatch) -> Result<Part, EngineError> {
+    fn part(&mut self, aggregation: &Aggregation, piece: &Piece) -> Result<Part, EngineError> {
         let mut keys = Vec::new();
-        let columns = &partial.columns()[..aggregation.key_count()];
-        let interned = self.index.intern(columns, partial.num_rows(), &mut keys);
+        let columns = piece.keys(aggregation.key_count());
+        let interned = self.index.intern(&columns, piece.rows, &mut keys);
         interned.map_err(|e| EngineError::arrow(&aggregation.name, &e))?;
         let known = self.index.len();
         self.heads.resize(known, NOWHERE);
         self.prefix_rows.resize(known, NONE);
         self.positions.resize(known, NONE);
-        Ok(Part { keys, states: aggregation.state_columns(partial).to_vec() })
+        Ok(Part { keys, piece: piece.clone() })
     }
 
     /// Makes the suffixes of slices that stand in front of those that there are; newest first.
@@ -171,16 +179,15 @@ impl Block {
             let (first, begin) = (sources.len(), plan.total);
             let mut keys = Vec::new();
             for (source, part) in (first..).zip(parts) {
-                for (row, key) in part.keys.iter().enumerate() {
-                    let position = position(&mut self.positions, *key, &mut keys);
-                    plan.add((source, row), begin + position);
+                for (place, key) in part.places(source) {
+                    plan.add(place, begin + position(&mut self.positions, key, &mut keys));
                 }
             }
             // Older rows are merged before newer ones.
             for (first, (_, parts)) in firsts.iter().zip(&run[..nth]).rev() {
                 for (source, part) in (*first..).zip(parts) {
-                    for (row, key) in part.keys.iter().enumerate().filter(|(_, key)| self.positions[**key] != NONE) {
-                        plan.add((source, row), begin + self.positions[*key] as usize);
+                    for (place, key) in part.places(source).filter(|(_, key)| self.positions[*key] != NONE) {
+                        plan.add(place, begin + self.positions[key] as usize);
                     }
                 }
             }
@@ -193,7 +200,7 @@ impl Block {
             }
             plan.total += keys.len();
             firsts.push(first);
-            sources.extend(parts.iter().map(|part| part.states.as_slice()));
+            sources.extend(parts.iter().map(|part| part.piece.states(aggregation)));
             made.push((*start, keys, begin));
         }
         let states = plan.merge(aggregation, &sources)?.take_states(aggregation)?;
@@ -217,8 +224,8 @@ impl Block {
         &mut self,
         aggregation: &Aggregation,
         window: Span,
-        slices: impl Iterator<Item = &'a [RecordBatch]>,
-        alone: &[RecordBatch],
+        slices: impl Iterator<Item = &'a [Piece]>,
+        alone: &[Piece],
         closing: &mut Closing,
     ) -> Result<(), EngineError> {
         while let Some(left) = self.suffixes.pop_if(|suffix| suffix.start < window.start) {
@@ -227,7 +234,7 @@ impl Block {
         }
         for partial in slices.flatten() {
             closing.added.push(closing.parts.len());
-            closing.added_rows += partial.num_rows();
+            closing.added_rows += partial.rows;
             closing.parts.push(self.part(aggregation, partial)?);
         }
         self.reached = window.end;
@@ -249,9 +256,8 @@ impl Block {
             closing.plan.add((prefix, row), begin + position);
         }
         for part in closing.added.iter().copied().chain(first_alone..closing.parts.len()) {
-            for (row, key) in closing.parts[part].keys.iter().enumerate() {
-                let position = position(&mut self.positions, *key, &mut keys);
-                closing.plan.add((prefix + 1 + part, row), begin + position);
+            for (place, key) in closing.parts[part].places(prefix + 1 + part) {
+                closing.plan.add(place, begin + position(&mut self.positions, key, &mut keys));
             }
         }
         keys.iter().for_each(|key| self.positions[*key as usize] = NONE);
@@ -268,7 +274,7 @@ impl Block {
         closing: &mut Closing,
     ) -> Result<(Vec<ArrayRef>, Groups), EngineError> {
         let plan = std::mem::take(&mut closing.plan);
-        let groups = plan.merge(aggregation, &self.sources(closing))?;
+        let groups = plan.merge(aggregation, &self.sources(aggregation, closing))?;
         let arrow = |e| EngineError::arrow(&aggregation.name, &e);
         if self.keys_known < self.index.len() {
             let new = self.index.columns_from(self.keys_known).map_err(arrow)?;
@@ -296,20 +302,19 @@ impl Block {
         let source = self.states.len();
         (0..self.prefix_keys.len()).for_each(|row| plan.add((source, row), row));
         for part in &closing.added {
-            for (row, key) in closing.parts[*part].keys.iter().enumerate() {
-                let position = position(&mut self.prefix_rows, *key, &mut self.prefix_keys);
-                plan.add((source + 1 + part, row), position);
+            for (place, key) in closing.parts[*part].places(source + 1 + part) {
+                plan.add(place, position(&mut self.prefix_rows, key, &mut self.prefix_keys));
             }
         }
         plan.total = self.prefix_keys.len();
-        self.prefix = plan.merge(aggregation, &self.sources(closing))?.take_states(aggregation)?;
+        self.prefix = plan.merge(aggregation, &self.sources(aggregation, closing))?.take_states(aggregation)?;
         Ok(())
     }
 
     /// States of suffixes, the prefix, the parts.
-    fn sources<'a>(&'a self, closing: &'a Closing) -> Vec<&'a [ArrayRef]> {
+    fn sources<'a>(&'a self, aggregation: &Aggregation, closing: &'a Closing) -> Vec<&'a [ArrayRef]> {
         let own = self.states.iter().map(Vec::as_slice).chain([self.prefix.as_slice()]);
-        own.chain(closing.parts.iter().map(|part| part.states.as_slice())).collect()
+        own.chain(closing.parts.iter().map(|part| part.piece.states(aggregation))).collect()
     }
 }
 

@@ -18,6 +18,8 @@ use super::single_slices::SingleSlices;
 use super::slicing::{Slicing, Span};
 use crate::element::StreamBatch;
 use crate::error::EngineError;
+use crate::keys::typed;
+use crate::memory;
 use crate::operator::{Capture, Collector, Operator, Release, Restored};
 
 /// Rows of an emitted batch.
@@ -26,7 +28,7 @@ pub(super) const EMIT_ROWS_MAX: usize = 8192;
 /// What has come for slices, and the windows that it makes.
 pub(super) trait Slices: Send {
     /// Adds partial aggregates, which count for a window that is not closed.
-    fn add(&mut self, key: SliceKey, partial: &RecordBatch) -> Result<(), EngineError>;
+    fn add(&mut self, key: SliceKey, partial: Piece) -> Result<(), EngineError>;
 
     /// All of the state has been taken back; windows are closed up to this watermark.
     fn restored(&mut self, watermark: i64);
@@ -80,8 +82,43 @@ impl FinalAggregate {
     }
 }
 
+/// Rows of a batch of partial aggregates, which is shared: to make a batch of each of many short slices would cost more than
+/// to merge them.
+#[derive(Clone)]
+pub(super) struct Piece {
+    batch: Arc<RecordBatch>,
+    /// Where they begin.
+    pub(super) begin: usize,
+    pub(super) rows: usize,
+    /// Of memory, about.
+    pub(super) bytes: usize,
+}
+
+impl Piece {
+    /// All rows of a batch.
+    pub(super) fn whole(batch: RecordBatch) -> Piece {
+        Piece { begin: 0, rows: batch.num_rows(), bytes: memory::of_rows(&batch), batch: Arc::new(batch) }
+    }
+
+    /// The rows alone.
+    pub(super) fn to_batch(&self) -> RecordBatch {
+        self.batch.slice(self.begin, self.rows)
+    }
+
+    /// The key columns of the rows alone.
+    pub(super) fn keys(&self, count: usize) -> Vec<ArrayRef> {
+        self.batch.columns()[..count].iter().map(|column| column.slice(self.begin, self.rows)).collect()
+    }
+
+    /// The states of all rows of the batch.
+    pub(super) fn states(&self, aggregation: &Aggregation) -> &[ArrayRef] {
+        aggregation.state_columns(&self.batch)
+    }
+}
+
 /// The runs of rows that belong to one slice.
-pub(crate) fn slice_runs(partial: &RecordBatch, key_count: usize) -> Vec<(SliceKey, RecordBatch)> {
+fn slice_runs(partial: RecordBatch, key_count: usize) -> Vec<(SliceKey, Piece)> {
+    let partial = Arc::new(partial);
     let starts = partial.column(key_count).as_primitive::<Int64Type>();
     let ends = partial.column(key_count + 1).as_primitive::<Int64Type>();
     let one_window = partial.column(key_count + 2).as_boolean();
@@ -89,11 +126,15 @@ pub(crate) fn slice_runs(partial: &RecordBatch, key_count: usize) -> Vec<(SliceK
         span: Span { start: starts.value(row), end: ends.value(row) },
         one_window: one_window.value(row),
     };
+    // To ask each piece would cost more than to make it.
+    let bytes = memory::of_rows(&partial);
     let mut runs = Vec::new();
     let mut begin = 0;
     for row in 1..=partial.num_rows() {
         if row == partial.num_rows() || key(row) != key(begin) {
-            runs.push((key(begin), partial.slice(begin, row - begin)));
+            let rows = row - begin;
+            let bytes = bytes * rows / partial.num_rows();
+            runs.push((key(begin), Piece { batch: partial.clone(), begin, rows, bytes }));
             begin = row;
         }
     }
@@ -124,7 +165,7 @@ pub(crate) fn emit(
     let columns = columns
         .into_iter()
         .zip(output.schema.fields())
-        .map(|(column, field)| arrow::compute::cast(&column, field.data_type()))
+        .map(|(column, field)| typed(&column, field.data_type()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| EngineError::arrow(operator, &e))?;
     let batch = RecordBatch::try_new(output.schema.clone(), columns)
@@ -146,7 +187,7 @@ impl Operator for FinalAggregate {
 
     fn process(&mut self, _input: usize, batch: StreamBatch, _out: &mut Collector) -> Result<(), EngineError> {
         let mut last_end = i64::MIN;
-        for (key, partial) in slice_runs(&batch.rows, self.aggregation.key_count()) {
+        for (key, partial) in slice_runs(batch.rows.clone(), self.aggregation.key_count()) {
             // Lateness is judged at the source, against a watermark that is never behind this one.
             if key.span.is_closed_at(self.watermark) {
                 let Span { start, end } = key.span;
@@ -155,7 +196,7 @@ impl Operator for FinalAggregate {
                     "{name}: rows for {start}..{end} came after watermark {watermark}"
                 )));
             }
-            self.slices.add(key, &partial)?;
+            self.slices.add(key, partial)?;
             last_end = last_end.max(self.last_end(key));
         }
         self.log.append(&batch.rows, last_end);
@@ -184,10 +225,10 @@ impl Operator for FinalAggregate {
     fn restore(&mut self, state: Restored) -> Result<(), EngineError> {
         let mut last_end = i64::MIN;
         for rows in PartialLog::restored_rows(&state) {
-            for (key, partial) in slice_runs(&rows?, self.aggregation.key_count()) {
+            for (key, partial) in slice_runs(rows?, self.aggregation.key_count()) {
                 let end = self.last_end(key);
                 if end - 1 > self.watermark {
-                    self.slices.add(key, &partial)?;
+                    self.slices.add(key, partial)?;
                     last_end = last_end.max(end);
                 }
             }

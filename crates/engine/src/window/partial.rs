@@ -23,6 +23,9 @@ use crate::operator::{Collector, Operator, Release};
 const GROUPS_MAX: usize = 1 << 16;
 /// A slice takes about as much as so many groups, however few it has.
 const GROUPS_OF_SLICE: usize = 8;
+/// Groups that are kept to be used again, and their bytes.
+const SPARE_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 1 << 16;
 /// Rows of slices that leave as one batch: short slices have few rows, and each batch costs something on its way.
 const TOGETHER_ROWS_MAX: usize = 1 << 13;
 
@@ -45,6 +48,8 @@ pub(crate) struct PartialAggregate {
     time: usize,
     late: LateRows,
     slices: BTreeMap<SliceKey, Groups>,
+    /// Empty ones, to be used again.
+    spare: Vec<Groups>,
     rest: Option<Rest>,
 }
 
@@ -73,7 +78,16 @@ impl PartialAggregate {
         time: usize,
         late: LateRows,
     ) -> Self {
-        PartialAggregate { aggregation, slicing, window, time, late, slices: BTreeMap::new(), rest: None }
+        PartialAggregate {
+            aggregation,
+            slicing,
+            window,
+            time,
+            late,
+            slices: BTreeMap::new(),
+            spare: Vec::new(),
+            rest: None,
+        }
     }
 
     /// The slices of the rows: each with the number of rows behind one another that fall in it.
@@ -131,7 +145,10 @@ impl PartialAggregate {
     fn add_to(&mut self, key: SliceKey, input: &AggregateInput) -> Result<(), EngineError> {
         let groups = match self.slices.entry(key) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(free) => free.insert(self.aggregation.groups()?),
+            std::collections::btree_map::Entry::Vacant(free) => free.insert(match self.spare.pop() {
+                Some(groups) => groups,
+                None => self.aggregation.groups()?,
+            }),
         };
         groups.update(&self.aggregation, input)
     }
@@ -213,15 +230,20 @@ impl PartialAggregate {
         for key in ready {
             let groups = self.slices.remove(&key).expect("listed just now");
             if rows + groups.len() > TOGETHER_ROWS_MAX && rows > 0 {
-                out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, std::mem::take(&mut together))?));
+                self.send(std::mem::take(&mut together), out)?;
                 rows = 0;
             }
             rows += groups.len();
             together.push((key, groups));
         }
-        if rows > 0 {
-            out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, together)?));
-        }
+        if rows > 0 { self.send(together, out) } else { Ok(()) }
+    }
+
+    fn send(&mut self, mut slices: Vec<(SliceKey, Groups)>, out: &mut Collector) -> Result<(), EngineError> {
+        out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, &mut slices)?));
+        // Short slices cost more to begin than to fill.
+        let small = slices.into_iter().map(|(_, groups)| groups).filter(|groups| groups.bytes() <= SPARE_BYTES_MAX);
+        self.spare.extend(small.take(SPARE_MAX - self.spare.len()));
         Ok(())
     }
 }
@@ -234,15 +256,15 @@ fn extend<T: PartialEq>(runs: &mut Vec<(T, usize)>, one: T) {
     }
 }
 
-/// The groups of slices as rows of the partial schema, one slice behind the other.
+/// The groups of slices as rows of the partial schema, one slice behind the other. The groups are empty afterwards.
 pub(crate) fn partial_batch(
     aggregation: &Aggregation,
-    slices: Vec<(SliceKey, Groups)>,
+    slices: &mut [(SliceKey, Groups)],
 ) -> Result<RecordBatch, EngineError> {
     let counts: Vec<(SliceKey, usize)> = slices.iter().map(|(key, groups)| (*key, groups.len())).collect();
     let (mut keys, mut states) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));
     for (_, groups) in slices {
-        let (of_keys, of_states) = groups.into_state(aggregation)?;
+        let (of_keys, of_states) = groups.drain_state(aggregation)?;
         keys.push(of_keys);
         states.push(of_states);
     }

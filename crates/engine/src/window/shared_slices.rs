@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 
 use super::aggregation::Aggregation;
 use super::block::{Block, Closing};
-use super::final_aggregate::{EMIT_ROWS_MAX, Slices, WindowOutput, emit};
+use super::final_aggregate::{EMIT_ROWS_MAX, Piece, Slices, WindowOutput, emit};
 use super::partial::{SliceKey, partial_batch};
 use super::slicing::{Slicing, Span};
 use crate::error::EngineError;
@@ -37,7 +37,7 @@ pub(super) struct SharedSlices {
 /// What has come for a slice or a window, as rows of the partial schema.
 #[derive(Default)]
 struct Partials {
-    parts: Vec<RecordBatch>,
+    parts: Vec<Piece>,
     rows: usize,
     /// Of memory, about.
     bytes: usize,
@@ -46,21 +46,21 @@ struct Partials {
 }
 
 impl Partials {
-    fn add(&mut self, aggregation: &Aggregation, key: SliceKey, partial: &RecordBatch) -> Result<(), EngineError> {
-        self.parts.push(partial.clone());
-        self.rows += partial.num_rows();
-        self.bytes += memory::of_rows(partial);
+    fn add(&mut self, aggregation: &Aggregation, key: SliceKey, partial: Piece) -> Result<(), EngineError> {
+        self.rows += partial.rows;
+        self.bytes += partial.bytes;
+        self.parts.push(partial);
         // Each key is there once for each subtask that sends, and again for each time that it was sent early.
         if self.parts.len() > 1 && self.rows > 2 * self.settled_rows.max(SETTLE_ROWS_MIN) {
             let mut groups = aggregation.groups()?;
             for part in std::mem::take(&mut self.parts) {
-                groups.merge(aggregation, &part)?;
+                groups.merge(aggregation, &part.to_batch())?;
             }
             self.rows = groups.len();
             self.settled_rows = groups.len();
-            let merged = partial_batch(aggregation, vec![(key, groups)])?;
+            let merged = partial_batch(aggregation, &mut [(key, groups)])?;
             self.bytes = memory::of_rows(&merged);
-            self.parts = vec![merged];
+            self.parts = vec![Piece::whole(merged)];
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ fn ending_in(
 }
 
 impl Slices for SharedSlices {
-    fn add(&mut self, key: SliceKey, partial: &RecordBatch) -> Result<(), EngineError> {
+    fn add(&mut self, key: SliceKey, partial: Piece) -> Result<(), EngineError> {
         let kept = if key.one_window { &mut self.alone } else { &mut self.slices };
         let partials = kept.entry(key.span).or_default();
         let before = partials.bytes;
@@ -171,7 +171,7 @@ impl Slices for SharedSlices {
     fn whole(&mut self) -> Result<Vec<(RecordBatch, i64)>, EngineError> {
         let shared = self.slices.iter().map(|(slice, rows)| (self.slicing.last_end(*slice), rows));
         let all = shared.chain(self.alone.iter().map(|(window, rows)| (window.end, rows)));
-        Ok(all.flat_map(|(end, rows)| rows.parts.iter().map(move |part| (part.clone(), end))).collect())
+        Ok(all.flat_map(|(end, rows)| rows.parts.iter().map(move |part| (part.to_batch(), end))).collect())
     }
 
     fn rows(&self) -> usize {

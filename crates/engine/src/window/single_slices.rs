@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use super::aggregation::{Aggregation, Groups};
-use super::final_aggregate::{Slices, WindowOutput, emit};
+use super::final_aggregate::{Piece, Slices, WindowOutput, emit};
 use super::partial::{SliceKey, partial_batch};
 use super::slicing::Span;
 use crate::error::EngineError;
@@ -27,12 +27,12 @@ impl SingleSlices {
 }
 
 impl Slices for SingleSlices {
-    fn add(&mut self, key: SliceKey, partial: &RecordBatch) -> Result<(), EngineError> {
+    fn add(&mut self, key: SliceKey, partial: Piece) -> Result<(), EngineError> {
         let groups = match self.windows.entry(key.span) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(free) => free.insert(self.aggregation.groups()?),
         };
-        groups.merge(&self.aggregation, partial)
+        groups.merge(&self.aggregation, &partial.to_batch())
     }
 
     fn restored(&mut self, _watermark: i64) {}
@@ -53,7 +53,7 @@ impl Slices for SingleSlices {
         for (span, groups) in &mut self.windows {
             let empty = self.aggregation.groups()?;
             let key = SliceKey { span: *span, one_window: false };
-            let rows = partial_batch(&self.aggregation, vec![(key, std::mem::replace(groups, empty))])?;
+            let rows = partial_batch(&self.aggregation, &mut [(key, std::mem::replace(groups, empty))])?;
             groups.merge(&self.aggregation, &rows)?;
             whole.push((rows, span.end));
         }

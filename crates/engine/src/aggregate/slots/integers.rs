@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
-use arrow::compute;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 
 use super::Allocator;
-use crate::keys::hash_integer;
+use crate::keys::{hash_integer, typed};
 use crate::memory;
 use crate::slot_table::{Found, Place, SlotTable};
 
@@ -73,7 +72,7 @@ impl IntegerSlots {
         allocator: &mut Allocator<'_>,
         mut found: impl FnMut(usize, u32, bool),
     ) -> Result<(), ArrowError> {
-        let integers = compute::cast(column, &DataType::Int64)?;
+        let integers = typed(column, &DataType::Int64)?;
         let integers = integers.as_primitive::<Int64Type>();
         let nulls = integers.nulls().filter(|nulls| nulls.null_count() > 0);
         // A run of equal keys is common (sorted or hot input): it costs one look-up.
@@ -176,7 +175,7 @@ impl IntegerSlots {
             }
             _ => Arc::new(Int64Array::from_iter_values(keys)),
         };
-        compute::cast(&values, &self.data_type)
+        typed(&values, &self.data_type)
     }
 }
 

@@ -2,7 +2,6 @@
 //! side has rows of it.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
@@ -11,7 +10,7 @@ use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::rings::NONE;
-use crate::keys::{fits_integer, hash_integer};
+use crate::keys::{fits_integer, hash_integer, typed};
 use crate::memory;
 use crate::slab::{Slab, Slot};
 
@@ -91,7 +90,7 @@ impl JoinKeys {
         match &mut self.index {
             Index::All => numbers.resize(rows.num_rows(), 0),
             Index::Integer { table, keys } => {
-                let integers = compute::cast(&columns[0], &DataType::Int64)?;
+                let integers = typed(&columns[0], &DataType::Int64)?;
                 let integers = integers.as_primitive::<Int64Type>();
                 let mut find = |key: i64| match table.entry(
                     hash_integer(key),
