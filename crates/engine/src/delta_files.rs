@@ -19,6 +19,8 @@ use crate::operator::{Capture, PendingHandle, TableRows, written};
 const FAN_IN: usize = 8;
 /// Runs that a restore may have to apply; beyond it the whole state is written.
 const RUNS_MAX: usize = 32;
+/// Up to so many fewer, by the number of rows: parts of a state, and subtasks, would write all of it in the same epoch otherwise.
+const RUNS_SPREAD: usize = 8;
 /// The files may hold so many times the rows that are alive.
 const ROWS_PER_LIVE_ROW_MAX: usize = 2;
 /// The same two while files are being merged: what comes meanwhile waits for the next merge.
@@ -95,7 +97,8 @@ impl DeltaFiles {
         self.take_merged();
         let (runs_max, times) = match self.merging.is_some() || self.first_to_merge().is_some() {
             true => (RUNS_MAX_MERGING, ROWS_PER_LIVE_ROW_MAX_MERGING),
-            false => (RUNS_MAX, ROWS_PER_LIVE_ROW_MAX),
+            false if live_rows < ROWS_MIN => (RUNS_MAX, ROWS_PER_LIVE_ROW_MAX),
+            false => (RUNS_MAX - live_rows % RUNS_SPREAD, ROWS_PER_LIVE_ROW_MAX),
         };
         self.runs.len() >= runs_max || self.rows() > rows_max(live_rows, times)
     }

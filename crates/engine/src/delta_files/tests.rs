@@ -198,3 +198,20 @@ fn files_of_one_checkpoint_count_as_one() {
     let runs: Vec<(usize, usize)> = delta.runs.iter().map(|run| (run.handles.len(), run.rows)).collect();
     assert_eq!(runs, vec![(3, 30), (1, 10), (1, 10)]);
 }
+
+/// States that are written whole are so at different times: together they would hold a checkpoint up.
+#[test]
+fn large_states_are_not_all_written_whole_at_once() {
+    let runs_until_whole = |live_rows: usize| {
+        let mut delta = DeltaFiles::default();
+        let mut runs = 0;
+        while !delta.wants_whole_state(live_rows) {
+            delta.capture(false, vec![table(&[(1, Some(1))])], String::new());
+            runs += 1;
+        }
+        runs
+    };
+    let all: std::collections::BTreeSet<usize> = (100_000..100_008).map(runs_until_whole).collect();
+    assert_eq!(all, (RUNS_MAX - RUNS_SPREAD + 1..=RUNS_MAX).collect());
+    assert_eq!(runs_until_whole(1), RUNS_MAX);
+}
