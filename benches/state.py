@@ -4,8 +4,8 @@
     benches/state.py                             50 M keys, 500,000 updates a second, a checkpoint each second
     benches/state.py --keys 10000000
     benches/state.py --binary A --binary B       two builds, one after the other
-    benches/state.py --keys 160000000 --updates 1600000 --memory 22gb --seconds 420 --no-restart
-                                                 10 GB of state, a hundredth of which changes each second
+    benches/state.py --keys 160000000 --updates 1600000 --memory 30gb --seconds 330 --no-restart
+                                                 10 GB of state, a hundredth of which changes each second; half of --memory is for state
 
 COUNT and SUM by a BIGINT key: each key is filled once, in order, and random ones are changed all the time. After --seconds the process
 is killed by SIGKILL and started again; the restart ends with the first checkpoint after it. Memory is what is resident of the whole process,
