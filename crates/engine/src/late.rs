@@ -1,4 +1,5 @@
-//! Rows that came too late for every window: counted, and given out as a table where the job wants them.
+//! Rows that came too late, for every window or for some of what they were for: counted, and those of windows given out as a table
+//! where the job wants them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

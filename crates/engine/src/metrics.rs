@@ -24,7 +24,7 @@ pub struct OperatorMetrics {
     pub rows_in: AtomicU64,
     /// Rows that went out; for a sink, rows written.
     pub rows_out: AtomicU64,
-    /// Rows dropped because all of their windows were closed.
+    /// Rows that were late: dropped, or versions of a temporal join that count later than their times say.
     pub late_rows: Arc<AtomicU64>,
     /// Records that were wrong and were dropped as the user chose.
     pub dropped_records: Arc<AtomicU64>,

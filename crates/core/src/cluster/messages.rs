@@ -180,7 +180,7 @@ pub struct OperatorCounters {
     pub rows_in: u64,
     /// Rows that went out; for a sink, rows written.
     pub rows_out: u64,
-    /// Rows dropped because they were late.
+    /// Rows that were late: dropped, or versions of a temporal join that count later than their times say.
     pub late_rows: u64,
     /// Records that were wrong and were dropped as the user chose.
     pub dropped_records: u64,

@@ -3,7 +3,6 @@
 //! accumulator's state is kept and rows are added to it.
 
 use arrow::array::{ArrayRef, UInt32Array, new_empty_array};
-use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion_common::{DataFusionError, Result, ScalarValue};
 use datafusion_expr::Accumulator as DataFusionAccumulator;
@@ -12,6 +11,7 @@ use mainstem_plan::aggregate::CompiledAggregate;
 use super::accumulator::{Accumulator, Changes, Collection, take};
 use super::arrivals::Arrivals;
 use super::multiset::Multiset;
+use crate::keys::typed;
 use crate::memory;
 
 /// DataFusion's function and the type in which we give its results.
@@ -40,8 +40,7 @@ fn column(values: Vec<ScalarValue>, of: &DataType) -> Result<ArrayRef> {
     if values.is_empty() {
         return Ok(new_empty_array(of));
     }
-    let column = ScalarValue::iter_to_array(values)?;
-    Ok(if column.data_type() == of { column } else { cast(&column, of)? })
+    Ok(typed(&ScalarValue::iter_to_array(values)?, of)?)
 }
 
 /// Results that stay until their group changes.

@@ -240,7 +240,8 @@ impl PartialAggregate {
     }
 
     fn send(&mut self, mut slices: Vec<(SliceKey, Groups)>, out: &mut Collector) -> Result<(), EngineError> {
-        out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, &mut slices)?));
+        let together = slices.iter_mut().map(|(key, groups)| (*key, groups)).collect();
+        out.main.push(StreamBatch::on_time(partial_batch(&self.aggregation, together)?));
         // Short slices cost more to begin than to fill.
         let small = slices.into_iter().map(|(_, groups)| groups).filter(|groups| groups.bytes() <= SPARE_BYTES_MAX);
         self.spare.extend(small.take(SPARE_MAX - self.spare.len()));
@@ -259,7 +260,7 @@ fn extend<T: PartialEq>(runs: &mut Vec<(T, usize)>, one: T) {
 /// The groups of slices as rows of the partial schema, one slice behind the other. The groups are empty afterwards.
 pub(crate) fn partial_batch(
     aggregation: &Aggregation,
-    slices: &mut [(SliceKey, Groups)],
+    slices: Vec<(SliceKey, &mut Groups)>,
 ) -> Result<RecordBatch, EngineError> {
     let counts: Vec<(SliceKey, usize)> = slices.iter().map(|(key, groups)| (*key, groups.len())).collect();
     let (mut keys, mut states) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));

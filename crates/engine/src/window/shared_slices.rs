@@ -58,7 +58,7 @@ impl Partials {
             }
             self.rows = groups.len();
             self.settled_rows = groups.len();
-            let merged = partial_batch(aggregation, &mut [(key, groups)])?;
+            let merged = partial_batch(aggregation, vec![(key, &mut groups)])?;
             self.bytes = memory::of_rows(&merged);
             self.parts = vec![Piece::whole(merged)];
         }

@@ -51,9 +51,8 @@ impl Slices for SingleSlices {
     fn whole(&mut self) -> Result<Vec<(RecordBatch, i64)>, EngineError> {
         let mut whole = Vec::with_capacity(self.windows.len());
         for (span, groups) in &mut self.windows {
-            let empty = self.aggregation.groups()?;
             let key = SliceKey { span: *span, one_window: false };
-            let rows = partial_batch(&self.aggregation, &mut [(key, std::mem::replace(groups, empty))])?;
+            let rows = partial_batch(&self.aggregation, vec![(key, &mut *groups)])?;
             groups.merge(&self.aggregation, &rows)?;
             whole.push((rows, span.end));
         }
